@@ -1,0 +1,120 @@
+# quern. `make demo` builds everything and writes a story; `make test` runs the tests. Nothing but a C compiler is needed.
+#
+#   all            run, convert, inspect, quality, bench/model, bench/kernels
+#   demo           converts the demo checkpoint and generates from it
+#   test           builds and runs every test (cmocka; installs it where missing)
+#   asan ubsan tsan  the tests under a sanitizer
+#   fuzz           fuzzers over the parsers (clang)      FUZZ_SECONDS=60
+#   bench          the demo model's speed against this machine's limits
+#   lint           include directions, sizes of functions and files, forbidden words
+#   install        programs into $(PREFIX)/bin           PREFIX=/usr/local
+#   clean
+# Options: CC=clang  OMP=1 (threads from OpenMP instead of the pool)  DEBUG=1 (no optimisation, allocation guard)
+
+CC      ?= cc
+PREFIX  ?= /usr/local
+BUILD   ?= build
+BIN     ?= .
+ARCH    := $(shell $(CC) -dumpmachine | cut -d- -f1)
+
+WARN    = -Wall -Wextra -Wshadow -Wpointer-arith -Wvla -Wformat=2 -Wstrict-prototypes -Wmissing-prototypes
+# One arithmetic: no contraction and no reassociation, whatever the compiler; errno and traps of libm are never read.
+MATH    = -ffp-contract=off -fno-math-errno -fno-trapping-math
+OPT     = $(if $(DEBUG),-O1 -g -DQUERN_DEBUG,-O3 -g1)
+CFLAGS  += -std=c11 $(OPT) $(WARN) $(WERROR) $(MATH) $(SAN) -I. -MMD -MP -pthread $(if $(OMP),-fopenmp -DQUERN_OPENMP)
+LDFLAGS += $(SAN) -pthread $(if $(OMP),-fopenmp)
+LDLIBS  += -lm
+
+# Instruction sets: only these files get their flags; everything else runs on any CPU of the architecture.
+ifeq ($(ARCH),x86_64)
+FLAGS_k_avx2       = -mavx2 -mfma -mf16c
+FLAGS_k_avxvnni    = -mavx2 -mfma -mf16c -mavxvnni
+FLAGS_k_avx512     = -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c -mprefer-vector-width=512
+FLAGS_k_avx512vnni = $(FLAGS_k_avx512) -mavx512vnni
+FLAGS_k_amx        = $(FLAGS_k_avx512vnni) -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16
+else
+FLAGS_k_neon       = -march=armv8-a
+FLAGS_k_dotprod    = -march=armv8.2-a+dotprod
+FLAGS_k_i8mm       = -march=armv8.2-a+dotprod+i8mm
+endif
+
+LIB_SRC   := $(wildcard kernels/*.c weights/*.c tokenizer/*.c runtime/*.c)
+LIB_OBJ   := $(LIB_SRC:%.c=$(BUILD)/%.o)
+TOOLS     := $(patsubst tools/%.c,%,$(wildcard tools/*.c)) $(patsubst tools/%/main.c,%,$(wildcard tools/*/main.c))
+BENCHES   := $(patsubst %.c,%,$(wildcard bench/*.c))
+TESTS     := $(patsubst tests/%.c,%,$(wildcard tests/*_test.c))
+PROGRAMS  := $(TOOLS:%=$(BIN)/%) $(BENCHES:%=$(BIN)/%)
+
+.PHONY: all demo test test-clients bench asan ubsan tsan fuzz lint install clean
+.SECONDARY:
+all: $(PROGRAMS)
+
+$(BUILD)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(FLAGS_$(basename $(notdir $<))) -c $< -o $@
+
+$(BUILD)/libquern.a: $(LIB_OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+# A tool is one file, tools/NAME.c, or a folder of them, tools/NAME/ with main.c.
+define TOOL
+$(BIN)/$(1): $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/$(1).c tools/$(1)/*.c)) $(BUILD)/libquern.a
+	@mkdir -p $$(@D)
+	$$(CC) $$(LDFLAGS) $$^ $$(LDLIBS) -o $$@
+endef
+$(foreach t,$(TOOLS),$(eval $(call TOOL,$(t))))
+
+$(BENCHES:%=$(BIN)/%): $(BIN)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libquern.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+weights/pip-stories.bin: weights/pip-stories/model.safetensors $(BIN)/convert
+	$(BIN)/convert weights/pip-stories -o $@ --force
+
+demo: all weights/pip-stories.bin
+	$(BIN)/run weights/pip-stories.bin -p "Once upon a time" -n 300
+
+# ---- tests ----
+$(BUILD)/tests/%_test: $(BUILD)/tests/%_test.o $(BUILD)/libquern.a
+	$(CC) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
+$(BUILD)/tests/%_test.o: | cmocka
+
+.PHONY: cmocka
+cmocka:
+	@CC="$(CC)" sh tests/need_cmocka.sh
+
+test: cmocka all $(TESTS:%=$(BUILD)/tests/%)
+	@set -e; for t in $(TESTS); do echo "== $$t"; QUERN_BIN=$(BIN) $(BUILD)/tests/$$t; done; echo "all tests passed"
+
+asan:
+	ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 $(MAKE) BUILD=build/asan BIN=build/asan SAN="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" test
+ubsan:
+	$(MAKE) BUILD=build/ubsan BIN=build/ubsan SAN="-fsanitize=undefined -fno-sanitize-recover=all" test
+tsan:
+	$(MAKE) BUILD=build/tsan BIN=build/tsan SAN="-fsanitize=thread" test
+
+FUZZ_SECONDS ?= 60
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+fuzz:
+	$(MAKE) CC=clang BUILD=build/fuzz BIN=build/fuzz SAN="-fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all" fuzzers
+	@set -e; for f in $(FUZZERS); do echo "== $$f"; mkdir -p build/fuzz/corpus/$$f; build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 build/fuzz/corpus/$$f $$(ls -d tests/fuzz/seeds/$$f 2>/dev/null); done
+.PHONY: fuzzers
+fuzzers: $(FUZZERS:%=$(BUILD)/%)
+$(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/libquern.a
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer $^ $(LDLIBS) -o $@
+
+bench: all weights/pip-stories.bin
+	$(BIN)/bench/model weights/pip-stories.bin
+
+lint:
+	@sh tests/tools/lint.sh
+
+install: all
+	mkdir -p $(DESTDIR)$(PREFIX)/bin
+	for t in $(TOOLS); do install -m 755 $(BIN)/$$t $(DESTDIR)$(PREFIX)/bin/quern-$$t; done
+
+clean:
+	rm -rf build weights/pip-stories.bin $(TOOLS) $(BENCHES)
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

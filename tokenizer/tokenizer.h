@@ -1,0 +1,51 @@
+/* tokenizer: text to ids and back, as the checkpoint's own rules say. It knows nothing of models or files of weights.
+ *
+ *   tokenizer *t; tokenizer_load(&t, "checkpoint", NULL, &e)       the converter: from tokenizer.json, tokenizer.model, ...
+ *   tokenizer_write(t, &blob)                                      into the model file
+ *   tokenizer_open(&t, blob, n, &e)                                run, serve: borrowed from the mapping until tokenizer_free
+ */
+#ifndef QUERN_TOKENIZER_H
+#define QUERN_TOKENIZER_H
+
+#include "runtime/base.h"
+
+typedef struct tokenizer tokenizer;
+
+/* From a checkpoint folder, or (file not NULL) from that file: tokenizer.json, else tokenizer.model. tokenizer_config.json of
+ * the folder adds the chat template and the names of special tokens. A folder without any tokenizer: *t = NULL and 0. */
+int tokenizer_load(tokenizer **t, const char *folder, const char *file, err *e);
+int tokenizer_write(const tokenizer *t, buf *blob);
+int tokenizer_open(tokenizer **t, const void *blob, size_t n, err *e); /* checks every length: a blob may come from anyone */
+void tokenizer_free(tokenizer *t);
+
+enum { TOK_SPECIAL = 1,        /* add BOS/EOS/... by the tokenizer's own rule */
+       TOK_PARSE_SPECIAL = 2 };/* special tokens written in the text become their ids; else they are text */
+
+/* Appends the ids of n bytes of text. Any bytes are allowed (ill-formed UTF-8 counts as U+FFFD, a byte at a time). No limit on
+ * the length; time and memory linear in it. Fails only when out of memory. Safe to call from several threads at once. */
+int tokenizer_encode(const tokenizer *t, const char *text, size_t n, int flags, ids *out, err *e);
+
+/* Appends the text of n ids. skip_special leaves special tokens out. Gives valid UTF-8: ill-formed bytes become U+FFFD. */
+int tokenizer_decode(const tokenizer *t, const int32_t *id, size_t n, bool skip_special, buf *out, err *e);
+
+/* Decoding as tokens arrive: the pieces together are the decode of all of them; a character is given out only when whole. */
+typedef struct detok {
+    const tokenizer *t;
+    bool skip_special, started;
+    char held[64]; /* an unfinished character, or what the next token may still change */
+    size_t n_held;
+} detok;
+void detok_begin(detok *d, const tokenizer *t, bool skip_special);
+void detok_token(detok *d, int32_t id, buf *out); /* appends what is certain by now */
+void detok_end(detok *d, buf *out);               /* the rest: unfinished bytes become U+FFFD */
+
+int tokenizer_size(const tokenizer *t); /* ids are 0 .. size - 1 */
+int32_t tokenizer_bos(const tokenizer *t); /* -1: none */
+int32_t tokenizer_eos(const tokenizer *t);
+int32_t tokenizer_id(const tokenizer *t, const char *piece, size_t n); /* of a vocabulary entry as it is written there; -1 */
+const char *tokenizer_piece(const tokenizer *t, int32_t id, size_t *n); /* the entry as written; borrowed until tokenizer_free */
+bool tokenizer_is_special(const tokenizer *t, int32_t id);
+const char *tokenizer_template(const tokenizer *t, size_t *n); /* the chat template, NULL if the checkpoint has none */
+void tokenizer_print(const tokenizer *t, FILE *out); /* for inspect */
+
+#endif

@@ -1,0 +1,56 @@
+/* file: a quern model file: map, check, find (reading) and write. It knows no arithmetic and no architecture. */
+#ifndef QUERN_FILE_H
+#define QUERN_FILE_H
+
+#include "kernels/quant.h"
+#include "weights/format.h"
+
+typedef struct file {
+    mapping map;
+    const file_header *header;
+    const file_tensor *tensors; /* [n_tensors] */
+    uint32_t n_tensors;
+    char path[512];             /* for messages */
+    struct name_index *index;   /* owned */
+} file;
+
+/* Maps and checks everything but the tensors' data hashes: header, hash, records, table bounds, overlap, overflow, alignment,
+ * shape x type = bytes. A refusal says what was expected, what was found and what to do. */
+int file_open(file *f, const char *path, err *e);
+void file_close(file *f);
+
+const file_tensor *file_find(const file *f, const char *name); /* NULL: not there */
+static inline const void *file_data(const file *f, const file_tensor *t) { return f->map.p + t->at; }
+int file_verify(const file *f, err *e, void (*progress)(void *, uint64_t done, uint64_t total), void *arg); /* every tensor's hash */
+
+/* Records. Each gives the count, or -1 if there is no such key of this type. */
+int64_t record_i64(const file *f, const char *key, const int64_t **values);
+int64_t record_f64(const file *f, const char *key, const double **values);
+int64_t record_bytes(const file *f, const char *key, const char **bytes);
+void record_add_i64(buf *b, const char *key, const int64_t *values, uint32_t n);
+void record_add_f64(buf *b, const char *key, const double *values, uint32_t n);
+void record_add_bytes(buf *b, const char *key, const void *bytes, size_t n);
+/* Walks all records in order: at = 0 first; returns false at the end. */
+typedef struct record {
+    const char *key;
+    size_t key_n;
+    record_type type;
+    uint32_t count;
+    const void *values;
+} record;
+bool record_next(const file *f, size_t *at, record *out);
+
+/* Writing: declare every tensor, begin, stream each tensor's bytes in the declared order, end. The file appears under its name
+ * only at the end (a temporary file beside it is renamed); file_write_abort removes what there is. */
+typedef struct file_writer file_writer;
+int file_write_open(file_writer **w, const char *path, bool force, err *e); /* an existing file is an error unless force */
+int file_write_tensor(file_writer *w, const char *name, wtype type, int n_dims, uint64_t n, uint64_t k, err *e); /* declares; returns its index or -1 */
+int file_write_tied(file_writer *w, const char *name, int same_as, err *e);                      /* declares a second name */
+int file_write_begin(file_writer *w, const buf *records, const void *tokenizer, size_t tokenizer_bytes, err *e); /* checks the disk's room */
+int file_write_data(file_writer *w, int index, const void *bytes, size_t n, err *e);             /* the next bytes of tensor `index` */
+void file_write_exponent(file_writer *w, int index, int exponent);
+int file_write_end(file_writer **w, err *e); /* writes tables and hashes, syncs, renames */
+void file_write_abort(file_writer **w);
+uint64_t file_write_total(const file_writer *w); /* bytes of the finished file */
+
+#endif
