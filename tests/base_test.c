@@ -1,10 +1,5 @@
 /* base: JSON, UTF-8, hash and buffers against known answers and hostile input. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
-#include "runtime/base.h"
+#include "tests/test.h"
 
 static int parses(const char *text, size_t n) {
     arena a = { 0 };
