@@ -1,0 +1,276 @@
+/* quant: packs f32 rows into P16 panels and back: the reference of the layout. It owns the choice of each group's scale.
+ * It must not know files, threads or instruction sets: every CPU packs the same bytes, so loops here are plain C that a
+ * compiler vectorises without reassociating (explicit lanes, rounding by a magic addend, no fma).
+ *
+ * The search: a candidate scale fixes the integers q; for fixed q the best scale is sum(w x q) / sum(w q q), and it removes
+ * sum(w x q)^2 / sum(w q q) of the squared error. Candidates are compared by that; the winner is rounded to f16 and then
+ * re-fitted against its own rounded integers while that helps (alternating least squares). */
+#include "kernels/quant.h"
+
+#include <math.h>
+#include <string.h>
+
+static const char *const names[W_COUNT] = { "f32", "bf16", "q8", "q4" };
+static const double bits[W_COUNT] = { 32, 16, 8.25, 4.25 };
+static const size_t group_bytes[W_COUNT] = { 4096, 2048, 1024, 512 };
+
+const char *wtype_name(wtype t) { return (unsigned)t < W_COUNT ? names[t] : "unknown"; }
+
+int wtype_parse(const char *name, wtype *t) {
+    for (int i = 0; i < W_COUNT; i++)
+        if (strcmp(name, names[i]) == 0) return *t = (wtype)i, 0;
+    return -1;
+}
+
+double wtype_bits(wtype t) { return (unsigned)t < W_COUNT ? bits[t] : 0; }
+
+static size_t groups_of(int k) { return ((size_t)k + GROUP - 1) / GROUP; }
+static bool quantised(wtype t) { return t == W_Q8 || t == W_Q4; }
+
+size_t panel_scale_bytes(wtype t, int k) {
+    return quantised(t) && k > 0 ? round_up(groups_of(k) * PANEL * sizeof(uint16_t), 64) : 0;
+}
+
+size_t panel_bytes(wtype t, int k) {
+    if ((unsigned)t >= W_COUNT || k <= 0) return 0;
+    return panel_scale_bytes(t, k) + groups_of(k) * group_bytes[t];
+}
+
+int matrix_bytes(wtype t, uint64_t n, uint64_t k, uint64_t *bytes) {
+    *bytes = 0;
+    if ((unsigned)t >= W_COUNT || n > INT32_MAX || k > INT32_MAX) return -1;
+    uint64_t panels = (n + PANEL - 1) / PANEL;
+    if (mul_overflows(panels, panel_bytes(t, (int)k), bytes) || *bytes > 1ull << 62) return *bytes = 0, -1;
+    return 0;
+}
+
+/* ---- f16 and bf16 ---- */
+
+static uint32_t float_bits(float x) {
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+static float bits_float(uint32_t u) {
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+float f16_to_f32(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = h >> 10 & 31, m = h & 1023;
+    if (e == 31) return bits_float(sign | 0x7f800000 | m << 13 | (m ? 0x400000 : 0)); /* a NaN comes out quiet, as hardware does it */
+    if (e) return bits_float(sign | (e + 112) << 23 | m << 13);
+    float tiny = (float)m * 0x1p-24f;
+    return sign ? -tiny : tiny;
+}
+
+uint16_t f32_to_f16(float x) {
+    uint32_t u = float_bits(x), sign = u >> 16 & 0x8000, a = u & 0x7fffffff;
+    if (a > 0x7f800000) return (uint16_t)(sign | 0x7e00 | (a >> 13 & 0x3ff));
+    if (a >= 0x477ff000) return (uint16_t)(sign | 0x7c00); /* 65520 and above round to infinity */
+    if (a < 0x38800000) {                                  /* below 2^-14: the sum leaves rint(x * 2^24) in the low bits */
+        return (uint16_t)(sign | (float_bits(bits_float(a) + 0.5f) - 0x3f000000));
+    }
+    return (uint16_t)(sign | (a - 0x38000000 + 0xfff + (a >> 13 & 1)) >> 13);
+}
+
+float bf16_to_f32(uint16_t b) { return bits_float((uint32_t)b << 16); }
+
+uint16_t f32_to_bf16(float x) {
+    uint32_t u = float_bits(x);
+    if ((u & 0x7fffffff) > 0x7f800000) return (uint16_t)(u >> 16 | 0x40);
+    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+/* ---- the scale of a group ---- */
+
+/* What a type can hold, and the candidates: x is multiplied by steps[i] / (the element of largest size). */
+struct grid {
+    float lo, hi;
+    int n;
+    float steps[20];
+};
+/* q4: with a negative step the extreme lands on -8 and beyond, with a positive one on +7. */
+static const struct grid grid_q4 = { -8, 7, 18, { -8, -8.6f, -7.7f, -7.4f, -7.1f, -6.8f, -6.5f, -6.2f, -5.9f, -5.6f, -5.2f, 8, 7.5f, 7.2f, 6.9f, 6.6f, 6.2f, 5.7f } };
+static const struct grid grid_q8 = { -127, 127, 12, { 127, 126.4f, 125.8f, 125.1f, 124.4f, 123.6f, 122.8f, 122, 121, 120, 128, 129 } };
+
+enum { LANES = 8 };
+struct fit { float xq, qq; }; /* sum(w x q), sum(w q q) */
+
+/* Nearest integer, ties to even, for |x| < 2^22, within [lo, hi]; NaN gives lo. */
+static inline float round_clamp(float x, float lo, float hi) {
+    const float magic = 12582912.0f; /* 1.5 * 2^23 */
+    float r = (x + magic) - magic;
+    r = r > lo ? r : lo;
+    return r < hi ? r : hi;
+}
+
+static float lane_sum(const float *v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
+
+static struct fit fit_group(const float *x, const float *w, float inverse, const struct grid *g) {
+    float xq[LANES] = { 0 }, qq[LANES] = { 0 };
+    for (int i = 0; i < GROUP; i += LANES)
+        for (int l = 0; l < LANES; l++) {
+            float q = round_clamp(x[i + l] * inverse, g->lo, g->hi), wq = w[i + l] * q;
+            xq[l] += wq * x[i + l];
+            qq[l] += wq * q;
+        }
+    return (struct fit){ lane_sum(xq), lane_sum(qq) };
+}
+
+static float group_error(const float *x, const float *w, float scale, const struct grid *g) {
+    float e[LANES] = { 0 }, inverse = 1 / scale;
+    for (int i = 0; i < GROUP; i += LANES)
+        for (int l = 0; l < LANES; l++) {
+            float d = x[i + l] - scale * round_clamp(x[i + l] * inverse, g->lo, g->hi);
+            e[l] += w[i + l] * d * d;
+        }
+    return lane_sum(e);
+}
+
+/* The element of largest size, with its sign; a NaN or an infinity wins. */
+static float extreme(const float *x) {
+    uint32_t best = 0;
+    int at = 0;
+    for (int i = 0; i < GROUP; i++) {
+        uint32_t a = float_bits(x[i]) & 0x7fffffff;
+        if (a > best) best = a, at = i;
+    }
+    return x[at];
+}
+
+static float round_f16(float x) { return f16_to_f32(f32_to_f16(x)); }
+
+/* The scale (exactly an f16) of least weighted squared error for 64 inputs x; 0 for zeros, NaN for what is not finite. */
+static float search_scale(const float *x, const float *w, const struct grid *g) {
+    float top = extreme(x), size = fabsf(top);
+    if (!(size < INFINITY)) return NAN;
+    if (size < 0x1p-24f) return 0; /* its scale would vanish in f16 */
+    float best = round_f16(top / g->steps[0]), error = INFINITY, start = 0, most = -1;
+    if (best != 0 && fabsf(best) < INFINITY) error = group_error(x, w, best, g);
+    for (int i = 0; i < g->n; i++) {
+        struct fit f = fit_group(x, w, g->steps[i] / top, g);
+        float removed = f.qq > 0 ? f.xq * (f.xq / f.qq) : -1;
+        if (removed > most) most = removed, start = f.xq / f.qq;
+    }
+    for (int turn = 0; turn < 4; turn++) {
+        float scale = round_f16(start);
+        if (scale == 0 || !(fabsf(scale) < INFINITY) || size > fabsf(scale) * 0x1p20f) break;
+        float e = group_error(x, w, scale, g);
+        if (!(e < error)) break;
+        error = e, best = scale;
+        struct fit f = fit_group(x, w, 1 / scale, g);
+        if (!(f.qq > 0)) break;
+        start = f.xq / f.qq;
+    }
+    return error < INFINITY ? best : 0;
+}
+
+int quant_exponent(wtype t, float amax) {
+    if (!quantised(t) || !(amax > 0) || !(amax < INFINITY)) return 0;
+    int e;
+    frexpf(amax / (t == W_Q8 ? 127.0f : 8.0f), &e); /* the largest plain scale lies in [2^(e-1), 2^e): bring it to [2^14, 2^15) */
+    e -= 15;                                        /* a searched scale is at most 8/5.2 of it: below f16's 65504 */
+    return e < -126 ? -126 : e > 127 ? 127 : e;
+}
+
+/* ---- panels ---- */
+
+static void put_quantised(wtype t, uint8_t *group, int row, const int8_t *q) {
+    for (int i = 0; i < GROUP; i++) {
+        if (t == W_Q8) group[i / 4 * 64 + row * 4 + i % 4] = (uint8_t)q[i];
+        else if (i < 32) group[i / 4 * 64 + row * 4 + i % 4] = (uint8_t)((q[i] + 8) | (q[i + 32] + 8) << 4);
+    }
+}
+
+static int get_quantised(wtype t, const uint8_t *group, int row, int i) {
+    if (t == W_Q8) return (int8_t)group[i / 4 * 64 + row * 4 + i % 4];
+    int byte = group[i % 32 / 4 * 64 + row * 4 + i % 4];
+    return (i < 32 ? byte & 15 : byte >> 4) - 8;
+}
+
+/* One row's group: x[64] in units of 2^exponent. Returns its scale as stored. */
+static uint16_t pack_group(wtype t, const float *x, const float *w, uint8_t *group, int row, double *error) {
+    const struct grid *g = t == W_Q8 ? &grid_q8 : &grid_q4;
+    float scale = search_scale(x, w, g), inverse = scale != 0 && scale == scale ? 1 / scale : 0, e[LANES] = { 0 };
+    int8_t q[GROUP];
+    for (int i = 0; i < GROUP; i += LANES)
+        for (int l = 0; l < LANES; l++) {
+            float v = inverse != 0 ? round_clamp(x[i + l] * inverse, g->lo, g->hi) : 0, d = x[i + l] - scale * v;
+            q[i + l] = (int8_t)v;
+            e[l] += d * d;
+        }
+    put_quantised(t, group, row, q);
+    *error += lane_sum(e);
+    return f32_to_f16(scale);
+}
+
+static float power_of_two(int e) { return ldexpf(1.0f, e); }
+
+/* The group's weights of the error, scaled to at most 1; all ones where they say nothing. */
+static void group_importance(const float *importance, float *w) {
+    float most = 0;
+    for (int i = 0; importance && i < GROUP; i++) most = importance[i] > most ? importance[i] : most;
+    bool usable = most > 0x1p-100f && most < INFINITY;
+    for (int i = 0; i < GROUP; i++) w[i] = usable && importance[i] > 0 ? importance[i] / most : usable ? 0.0f : 1.0f;
+}
+
+static void pack_quantised(wtype t, const float *rows, int k, int exponent, const float *importance, uint8_t *panel, double *error) {
+    size_t groups = groups_of(k), padded = groups * GROUP;
+    uint16_t *scales = (uint16_t *)(void *)panel;
+    uint8_t *data = panel + panel_scale_bytes(t, k);
+    float down = power_of_two(-exponent), x[GROUP], w[GROUP];
+    double sum = 0;
+    for (size_t g = 0; g < groups; g++) {
+        group_importance(importance ? importance + g * GROUP : NULL, w);
+        for (int r = 0; r < PANEL; r++) {
+            for (int i = 0; i < GROUP; i++) x[i] = rows[(size_t)r * padded + g * GROUP + (size_t)i] * down;
+            scales[g * PANEL + (size_t)r] = pack_group(t, x, w, data + g * group_bytes[t], r, &sum);
+        }
+    }
+    size_t used = groups * PANEL * sizeof *scales;
+    memset(panel + used, 0, panel_scale_bytes(t, k) - used);
+    *error += ldexp(sum, 2 * exponent);
+}
+
+static void pack_bf16(const float *rows, int k, uint16_t *panel, double *error) {
+    size_t padded = groups_of(k) * GROUP;
+    for (size_t i = 0; i < padded; i++)
+        for (size_t r = 0; r < PANEL; r++) {
+            float x = rows[r * padded + i];
+            uint16_t b = f32_to_bf16(x);
+            double d = (double)x - bf16_to_f32(b);
+            panel[i / 2 * 32 + r * 2 + i % 2] = b;
+            *error += d * d;
+        }
+}
+
+void pack_panel(wtype t, const float *rows, int k, int exponent, const float *importance, void *panel, double *error, double *power) {
+    size_t n = PANEL * groups_of(k) * GROUP;
+    double e = 0, p = 0;
+    if (t == W_F32) memcpy(panel, rows, n * sizeof *rows);
+    else if (t == W_BF16) pack_bf16(rows, k, panel, &e);
+    else pack_quantised(t, rows, k, exponent, importance, panel, &e);
+    for (size_t i = 0; power && i < n; i++) p += (double)rows[i] * rows[i];
+    if (error) *error += e;
+    if (power) *power += p;
+}
+
+void unpack_panel(wtype t, const void *panel, int k, int exponent, float *rows) {
+    size_t groups = groups_of(k), padded = groups * GROUP;
+    if (t == W_F32) {
+        memcpy(rows, panel, PANEL * padded * sizeof *rows);
+        return;
+    }
+    const uint16_t *half = panel;
+    const uint8_t *data = (const uint8_t *)panel + panel_scale_bytes(t, k);
+    float up = power_of_two(exponent);
+    for (size_t r = 0; r < PANEL; r++)
+        for (size_t i = 0; i < padded; i++) {
+            size_t g = i / GROUP;
+            if (t == W_BF16) rows[r * padded + i] = bf16_to_f32(half[i / 2 * 32 + r * 2 + i % 2]);
+            else rows[r * padded + i] = (float)get_quantised(t, data + g * group_bytes[t], (int)r, (int)(i % GROUP)) * f16_to_f32(half[g * PANEL + r]) * up;
+        }
+}
