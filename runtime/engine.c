@@ -1,0 +1,455 @@
+/* engine: owns the model, the pool of threads, the cache's pages and the scratch of one batch; a session owns its tokens,
+ * its page table and its last logits. It cuts work into forward passes of at most max_rows tokens. It must not know what
+ * text is, how tokens are chosen, or who asks. */
+#define _GNU_SOURCE
+#include "runtime/engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "runtime/forward.h"
+
+struct engine {
+    model model;
+    pool *pool;
+    kv_pool kv;
+    forward_ctx f;
+    void *scratch;
+    size_t scratch_bytes;
+    span *spans;       /* [max_sessions] */
+    float *logits;     /* [max_sessions][logits_ld] last rows; contiguous, so that a batch reads the output matrix once */
+    bool *row_used;    /* [max_sessions] */
+    int max_sessions;
+    engine_info info;
+};
+
+struct session {
+    engine *g;
+    kv_seq kv;
+    ids tokens;        /* what the pages hold */
+    int row;           /* its row of the engine's logits */
+    bool has_logits;
+};
+
+enum { DEFAULT_ROWS = 256 };
+
+/* ---- opening ---- */
+
+static uint64_t memory_bytes(void) {
+    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    uint64_t bytes = pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 1ull << 32;
+    FILE *f = fopen("/sys/fs/cgroup/memory.max", "r");
+    unsigned long long limit;
+    if (f && fscanf(f, "%llu", &limit) == 1 && limit < bytes) bytes = limit;
+    if (f) fclose(f);
+    return bytes;
+}
+
+/* The context: what was asked for, else the model's own where its cache fits in a quarter of memory. */
+static int choose_ctx(engine *g, const engine_opts *o, err *e) {
+    engine_info *i = &g->info;
+    int own = g->model.arch.n_ctx;
+    i->model_ctx = own;
+    if (o->ctx < 0) return fail(e, "--ctx: expected at least 1, found %d", o->ctx);
+    if (o->ctx > own)
+        return fail_code(e, ERR_CONTEXT, "--ctx %d is more than this model's %d positions", o->ctx, own);
+    if (o->ctx) {
+        i->ctx = o->ctx;
+        snprintf(i->ctx_reason, sizeof i->ctx_reason, "context %d, as asked, of the model's %d", i->ctx, own);
+        return 0;
+    }
+    uint64_t per_position = i->kv_bytes_position * (uint64_t)g->max_sessions, room = memory_bytes() / 4 / (per_position ? per_position : 1);
+    i->ctx = room >= (uint64_t)own ? own : max_int((int)(room / KV_PAGE * KV_PAGE), KV_PAGE);
+    if (i->ctx < own)
+        snprintf(i->ctx_reason, sizeof i->ctx_reason, "context %d of the model's %d: the cache gets a quarter of the memory; choose with --ctx", i->ctx, own);
+    else snprintf(i->ctx_reason, sizeof i->ctx_reason, "context %d, the model's own", own);
+    return 0;
+}
+
+static int open_kv(engine *g, const engine_opts *o, err *e) {
+    const model *m = &g->model;
+    g->kv = (kv_pool){ .n_groups = m->n_kv_groups, .n_kv_heads = m->arch.n_kv_heads, .head_dim = m->arch.head_dim, .type = o->exact ? KV_F32 : KV_F16 };
+    size_t element = o->exact ? 4 : 2;
+    for (int i = 0; i < m->n_kv_groups; i++) {
+        g->kv.group[i].window = m->kv_group[i].window;
+        g->kv.group[i].n_layers = m->kv_group[i].n_layers;
+        g->info.kv_bytes_position += (uint64_t)m->kv_group[i].n_layers * (uint64_t)m->arch.n_kv_heads * 2 * (uint64_t)m->arch.head_dim * element;
+    }
+    if (choose_ctx(g, o, e)) return -1;
+    return kv_pool_init(&g->kv, g->max_sessions, g->info.ctx, g->f.max_rows, e);
+}
+
+static int open_scratch(engine *g, err *e) {
+    carve c = { 0 };
+    int rows = g->f.max_rows;
+    forward_layout(&g->f, &c, rows, g->info.ctx);
+    g->info.logits_ld = (int)g->f.vocab_ld;
+    size_t logits = (size_t)g->max_sessions * g->f.vocab_ld * sizeof(float);
+    g->scratch_bytes = c.used + logits;
+    /* Anonymous pages are zero, and cost nothing until touched: a decode step uses the first row of each buffer only. */
+    void *base = mmap(NULL, g->scratch_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) return fail_memory(e, g->scratch_bytes, "the buffers of a forward pass");
+    g->scratch = base;
+    c = (carve){ base, 0 };
+    forward_layout(&g->f, &c, rows, g->info.ctx);
+    g->logits = carve_take(&c, logits);
+    g->spans = calloc((size_t)g->max_sessions, sizeof *g->spans);
+    g->row_used = calloc((size_t)g->max_sessions, sizeof *g->row_used);
+    return g->spans && g->row_used ? 0 : fail_memory(e, (size_t)g->max_sessions * sizeof *g->spans, "the sessions' table");
+}
+
+static void fill_tokenizer(engine *g) {
+    const file *f = &g->model.file;
+    g->info.tokenizer = f->map.p + f->header->tokenizer_at;
+    g->info.tokenizer_bytes = f->header->tokenizer_bytes;
+    g->info.file_bytes = f->header->file_bytes;
+}
+
+static void fill_info(engine *g) {
+    engine_info *i = &g->info;
+    const arch *a = &g->model.arch;
+    fill_tokenizer(g);
+    i->name = a->name;
+    i->family = a->family;
+    i->kernels = g->f.ops.k->name;
+    i->threads = pool_size(g->pool);
+    i->n_vocab = a->n_vocab;
+    i->n_layers = a->n_layers;
+    i->d_model = a->d_model;
+    i->bos = a->bos;
+    i->eos = a->eos;
+    i->n_eos = a->n_eos;
+    i->temperature = a->temperature;
+    i->top_p = a->top_p;
+    i->min_p = a->min_p;
+    i->repeat_penalty = a->repeat_penalty;
+    i->top_k = a->top_k;
+    i->decode_bytes = model_decode_bytes(&g->model);
+    i->macs = model_macs(&g->model, false);
+    i->macs_output = model_macs(&g->model, true) - i->macs;
+}
+
+static int open_vocab(engine *g, const char *path, err *e) {
+    if (file_open(&g->model.file, path, e)) return -1;
+    fill_tokenizer(g);
+    return 0;
+}
+
+int engine_open(engine **out, const engine_opts *o, err *e) {
+    engine *g = calloc(1, sizeof *g);
+    *out = NULL;
+    if (!g) return fail_memory(e, sizeof *g, "an engine");
+    if (o->vocab_only) {
+        if (open_vocab(g, o->path, e)) goto failed;
+        *out = g;
+        return 0;
+    }
+    int threads = o->threads ? o->threads : pool_default_threads(g->info.threads_reason, sizeof g->info.threads_reason);
+    if (o->threads) snprintf(g->info.threads_reason, sizeof g->info.threads_reason, "%d thread%s, as asked", threads, threads == 1 ? "" : "s");
+    g->max_sessions = max_int(o->max_sessions, 1);
+    g->f.max_rows = max_int(o->max_rows ? o->max_rows : DEFAULT_ROWS, g->max_sessions);
+    if (kernels_init(o->kernels, e) || model_open(&g->model, o->path, e) || pool_new(&g->pool, threads, e)) goto failed;
+    g->f.model = &g->model;
+    g->f.ops = (exec){ .k = kernels_get(), .pool = g->pool, .exact = o->exact };
+    if (open_kv(g, o, e)) goto failed;
+    g->info.rope_long = model_choose_ropes(&g->model, g->info.ctx);
+    if (open_scratch(g, e)) goto failed;
+    fill_info(g);
+    *out = g;
+    return 0;
+failed:
+    engine_close(g);
+    return -1;
+}
+
+void engine_close(engine *g) {
+    if (!g) return;
+    if (g->scratch) munmap(g->scratch, g->scratch_bytes);
+    free(g->spans);
+    free(g->row_used);
+    kv_pool_free(&g->kv);
+    pool_free(g->pool);
+    model_close(&g->model);
+    free(g);
+}
+
+const engine_info *engine_about(const engine *g) { return &g->info; }
+size_t engine_scratch_bytes(const engine *g) { return g->scratch_bytes; }
+size_t engine_kv_bytes(const engine *g) { return kv_pool_bytes_used(&g->kv); }
+void engine_set_stop(engine *g, atomic_bool *stop) { g->f.stop = stop; }
+
+void engine_set_tap(engine *g, tap_fn *tap, void *arg) {
+    g->f.tap = tap;
+    g->f.tap_arg = arg;
+}
+
+/* ---- the limit ---- */
+
+typedef struct read_task {
+    const engine *g;
+    int n_tasks;
+    _Atomic uint64_t bytes, sum;
+} read_task;
+
+static void read_share(const read_task *t, const mat *w, int task, uint64_t *bytes, uint64_t *sum) {
+    uint64_t all = 0;
+    if (!w->data || matrix_bytes((wtype)w->type, (uint64_t)w->n, (uint64_t)w->k, &all)) return;
+    size_t from = (size_t)(all * (uint64_t)task / (uint64_t)t->n_tasks) / 256 * 256, to = (size_t)(all * ((uint64_t)task + 1) / (uint64_t)t->n_tasks) / 256 * 256;
+    *sum ^= t->g->f.ops.k->probe_read((const char *)w->data + from, to - from);
+    *bytes += to - from;
+}
+
+static void read_weights(void *arg, int task, int worker) {
+    (void)worker;
+    read_task *t = arg;
+    const model *m = &t->g->model;
+    uint64_t bytes = 0, sum = 0;
+    for (int l = 0; l < m->arch.n_layers; l++) {
+        const layer *w = &m->layers[l];
+        const mat *const mats[] = { &w->qkv, &w->attn_out, &w->gate_up, &w->down };
+        for (int i = 0; i < 4; i++) read_share(t, mats[i], task, &bytes, &sum);
+    }
+    read_share(t, &m->output, task, &bytes, &sum);
+    atomic_fetch_add(&t->bytes, bytes);
+    atomic_fetch_xor(&t->sum, sum);
+}
+
+double engine_read_rate(engine *g, double seconds) {
+    read_task t = { .g = g, .n_tasks = pool_size(g->pool) };
+    double best = 0, begin = now_seconds();
+    do {
+        atomic_store(&t.bytes, 0);
+        double start = now_seconds();
+        pool_run(g->pool, read_weights, &t, t.n_tasks);
+        double rate = (double)atomic_load(&t.bytes) / (now_seconds() - start);
+        if (rate > best) best = rate;
+    } while (now_seconds() - begin < seconds);
+    return best;
+}
+
+/* ---- sessions ---- */
+
+int session_new(session **out, engine *g, err *e) {
+    *out = NULL;
+    int row = 0;
+    while (row < g->max_sessions && g->row_used[row]) row++;
+    if (row == g->max_sessions) return fail(e, "all %d sessions of this engine are in use", g->max_sessions);
+    session *s = calloc(1, sizeof *s);
+    if (!s) return fail_memory(e, sizeof *s, "a session");
+    if (kv_seq_init(&s->kv, &g->kv, g->info.ctx, e)) {
+        free(s);
+        return -1;
+    }
+    s->g = g;
+    s->row = row;
+    g->row_used[row] = true;
+    *out = s;
+    return 0;
+}
+
+void session_free(session *s) {
+    if (!s) return;
+    s->g->row_used[s->row] = false;
+    kv_seq_free(&s->kv);
+    ids_free(&s->tokens);
+    free(s);
+}
+
+int session_len(const session *s) { return s->kv.len; }
+const int32_t *session_tokens(const session *s) { return s->tokens.p; }
+static float *logits_row(const session *s) { return s->g->logits + (size_t)s->row * s->g->f.vocab_ld; }
+const float *session_logits(const session *s) { return s->has_logits ? logits_row(s) : NULL; }
+
+int session_truncate(session *s, int n) {
+    if (n >= s->kv.len) return s->kv.len;
+    s->tokens.n = (size_t)kv_truncate(&s->kv, max_int(n, 0));
+    s->has_logits = false;
+    return s->kv.len;
+}
+
+static int check_step(const engine *g, const step *st, err *e) {
+    int len = st->s->kv.len;
+    if (st->n > g->info.ctx - len)
+        return fail_code(e, ERR_CONTEXT, "context_length_exceeded: %d tokens are needed, the context holds %d (the model's own is %d)", len + st->n, g->info.ctx, g->info.model_ctx);
+    for (int i = 0; i < st->n; i++)
+        if (st->tok[i] < 0 || st->tok[i] >= g->info.n_vocab)
+            return fail_code(e, ERR_INPUT, "token id %d at position %d: this model's ids are 0 to %d", st->tok[i], len + i, g->info.n_vocab - 1);
+    return 0;
+}
+
+/* The spans of one forward pass: from each step what is left of it, up to max_rows tokens; done[i] counts its tokens so far.
+ * Steps that only want their last row and have it in this pass write to the session's own row. */
+static int next_pass(engine *g, const step *steps, const int *done, int n_steps, span *spans, int *which) {
+    int n_spans = 0, rows = 0;
+    for (int i = 0; i < n_steps && rows < g->f.max_rows; i++) {
+        int left = steps[i].n - done[i], n = min_int(left, g->f.max_rows - rows);
+        if (!n) continue;
+        span *sp = &spans[n_spans];
+        *sp = (span){ .seq = &steps[i].s->kv, .tok = steps[i].tok + done[i], .n = n };
+        if (steps[i].logits) {
+            sp->out = OUT_ALL;
+            sp->dst = steps[i].logits + (size_t)done[i] * g->f.vocab_ld;
+        } else if (n == left) {
+            sp->out = OUT_LAST;
+            sp->dst = logits_row(steps[i].s);
+        }
+        which[n_spans++] = i;
+        rows += n;
+    }
+    return n_spans;
+}
+
+static void undo(const step *steps, const int *before, int n_steps) {
+    for (int i = 0; i < n_steps; i++) {
+        steps[i].s->tokens.n = (size_t)before[i];
+        session_truncate(steps[i].s, before[i]);
+        steps[i].s->tokens.n = (size_t)steps[i].s->kv.len;
+    }
+}
+
+static int run_passes(engine *g, const step *steps, int *done, int *which, int n_steps, err *e) {
+    for (int n_spans; (n_spans = next_pass(g, steps, done, n_steps, g->spans, which)) > 0;) {
+        for (int i = 0; i < n_spans; i++)
+            if (kv_reserve(g->spans[i].seq, g->spans[i].n, e)) return -1;
+        if (!forward(&g->f, g->spans, n_spans)) return fail_code(e, ERR_STOPPED, "stopped");
+        for (int i = 0; i < n_spans; i++) done[which[i]] += g->spans[i].n;
+    }
+    return 0;
+}
+
+static void finish_step(const engine *g, const step *st) {
+    session *s = st->s;
+    if (st->n == 0) return;
+    if (st->logits) memcpy(logits_row(s), st->logits + (size_t)(st->n - 1) * g->f.vocab_ld, g->f.vocab_ld * sizeof(float));
+    s->has_logits = true;
+}
+
+int engine_step(engine *g, const step *steps, int n_steps, err *e) {
+    enum { SMALL = 64 };
+    int few[3 * SMALL], *mem = n_steps <= SMALL ? few : malloc(3 * (size_t)n_steps * sizeof *mem), rc = 0;
+    if (!mem) return fail_memory(e, 3 * (size_t)n_steps * sizeof *mem, "a step");
+    int *done = mem, *which = mem + n_steps, *before = mem + 2 * n_steps;
+    for (int i = 0; i < n_steps; i++) {
+        done[i] = 0;
+        before[i] = steps[i].s->kv.len;
+        if (!rc) rc = check_step(g, &steps[i], e);
+    }
+    for (int i = 0; i < n_steps && !rc; i++) {
+        session *s = steps[i].s;
+        for (int j = 0; j < steps[i].n; j++) ids_add(&s->tokens, steps[i].tok[j]);
+        if (s->tokens.failed) {
+            s->tokens.failed = false;
+            rc = fail_memory(e, s->tokens.cap * 8, "a session's tokens");
+        }
+    }
+    if (!rc) rc = run_passes(g, steps, done, which, n_steps, e);
+    if (rc) undo(steps, before, n_steps);
+    else
+        for (int i = 0; i < n_steps; i++) finish_step(g, &steps[i]);
+    if (mem != few) free(mem);
+    return rc;
+}
+
+int session_sync(session *s, const int32_t *tok, int n, err *e) {
+    int same = 0;
+    if (n < 1) return fail_code(e, ERR_INPUT, "an empty prompt: at least one token is needed");
+    while (same < n && same < s->kv.len && s->tokens.p[same] == tok[same]) same++;
+    if (same == n && s->kv.len == n && s->has_logits) return 0;
+    if (same == n) same--; /* its logits are wanted: compute the last token once more, to the same bits */
+    if (n > s->g->info.ctx) return check_step(s->g, &(step){ s, tok + s->kv.len, n - s->kv.len, NULL }, e); /* before anything is forgotten */
+    same = session_truncate(s, same);
+    return engine_step(s->g, &(step){ s, tok + same, n - same, NULL }, 1, e);
+}
+
+int session_fork(session *dst, const session *src, err *e) {
+    if (dst == src) return 0;
+    ids copy = { 0 };
+    for (int i = 0; i < src->kv.len; i++) ids_add(&copy, src->tokens.p[i]);
+    if (copy.failed || kv_fork(&dst->kv, &src->kv, e)) {
+        ids_free(&copy);
+        return copy.failed ? fail_memory(e, (size_t)src->kv.len * 4, "a forked session") : -1;
+    }
+    ids_free(&dst->tokens);
+    dst->tokens = copy;
+    dst->has_logits = src->has_logits;
+    if (src->has_logits) memcpy(logits_row(dst), logits_row(src), src->g->f.vocab_ld * sizeof(float));
+    return 0;
+}
+
+/* ---- saving: header, tokens, logits, pages, hash of all ---- */
+
+typedef struct session_header {
+    char magic[8];
+    uint64_t model;     /* the model file's meta hash: another model's cache would be nonsense */
+    uint32_t kv_type, len, vocab_ld, has_logits;
+} session_header;
+_Static_assert(sizeof(session_header) == 32, "session header");
+
+static session_header header_of(const session *s) {
+    return (session_header){ .magic = "QUERNSES", .model = s->g->model.file.header->meta_hash, .kv_type = (uint32_t)s->g->kv.type, .len = (uint32_t)s->kv.len,
+                             .vocab_ld = (uint32_t)s->g->f.vocab_ld, .has_logits = s->has_logits };
+}
+
+static int put(FILE *f, hash64 *h, const void *p, size_t n, err *e) {
+    hash_add(h, p, n);
+    return n == 0 || fwrite(p, 1, n, f) == n ? 0 : fail(e, "saving the session failed: %s", strerror(errno));
+}
+
+static int get(FILE *f, hash64 *h, void *p, size_t n, err *e) {
+    if (n && fread(p, 1, n, f) != n) return fail(e, "the saved session is cut short");
+    hash_add(h, p, n);
+    return 0;
+}
+
+int session_save(const session *s, FILE *f, err *e) {
+    hash64 h;
+    hash_begin(&h);
+    session_header head = header_of(s);
+    if (put(f, &h, &head, sizeof head, e) || put(f, &h, s->tokens.p, (size_t)head.len * 4, e)) return -1;
+    if (s->has_logits && put(f, &h, logits_row(s), s->g->f.vocab_ld * sizeof(float), e)) return -1;
+    if (kv_save(&s->kv, f, &h, e)) return -1;
+    uint64_t sum = hash_end(&h);
+    if (put(f, &h, &sum, sizeof sum, e)) return -1;
+    return fflush(f) ? fail(e, "saving the session failed: %s", strerror(errno)) : 0;
+}
+
+static int load_parts(session *s, FILE *f, err *e) {
+    hash64 h;
+    hash_begin(&h);
+    session_header head, want = header_of(s);
+    if (get(f, &h, &head, sizeof head, e)) return -1;
+    if (memcmp(head.magic, want.magic, 8)) return fail(e, "not a saved session");
+    if (head.model != want.model) return fail(e, "the session was saved with another model");
+    if (head.kv_type != want.kv_type) return fail(e, "the session was saved %s --exact; load it so", head.kv_type == KV_F32 ? "with" : "without");
+    if (head.vocab_ld != want.vocab_ld || head.has_logits > 1) return fail(e, "the saved session is damaged");
+    if (head.len > (uint32_t)s->kv.cap) return fail_code(e, ERR_CONTEXT, "the saved session holds %u tokens, the context %d; use a larger --ctx", head.len, s->g->info.ctx);
+    for (uint32_t i = 0; i < head.len; i++) {
+        int32_t id;
+        if (get(f, &h, &id, sizeof id, e)) return -1;
+        ids_add(&s->tokens, id);
+    }
+    if (s->tokens.failed) return fail_memory(e, (size_t)head.len * 4, "a session's tokens");
+    if (head.has_logits && get(f, &h, logits_row(s), s->g->f.vocab_ld * sizeof(float), e)) return -1;
+    if (kv_load(&s->kv, (int)head.len, f, &h, e)) return -1;
+    uint64_t sum, found = hash_end(&h);
+    if (get(f, &h, &sum, sizeof sum, e)) return -1;
+    if (sum != found) return fail(e, "the saved session is damaged: its hash does not match");
+    s->has_logits = head.has_logits;
+    return 0;
+}
+
+int session_load(session *s, FILE *f, err *e) {
+    session_truncate(s, 0);
+    s->has_logits = false;
+    if (load_parts(s, f, e) == 0) return 0;
+    int ctx = s->g->info.ctx; /* back to an empty session: a half loaded one is none */
+    kv_seq_free(&s->kv);
+    s->tokens.n = 0;
+    s->tokens.failed = false;
+    err again = { 0 };
+    kv_seq_init(&s->kv, &s->g->kv, ctx, &again);
+    return -1;
+}

@@ -1,0 +1,90 @@
+/* engine: a loaded model and its sessions. All that run, serve, quality and bench see of a model.
+ *
+ *   engine_open(&g, &(engine_opts){ .path = "model.bin" }, &e);
+ *   session_new(&s, g, &e);
+ *   session_sync(s, tokens, n, &e);                     the prompt; session_logits(s) are those after its last token
+ *   session_sync(s, longer, n + 1, &e);                 one more: only what is new is computed
+ *
+ * An engine and its sessions belong to one thread at a time. Logits are the same bits whatever the batch, the cut of the
+ * prompt, the cache's state and the number of threads. */
+#ifndef QUERN_ENGINE_H
+#define QUERN_ENGINE_H
+
+#include <stdatomic.h>
+
+#include "runtime/base.h"
+
+typedef struct engine engine;
+typedef struct session session;
+
+typedef struct engine_opts {
+    const char *path;
+    const char *kernels;  /* a table's name; NULL: $QUERN_KERNELS, else the best */
+    int threads;          /* 0: min(affinity, physical cores, cgroup quota) */
+    int ctx;              /* positions a session can hold; 0: the model's own if the cache of all sessions fits in a quarter of memory, else less */
+    int max_sessions;     /* 0: 1 */
+    int max_rows;         /* most tokens of one forward pass; 0: a good default */
+    bool vocab_only;      /* only engine_about's tokenizer is wanted: opens files made by convert --vocab-only too */
+    bool exact;           /* f32 activations and f32 cache: for parity and for measuring what int8 activations cost */
+} engine_opts;
+
+int engine_open(engine **g, const engine_opts *o, err *e);
+void engine_close(engine *g); /* after all its sessions are freed */
+
+typedef struct engine_info {
+    const char *name, *family, *kernels;
+    char threads_reason[192], ctx_reason[160];
+    int threads, ctx, model_ctx, n_vocab, n_layers, d_model;
+    int logits_ld;               /* floats from one row of logits to the next */
+    int bos;                     /* of a file without a tokenizer; -1: none */
+    const int *eos;              /* [n_eos] borrowed until engine_close */
+    int n_eos;
+    float temperature, top_p, min_p, repeat_penalty; /* the checkpoint's own; negative: none */
+    int top_k;
+    const void *tokenizer;       /* the file's tokenizer blob, borrowed until engine_close; tokenizer_bytes 0: none */
+    size_t tokenizer_bytes;
+    uint64_t file_bytes, decode_bytes; /* weights that one decode step reads */
+    uint64_t macs, macs_output;  /* multiply-adds a token: all but the output matrix; the output matrix */
+    uint64_t kv_bytes_position;  /* cache bytes a position of full attention */
+    bool rope_long;
+} engine_info;
+const engine_info *engine_about(const engine *g);
+size_t engine_scratch_bytes(const engine *g);
+size_t engine_kv_bytes(const engine *g); /* pages in use */
+
+/* Reads all weights of a decode step again and again for about so many seconds, on all threads: the bytes a second that this
+ * machine gives just now for just these bytes. */
+double engine_read_rate(engine *g, double seconds);
+
+/* When *stop becomes true, whatever is being computed ends within a layer and returns ERR_STOPPED; NULL: never. */
+enum { ERR_STOPPED = 100 };
+void engine_set_stop(engine *g, atomic_bool *stop);
+
+/* Called after each step of a forward pass (runtime/forward.h names them); for tests and bisection. */
+void engine_set_tap(engine *g, void (*tap)(void *arg, const char *name, int layer, const float *x, int m, size_t ld, int n), void *arg);
+
+int session_new(session **s, engine *g, err *e);
+void session_free(session *s);
+int session_len(const session *s);                /* tokens held */
+const int32_t *session_tokens(const session *s);  /* [session_len] borrowed until the next change */
+const float *session_logits(const session *s);    /* [n_vocab] after the last token; NULL when there are none */
+
+/* Makes the session hold exactly tok[0 .. n): keeps the longest common prefix and computes the rest. n >= 1. */
+int session_sync(session *s, const int32_t *tok, int n, err *e);
+int session_truncate(session *s, int n); /* forgets from position n on; returns the length kept (n, or 0 behind a window) */
+int session_fork(session *dst, const session *src, err *e); /* dst becomes a copy; pages are shared until one writes */
+int session_save(const session *s, FILE *f, err *e);
+int session_load(session *s, FILE *f, err *e); /* refuses another model's, another cache type's, and damaged ones */
+
+/* One step over many sessions (each at most once): appends tok[0 .. n) to each. logits NULL: only the last row is kept, as
+ * session_logits; else all n rows [n][logits_ld] go there too. On failure every session holds the tokens it held
+ * before (none, if a window already gave back what they need), and no logits. */
+typedef struct step {
+    session *s;
+    const int32_t *tok;
+    int n;
+    float *logits;
+} step;
+int engine_step(engine *g, const step *steps, int n_steps, err *e);
+
+#endif

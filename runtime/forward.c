@@ -1,0 +1,189 @@
+/* forward: the transformer, written once, over spans of tokens.
+ *
+ * Rows of all spans stand one below the other: everything but attention treats a row by itself, so a prompt's chunk, a decode
+ * step and a batch of many sequences are the same arithmetic. An operation happens if and only if its tensor is in the file.
+ * It must not know threads, files, instruction sets, quantisation formats or the names of model families.
+ * The equations: Vaswani et al. 2017 (attention), Zhang and Sennrich 2019 (RMSNorm), Su et al. 2021 (RoPE), Shazeer 2020
+ * (gated MLP), Ainslie et al. 2023 (grouped queries), Jiang et al. 2023 (sliding window). */
+#include "runtime/forward.h"
+
+#include <string.h>
+
+void forward_layout(forward_ctx *f, carve *c, int max_rows, int ctx) {
+    const model *m = f->model;
+    const arch *a = &m->arch;
+    size_t rows = (size_t)max_rows, width = (size_t)a->n_heads * (size_t)a->head_dim;
+    int max_k = max_int(max_int(a->d_model, a->d_ff), (int)width);
+    f->max_rows = max_rows;
+    f->d_ld = round_up((size_t)a->d_model, GROUP);
+    f->qkv_ld = (size_t)(m->q_rows + 2 * m->kv_rows);
+    f->att_ld = round_up(width, GROUP);
+    f->gate_up_ld = 2 * round_up((size_t)a->d_ff, PANEL);
+    f->ff_ld = round_up((size_t)a->d_ff, GROUP);
+    f->vocab_ld = round_up((size_t)a->n_vocab, PANEL);
+    f->max_freq = 0;
+    for (int i = 0; i < a->n_ropes; i++) f->max_freq = max_int(f->max_freq, m->ropes[i].n_freq);
+    f->x = carve_take(c, rows * f->d_ld * sizeof(float));
+    f->h = carve_take(c, rows * f->d_ld * sizeof(float));
+    f->block = carve_take(c, rows * f->d_ld * sizeof(float));
+    f->qkv = carve_take(c, rows * f->qkv_ld * sizeof(float));
+    f->att = carve_take(c, rows * f->att_ld * sizeof(float));
+    f->gate_up = carve_take(c, rows * f->gate_up_ld * sizeof(float));
+    f->ff = carve_take(c, rows * f->ff_ld * sizeof(float));
+    f->cos = carve_take(c, (size_t)a->n_ropes * rows * (size_t)f->max_freq * sizeof(float));
+    f->sin = carve_take(c, (size_t)a->n_ropes * rows * (size_t)f->max_freq * sizeof(float));
+    f->tok = carve_take(c, rows * sizeof *f->tok);
+    f->pos = carve_take(c, rows * sizeof *f->pos);
+    f->wanted = carve_take(c, rows * sizeof *f->wanted);
+    f->seq = carve_take(c, rows * sizeof *f->seq);
+    ops_layout(&f->ops, c, max_rows, max_k, a->n_heads, a->n_kv_heads, a->head_dim, ctx);
+}
+
+static void tap(const forward_ctx *f, const char *name, int l, const float *x, int m, size_t ld, int n) {
+    if (f->tap) f->tap(f->tap_arg, name, l, x, m, ld, n);
+}
+
+/* Spans to rows: token, position and sequence of each, and which rows' results are wanted. Returns the number of rows. */
+static int gather(forward_ctx *f, const span *spans, int n_spans, int *n_wanted) {
+    int m = 0;
+    *n_wanted = 0;
+    for (int s = 0; s < n_spans; s++)
+        for (int i = 0; i < spans[s].n; i++, m++) {
+            f->tok[m] = spans[s].tok[i];
+            f->pos[m] = spans[s].seq->len + i;
+            f->seq[m] = spans[s].seq;
+            if (spans[s].out >= OUT_ALL || (spans[s].out == OUT_LAST && i == spans[s].n - 1)) f->wanted[(*n_wanted)++] = m;
+        }
+    return m;
+}
+
+static float *rope_rows(const forward_ctx *f, float *table, int i) { return table + (size_t)i * (size_t)f->max_rows * (size_t)f->max_freq; }
+
+/* The angles are the same in every layer: once a batch, for each table. */
+static void rope_tables(forward_ctx *f, int m) {
+    for (int i = 0; i < f->model->arch.n_ropes; i++) {
+        const rope_table *r = &f->model->ropes[i];
+        ops_rope_table(&f->ops, r->inv_freq, r->n_freq, r->factor, f->pos, m, rope_rows(f, f->cos, i), rope_rows(f, f->sin, i));
+    }
+}
+
+/* Only the wanted rows go on: nothing after the last layer's keys and values needs the others. */
+static int keep_wanted(forward_ctx *f, int n_wanted) {
+    for (int i = 0; i < n_wanted; i++) {
+        size_t from = (size_t)f->wanted[i], to = (size_t)i;
+        if (from == to) continue;
+        memcpy(f->x + to * f->d_ld, f->x + from * f->d_ld, f->d_ld * sizeof *f->x);
+        memcpy(f->qkv + to * f->qkv_ld, f->qkv + from * f->qkv_ld, (size_t)f->model->q_rows * sizeof *f->qkv);
+        f->pos[to] = f->pos[from];
+        f->seq[to] = f->seq[from];
+    }
+    return n_wanted;
+}
+
+/* q, k, v of the normed rows: norms of heads, rotation, and k and v appended to the pages. */
+static void project_qkv(forward_ctx *f, const layer *w, int l, int m) {
+    const model *mo = f->model;
+    const arch *a = &mo->arch;
+    ops_matmul(&f->ops, &w->qkv, f->h, f->d_ld, m, f->qkv, f->qkv_ld);
+    tap(f, "qkv", l, f->qkv, m, f->qkv_ld, (int)f->qkv_ld);
+    bool rotates = w->rope >= 0;
+    ops_rope_append(&f->ops, &(qkv_rows){ .qkv = f->qkv, .ld = f->qkv_ld, .m = m, .n_heads = a->n_heads, .n_kv_heads = a->n_kv_heads, .hd = a->head_dim,
+                                         .k_at = mo->q_rows, .v_at = mo->q_rows + mo->kv_rows, .q_norm = w->q_norm, .k_norm = w->k_norm,
+                                         .eps = a->norm_eps, .attn_scale = a->attn_scale, .cos = rotates ? rope_rows(f, f->cos, w->rope) : NULL,
+                                         .sin = rotates ? rope_rows(f, f->sin, w->rope) : NULL, .n_freq = rotates ? mo->ropes[w->rope].n_freq : 0,
+                                         .seq = f->seq, .pos = f->pos, .group = w->kv_group, .slot = w->kv_slot, .store = a->kv_layer[l] < 0 || a->kv_layer[l] == l });
+    tap(f, "rope", l, f->qkv, m, f->qkv_ld, (int)f->qkv_ld);
+}
+
+static void attend(forward_ctx *f, const layer *w, int l, int m) {
+    const arch *a = &f->model->arch;
+    ops_attention(&f->ops, &(attn_rows){ .q = f->qkv, .ldq = f->qkv_ld, .y = f->att, .ldy = f->att_ld, .m = m, .n_heads = a->n_heads, .n_kv_heads = a->n_kv_heads,
+                                         .hd = a->head_dim, .window = w->window, .softcap = a->attn_softcap, .seq = f->seq, .pos = f->pos,
+                                         .group = w->kv_group, .slot = w->kv_slot });
+    tap(f, "attention", l, f->att, m, f->att_ld, a->n_heads * a->head_dim);
+    ops_matmul(&f->ops, &w->attn_out, f->att, f->att_ld, m, f->block, f->d_ld);
+    tap(f, "attn_out", l, f->block, m, f->d_ld, a->d_model);
+}
+
+static void mlp(forward_ctx *f, const layer *w, int l, int m) {
+    const arch *a = &f->model->arch;
+    ops_matmul(&f->ops, &w->gate_up, f->h, f->d_ld, m, f->gate_up, f->gate_up_ld);
+    ops_glu(&f->ops, (act_kind)a->act, f->ff, f->ff_ld, f->gate_up, f->gate_up_ld, m, (int)round_up((size_t)a->d_ff, PANEL));
+    tap(f, "glu", l, f->ff, m, f->ff_ld, a->d_ff);
+    ops_matmul(&f->ops, &w->down, f->ff, f->ff_ld, m, f->block, f->d_ld);
+    tap(f, "down", l, f->block, m, f->d_ld, a->d_model);
+}
+
+static void norm(forward_ctx *f, const float *w, const char *name, int l, int m) {
+    const arch *a = &f->model->arch;
+    ops_rmsnorm(&f->ops, f->h, f->x, f->d_ld, m, w, a->d_model, a->norm_eps);
+    tap(f, name, l, f->h, m, f->d_ld, a->d_model);
+}
+
+static void add_block(forward_ctx *f, int l, int m) {
+    const arch *a = &f->model->arch;
+    ops_add(&f->ops, f->x, f->block, f->d_ld, m, a->d_model, a->residual_scale);
+    tap(f, "residual", l, f->x, m, f->d_ld, a->d_model);
+}
+
+/* All layers over m rows; afterwards x holds the wanted rows. Returns how many, or -1 when stopped. */
+static int forward_layers(forward_ctx *f, int m, int n_wanted) {
+    const model *mo = f->model;
+    for (int l = 0; l < mo->arch.n_layers; l++) {
+        const layer *w = &mo->layers[l];
+        if (f->stop && atomic_load_explicit(f->stop, memory_order_relaxed)) return -1;
+        norm(f, w->attn_norm, "attn_norm", l, m);
+        project_qkv(f, w, l, m);
+        if (l == mo->arch.n_layers - 1) m = keep_wanted(f, n_wanted);
+        if (m == 0) break;
+        attend(f, w, l, m);
+        add_block(f, l, m);
+        norm(f, w->mlp_norm, "mlp_norm", l, m);
+        mlp(f, w, l, m);
+        add_block(f, l, m);
+    }
+    return m;
+}
+
+/* The output matrix over h's rows [at, at + m) into a span's dst. */
+static void write_logits(forward_ctx *f, const float *h, int m, float *dst) {
+    const arch *a = &f->model->arch;
+    ops_matmul(&f->ops, &f->model->output, h, f->d_ld, m, dst, f->vocab_ld);
+    for (int i = 0; i < m; i++) {
+        float *row = dst + (size_t)i * f->vocab_ld;
+        if (a->logit_scale != 1) f->ops.k->scale(row, a->logit_scale, a->n_vocab);
+        if (a->logit_softcap > 0) f->ops.k->softcap(row, a->logit_softcap, a->n_vocab);
+    }
+}
+
+/* Wanted rows stand in span order; spans whose dst follow one another share one product, so that weights are read once. */
+static void write_out(forward_ctx *f, const span *spans, int n_spans) {
+    const float *h = f->h;
+    for (int s = 0; s < n_spans;) {
+        int out = spans[s].out, m = 0, next = s;
+        for (; next < n_spans; next++) {
+            int rows = spans[next].out == OUT_NONE ? 0 : spans[next].out == OUT_LAST ? min_int(spans[next].n, 1) : spans[next].n;
+            bool joins = rows == 0 || (out != OUT_HIDDEN && spans[next].out != OUT_HIDDEN && spans[next].dst == spans[s].dst + (size_t)m * f->vocab_ld);
+            if (next > s && !joins) break;
+            m += rows;
+        }
+        if (out == OUT_HIDDEN && m) memcpy(spans[s].dst, h, (size_t)m * f->d_ld * sizeof *h);
+        else if (m) write_logits(f, h, m, spans[s].dst);
+        h += (size_t)m * f->d_ld;
+        s = next;
+    }
+}
+
+bool forward(forward_ctx *f, const span *spans, int n_spans) {
+    int n_wanted, m = gather(f, spans, n_spans, &n_wanted);
+    const arch *a = &f->model->arch;
+    ops_embed(&f->ops, &f->model->embed, f->tok, m, f->x, f->d_ld, a->embed_scale);
+    tap(f, "embed", -1, f->x, m, f->d_ld, a->d_model);
+    rope_tables(f, m);
+    m = forward_layers(f, m, n_wanted);
+    if (m < 0) return false;
+    norm(f, f->model->final_norm, "final_norm", a->n_layers, m);
+    write_out(f, spans, n_spans);
+    for (int s = 0; s < n_spans; s++) kv_advance(spans[s].seq, spans[s].n);
+    return true;
+}

@@ -1,0 +1,56 @@
+/* forward: THE forward pass. One entry point for prompts, decode steps, continuous batches and speculative checks: spans. */
+#ifndef QUERN_FORWARD_H
+#define QUERN_FORWARD_H
+
+#include <stdatomic.h>
+
+#include "runtime/model.h"
+#include "runtime/ops.h"
+
+/* Which rows' results are wanted: none, the last, all; HIDDEN: all rows after the final norm, without the output matrix. */
+typedef enum { OUT_NONE, OUT_LAST, OUT_ALL, OUT_HIDDEN } span_out;
+
+/* A run of tokens of one sequence, at positions seq->len and on; kv_reserve has made room. */
+typedef struct span {
+    kv_seq *seq;
+    const int32_t *tok;
+    int n;
+    span_out out;
+    float *dst; /* wanted rows, one after the other: logits [rows][pad16(n_vocab)], or hidden [rows][pad64(d_model)] */
+} span;
+
+/* Called after each named step when set: x[m][ld], of which n columns count. For finding the first step that differs. */
+typedef void tap_fn(void *arg, const char *name, int layer, const float *x, int m, size_t ld, int n);
+
+/* Buffers of one batch of rows, and what is the same for all its layers. */
+typedef struct forward_ctx {
+    exec ops;
+    const model *model;
+    int max_rows;
+    size_t d_ld, qkv_ld, att_ld, gate_up_ld, ff_ld, vocab_ld; /* floats a row */
+    float *x;        /* [max_rows][d_ld] the residual stream */
+    float *h;        /* [max_rows][d_ld] a normed copy */
+    float *block;    /* [max_rows][d_ld] what a block adds */
+    float *qkv;      /* [max_rows][qkv_ld] */
+    float *att;      /* [max_rows][att_ld] heads side by side */
+    float *gate_up;  /* [max_rows][gate_up_ld] */
+    float *ff;       /* [max_rows][ff_ld] */
+    float *cos, *sin;/* [n_ropes][max_rows][n_freq of the longest table] */
+    int max_freq;
+    int32_t *tok;    /* [max_rows] */
+    int *pos;        /* [max_rows] */
+    int *wanted;     /* [max_rows] rows whose logits are wanted, in order */
+    kv_seq **seq;    /* [max_rows] */
+    tap_fn *tap;
+    void *tap_arg;
+    atomic_bool *stop; /* read between layers; NULL: never stops */
+} forward_ctx;
+
+/* Lays out the buffers (twice: c->base NULL measures). f->ops.pool, ops.k and model are set. */
+void forward_layout(forward_ctx *f, carve *c, int max_rows, int ctx);
+
+/* Runs all spans, at most max_rows tokens in all, appends their keys and values to the pages and advances seq->len. Cannot
+ * fail; false: stopped by *stop between two layers, and no sequence was advanced. */
+bool forward(forward_ctx *f, const span *spans, int n_spans);
+
+#endif

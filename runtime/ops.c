@@ -1,0 +1,274 @@
+/* ops: cuts each operation into tasks for the pool (ops.h). The kernels define the result of every row and panel alone, so
+ * no cut can change a bit; the choice here is only for speed. It must not know layers, files or instruction sets. */
+#include "runtime/ops.h"
+
+#include <string.h>
+
+void ops_layout(exec *x, carve *c, int max_rows, int max_k, int n_heads, int n_kv_heads, int hd, int ctx) {
+    size_t kp = round_up((size_t)max_k, GROUP), groups = kp / GROUP, m = (size_t)max_rows;
+    size_t per_head = round_up((size_t)hd, PANEL) + 2, heads = (size_t)n_heads / (size_t)n_kv_heads, workers = (size_t)pool_size(x->pool);
+    x->max_rows = max_rows;
+    x->max_k = max_k;
+    x->q = carve_take(c, m * kp);
+    x->q_scale = carve_take(c, m * groups * sizeof(float));
+    x->q_sum = carve_take(c, m * groups * sizeof(int32_t));
+    /* Steps of few rows are cut by segment; at 4 tasks a worker enough rows keep everyone busy without. */
+    size_t split_rows = (4 * workers + (size_t)n_kv_heads - 1) / (size_t)n_kv_heads, segments = (size_t)ctx / ATTN_SEGMENT + 1;
+    x->attn_part_floats = split_rows * (size_t)n_kv_heads * segments * heads * per_head;
+    x->attn_part = carve_take(c, x->attn_part_floats * sizeof(float));
+    x->attn_worker_floats = round_up(2 * heads * per_head, 16); /* the result so far, and the next segment's */
+    x->attn_worker = carve_take(c, workers * x->attn_worker_floats * sizeof(float));
+}
+
+/* Tasks for n equal pieces of work of `cost` bytes or operations each: one if the whole is not worth waking anyone. */
+static int task_count(const exec *x, int n, double cost) {
+    enum { WORTH = 1 << 15, PER_WORKER = 4 };
+    int workers = pool_size(x->pool);
+    if (workers == 1 || (double)n * cost < WORTH) return 1;
+    return min_int(n, workers * PER_WORKER);
+}
+
+static int cut(int n, int task, int n_tasks) { return (int)((int64_t)n * task / n_tasks); }
+
+/* ---- matmul ---- */
+
+typedef struct matmul_task {
+    exec *x;
+    const mat *w;
+    const float *in;
+    size_t ldx, ldy;
+    float *y;
+    acts a;
+    int n_tasks;
+} matmul_task;
+
+static void quantize_rows(void *arg, int task, int worker) {
+    (void)worker;
+    matmul_task *t = arg;
+    size_t kp = round_up((size_t)t->a.k, GROUP), groups = kp / GROUP;
+    for (int i = cut(t->a.m, task, t->n_tasks); i < cut(t->a.m, task + 1, t->n_tasks); i++)
+        t->x->k->quantize(t->in + (size_t)i * t->ldx, t->a.k, t->a.q + (size_t)i * kp, t->a.scale + (size_t)i * groups, t->a.sum + (size_t)i * groups);
+}
+
+static void matmul_panels(void *arg, int task, int worker) {
+    (void)worker;
+    matmul_task *t = arg;
+    int panels = (t->w->n + PANEL - 1) / PANEL;
+    t->x->k->matmul[t->w->type][t->a.q != NULL](t->w, &t->a, t->y, t->ldy, cut(panels, task, t->n_tasks), cut(panels, task + 1, t->n_tasks));
+}
+
+void ops_matmul(exec *x, const mat *w, const float *in, size_t ldx, int m, float *y, size_t ldy) {
+    matmul_task t = { .x = x, .w = w, .in = in, .ldx = ldx, .ldy = ldy, .y = y, .a = { .m = m, .k = w->k, .x = in, .ldx = ldx } };
+    if (m == 0) return;
+    if (!x->exact && (w->type == W_Q8 || w->type == W_Q4)) {
+        t.a.q = x->q;
+        t.a.scale = x->q_scale;
+        t.a.sum = x->q_sum;
+        t.n_tasks = task_count(x, m, w->k);
+        pool_run(x->pool, quantize_rows, &t, t.n_tasks);
+    }
+    int panels = (w->n + PANEL - 1) / PANEL;
+    t.n_tasks = task_count(x, panels, (double)PANEL * w->k * (m < 4 ? 1 : m / 4.0));
+    pool_run(x->pool, matmul_panels, &t, t.n_tasks);
+}
+
+/* ---- row by row ---- */
+
+typedef struct row_task {
+    exec *x;
+    float *y;
+    const float *in, *w;
+    size_t ldx, ldy;
+    int m, n, n_tasks;
+    float eps;
+    act_kind kind;
+    const mat *embed;
+    const int32_t *tok;
+    void (*row)(const struct row_task *t, int i);
+} row_task;
+
+static void run_rows(void *arg, int task, int worker) {
+    (void)worker;
+    row_task *t = arg;
+    for (int i = cut(t->m, task, t->n_tasks); i < cut(t->m, task + 1, t->n_tasks); i++) t->row(t, i);
+}
+
+static void rows(exec *x, row_task *t) {
+    t->x = x;
+    t->n_tasks = task_count(x, t->m, t->n);
+    pool_run(x->pool, run_rows, t, t->n_tasks);
+}
+
+static void rmsnorm_row(const row_task *t, int i) { t->x->k->rmsnorm(t->y + (size_t)i * t->ldy, t->in + (size_t)i * t->ldx, t->w, t->n, t->eps); }
+static void glu_row(const row_task *t, int i) { t->x->k->glu(t->kind, t->y + (size_t)i * t->ldy, t->in + (size_t)i * t->ldx, t->n); }
+static void add_row(const row_task *t, int i) { t->x->k->add(t->y + (size_t)i * t->ldy, t->in + (size_t)i * t->ldx, t->eps, t->n); }
+
+static void embed_row(const row_task *t, int i) {
+    float *y = t->y + (size_t)i * t->ldy;
+    t->x->k->row_load(t->embed, t->tok[i], y);
+    if (t->eps != 1) t->x->k->scale(y, t->eps, t->n);
+}
+
+void ops_rmsnorm(exec *x, float *y, const float *in, size_t ld, int m, const float *w, int n, float eps) {
+    rows(x, &(row_task){ .y = y, .in = in, .w = w, .ldx = ld, .ldy = ld, .m = m, .n = n, .eps = eps, .row = rmsnorm_row });
+}
+
+void ops_embed(exec *x, const mat *embed, const int32_t *tok, int m, float *y, size_t ld, float scale) {
+    rows(x, &(row_task){ .y = y, .ldy = ld, .m = m, .n = embed->k, .embed = embed, .tok = tok, .eps = scale, .row = embed_row });
+}
+
+void ops_glu(exec *x, act_kind kind, float *y, size_t ldy, const float *gate_up, size_t ldx, int m, int n) {
+    rows(x, &(row_task){ .y = y, .in = gate_up, .ldx = ldx, .ldy = ldy, .m = m, .n = n, .kind = kind, .row = glu_row });
+}
+
+void ops_add(exec *x, float *y, const float *in, size_t ld, int m, int n, float scale) {
+    rows(x, &(row_task){ .y = y, .in = in, .ldx = ld, .ldy = ld, .m = m, .n = n, .eps = scale, .row = add_row });
+}
+
+void ops_rope_table(exec *x, const float *inv_freq, int n_freq, float factor, const int *pos, int m, float *cos, float *sin) {
+    (void)x;
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < n_freq; j++) {
+            float *c = cos + (size_t)i * (size_t)n_freq + j, *s = sin + (size_t)i * (size_t)n_freq + j;
+            sincos_exact((float)pos[i] * inv_freq[j], s, c); /* the angle is rounded to f32 first, as the reference does */
+            *c *= factor;
+            *s *= factor;
+        }
+}
+
+/* ---- attention ---- */
+
+typedef struct append_task {
+    exec *x;
+    const qkv_rows *r;
+    int n_tasks;
+} append_task;
+
+static void append_row(const exec *x, const qkv_rows *r, int i) {
+    const kernels *k = x->k;
+    size_t hd = (size_t)r->hd;
+    float *q = r->qkv + (size_t)i * r->ld, *key = q + r->k_at, *value = q + r->v_at;
+    const float *c = r->n_freq ? r->cos + (size_t)i * (size_t)r->n_freq : NULL, *s = r->n_freq ? r->sin + (size_t)i * (size_t)r->n_freq : NULL;
+    for (int h = 0; r->q_norm && h < r->n_heads; h++) k->rmsnorm(q + (size_t)h * hd, q + (size_t)h * hd, r->q_norm, r->hd, r->eps);
+    if (r->n_freq) k->rope(q, hd, r->n_heads, c, s, r->n_freq);
+    k->scale(q, r->attn_scale, r->n_heads * r->hd);
+    if (!r->store) return;
+    for (int h = 0; r->k_norm && h < r->n_kv_heads; h++) k->rmsnorm(key + (size_t)h * hd, key + (size_t)h * hd, r->k_norm, r->hd, r->eps);
+    if (r->n_freq) k->rope(key, hd, r->n_kv_heads, c, s, r->n_freq);
+    const kv_pool *p = r->seq[i]->pool;
+    char *page = (char *)(uintptr_t)r->seq[i]->page[r->group][r->pos[i] / KV_PAGE];
+    for (int h = 0; h < r->n_kv_heads; h++) {
+        char *block = page + kv_block_at(p, r->slot, h);
+        k->kv_store(p->type, block, block + p->k_bytes, r->pos[i] % KV_PAGE, key + (size_t)h * hd, value + (size_t)h * hd, r->hd);
+    }
+}
+
+static void append_rows(void *arg, int task, int worker) {
+    (void)worker;
+    append_task *t = arg;
+    for (int i = cut(t->r->m, task, t->n_tasks); i < cut(t->r->m, task + 1, t->n_tasks); i++) append_row(t->x, t->r, i);
+}
+
+void ops_rope_append(exec *x, const qkv_rows *r) {
+    append_task t = { x, r, task_count(x, r->m, 4.0 * (r->n_heads + r->n_kv_heads) * r->hd) };
+    pool_run(x->pool, append_rows, &t, t.n_tasks);
+}
+
+/* A partial result of one row and KV head: [heads] max, [heads] sum, [heads][pad16(hd)] out. */
+typedef struct part {
+    float *max, *sum, *out;
+} part;
+
+typedef struct attn_task {
+    exec *x;
+    const attn_rows *r;
+    int heads, hdp, n_segments; /* query heads a KV head; pad16(hd); segments of the longest row */
+} attn_task;
+
+static part part_at(float *base, int heads) { return (part){ base, base + heads, base + 2 * heads }; }
+
+/* A row's segments of 512 positions: numbers first to last. */
+static void row_segments(const attn_rows *r, int i, int *first, int *last) {
+    *first = kv_first(r->window, r->pos[i]) / ATTN_SEGMENT;
+    *last = r->pos[i] / ATTN_SEGMENT;
+}
+
+static void attend_segment(const attn_task *t, int i, int kvh, int segment, part out) {
+    const attn_rows *r = t->r;
+    const kv_pool *p = r->seq[i]->pool;
+    size_t k_at = kv_block_at(p, r->slot, kvh);
+    attn_job job = { .q = r->q + (size_t)i * r->ldq + (size_t)kvh * (size_t)t->heads * (size_t)r->hd, .ldq = (size_t)r->hd, .n_q = t->heads, .hd = r->hd,
+                     .page = r->seq[i]->page[r->group], .k_at = k_at, .v_at = k_at + p->k_bytes, .type = p->type,
+                     .t0 = max_int(segment * ATTN_SEGMENT, kv_first(r->window, r->pos[i])), .t1 = min_int((segment + 1) * ATTN_SEGMENT, r->pos[i] + 1),
+                     .softcap = r->softcap, .max = out.max, .sum = out.sum, .out = out.out };
+    t->x->k->attention(&job);
+}
+
+static void merge(const attn_task *t, part into, part next) {
+    for (int h = 0; h < t->heads; h++)
+        t->x->k->attn_merge(&into.max[h], &into.sum[h], into.out + (size_t)h * (size_t)t->hdp, next.max[h], next.sum[h], next.out + (size_t)h * (size_t)t->hdp, t->hdp);
+}
+
+static void finish(const attn_task *t, int i, int kvh, part done) {
+    const attn_rows *r = t->r;
+    for (int h = 0; h < t->heads; h++) {
+        float *y = r->y + (size_t)i * r->ldy + (size_t)(kvh * t->heads + h) * (size_t)r->hd;
+        memcpy(y, done.out + (size_t)h * (size_t)t->hdp, (size_t)r->hd * sizeof *y);
+        t->x->k->scale(y, 1 / done.sum[h], r->hd);
+    }
+}
+
+/* One row and KV head, all its segments in order. */
+static void attend_whole(void *arg, int task, int worker) {
+    const attn_task *t = arg;
+    int i = task / t->r->n_kv_heads, kvh = task % t->r->n_kv_heads, first, last;
+    float *base = t->x->attn_worker + (size_t)worker * t->x->attn_worker_floats;
+    part sofar = part_at(base, t->heads), next = part_at(base + t->x->attn_worker_floats / 2, t->heads);
+    row_segments(t->r, i, &first, &last);
+    attend_segment(t, i, kvh, first, sofar);
+    for (int s = first + 1; s <= last; s++) {
+        attend_segment(t, i, kvh, s, next);
+        merge(t, sofar, next);
+    }
+    finish(t, i, kvh, sofar);
+}
+
+static part split_part(const attn_task *t, int i, int kvh, int s) {
+    size_t each = (size_t)t->heads * (size_t)(t->hdp + 2);
+    return part_at(t->x->attn_part + (((size_t)i * (size_t)t->r->n_kv_heads + (size_t)kvh) * (size_t)t->n_segments + (size_t)s) * each, t->heads);
+}
+
+static void attend_split(void *arg, int task, int worker) {
+    (void)worker;
+    const attn_task *t = arg;
+    int s = task % t->n_segments, kvh = task / t->n_segments % t->r->n_kv_heads, i = task / t->n_segments / t->r->n_kv_heads, first, last;
+    row_segments(t->r, i, &first, &last);
+    if (s >= first && s <= last) attend_segment(t, i, kvh, s, split_part(t, i, kvh, s));
+}
+
+static void merge_split(const attn_task *t, int i, int kvh) {
+    int first, last;
+    row_segments(t->r, i, &first, &last);
+    part sofar = split_part(t, i, kvh, first);
+    for (int s = first + 1; s <= last; s++) merge(t, sofar, split_part(t, i, kvh, s));
+    finish(t, i, kvh, sofar);
+}
+
+void ops_attention(exec *x, const attn_rows *r) {
+    attn_task t = { x, r, r->n_heads / r->n_kv_heads, (int)round_up((size_t)r->hd, PANEL), 1 };
+    double positions = 0;
+    for (int i = 0; i < r->m; i++) {
+        t.n_segments = max_int(t.n_segments, r->pos[i] / ATTN_SEGMENT + 1);
+        positions += r->pos[i] + 1 - kv_first(r->window, r->pos[i]);
+    }
+    int n = r->m * r->n_kv_heads;
+    size_t parts = (size_t)n * (size_t)t.n_segments * (size_t)t.heads * (size_t)(t.hdp + 2);
+    bool few = n < 4 * pool_size(x->pool) && t.n_segments > 1 && pool_size(x->pool) > 1 && parts <= x->attn_part_floats;
+    if (few) {
+        pool_run(x->pool, attend_split, &t, n * t.n_segments);
+        for (int i = 0; i < n; i++) merge_split(&t, i / r->n_kv_heads, i % r->n_kv_heads);
+    } else if (positions * r->n_heads * r->hd < 1 << 16) {
+        for (int i = 0; i < n; i++) attend_whole(&t, i, 0);
+    } else
+        pool_run(x->pool, attend_whole, &t, n);
+}

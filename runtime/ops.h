@@ -1,0 +1,68 @@
+/* ops: the operations of a forward pass on m rows, spread over the pool's threads. Between forward.c, which says what is
+ * computed, and kernels/, which says how: here is only how the work is cut. Cuts never change a result. */
+#ifndef QUERN_OPS_H
+#define QUERN_OPS_H
+
+#include "kernels/kernels.h"
+#include "runtime/kv.h"
+#include "runtime/pool.h"
+
+/* How to compute: the table, the threads, and scratch for prepared activations. */
+typedef struct exec {
+    const kernels *k;
+    pool *pool;
+    bool exact;          /* f32 activations with quantised weights */
+    int max_rows, max_k; /* what the scratch below holds */
+    int8_t *q;           /* [max_rows][pad64(max_k)] */
+    float *q_scale;      /* [max_rows][groups] */
+    int32_t *q_sum;      /* [max_rows][groups] */
+    float *attn_part;    /* partial results of attention segments, see ops_attention */
+    size_t attn_part_floats;
+    float *attn_worker;  /* [workers] results of one row and head */
+    size_t attn_worker_floats;
+} exec;
+
+/* Lays the scratch out (twice: c->base NULL measures). max_heads x hd: of all query heads; ctx: for long decode steps. */
+void ops_layout(exec *x, carve *c, int max_rows, int max_k, int n_heads, int n_kv_heads, int hd, int ctx);
+
+/* y[m][ldy] = x[m][ldx] times w, columns 0 to pad16(n). x is zero from k to pad64(k). */
+void ops_matmul(exec *x, const mat *w, const float *in, size_t ldx, int m, float *y, size_t ldy);
+void ops_rmsnorm(exec *x, float *y, const float *in, size_t ld, int m, const float *w, int n, float eps);
+void ops_embed(exec *x, const mat *embed, const int32_t *tok, int m, float *y, size_t ld, float scale);
+void ops_glu(exec *x, act_kind kind, float *y, size_t ldy, const float *gate_up, size_t ldx, int m, int n);
+void ops_add(exec *x, float *y, const float *in, size_t ld, int m, int n, float scale);
+
+/* cos and sin [m][n_freq] of the rows' positions, times factor. */
+void ops_rope_table(exec *x, const float *inv_freq, int n_freq, float factor, const int *pos, int m, float *cos, float *sin);
+
+/* For m rows of fused q, k, v: norms of heads, rotation, scale of q, and k and v into the pages. */
+typedef struct qkv_rows {
+    float *qkv;                /* [m][ld] */
+    size_t ld;
+    int m, n_heads, n_kv_heads, hd, k_at, v_at; /* columns where k and v begin */
+    const float *q_norm, *k_norm; /* NULL: none */
+    float eps, attn_scale;
+    const float *cos, *sin;    /* [m][n_freq] NULL: no rotation */
+    int n_freq;
+    kv_seq *const *seq;        /* [m] the sequence of each row */
+    const int *pos;            /* [m] */
+    int group, slot;           /* the layer's place in a page */
+    bool store;                /* false: another layer's keys and values are read */
+} qkv_rows;
+void ops_rope_append(exec *x, const qkv_rows *r);
+
+/* y[m][ldy] = attention of each row's heads over its own sequence, positions kv_first(window, pos) to pos. */
+typedef struct attn_rows {
+    const float *q;            /* [m][ldq] */
+    size_t ldq;
+    float *y;                  /* [m][ldy] heads side by side */
+    size_t ldy;
+    int m, n_heads, n_kv_heads, hd, window;
+    float softcap;
+    kv_seq *const *seq;
+    const int *pos;
+    int group, slot;
+} attn_rows;
+void ops_attention(exec *x, const attn_rows *r);
+
+#endif

@@ -1,0 +1,23 @@
+/* pool: the only place with threads. A fork is one release store; a join counts tasks; the caller is worker 0. */
+#ifndef QUERN_POOL_H
+#define QUERN_POOL_H
+
+#include "runtime/base.h"
+
+typedef struct pool pool;
+typedef void pool_fn(void *arg, int task, int worker); /* worker: 0 .. pool_size - 1, each at most once at a time */
+
+int pool_new(pool **p, int n_threads, err *e); /* n_threads 1 to POOL_MAX, the caller included */
+void pool_free(pool *p);
+int pool_size(const pool *p);
+
+/* Runs fn(arg, 0 .. n_tasks - 1, worker) on all workers and returns when all are done. Each worker begins with its own
+ * contiguous range, so that the same task tends to meet the same cache, then steals. Not re-entrant; one caller at a time. */
+void pool_run(pool *p, pool_fn *fn, void *arg, int n_tasks);
+
+enum { POOL_MAX = 256 };
+
+/* min(affinity, physical cores, cgroup quota), at least 1; reason gets one line that says how it came about. */
+int pool_default_threads(char *reason, size_t n);
+
+#endif

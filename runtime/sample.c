@@ -1,0 +1,291 @@
+/* sample: owns the candidates of one draw, the recent tokens and the random state. Ties go to the lower id, sums run in
+ * double in a fixed order, so that a seed always gives the same tokens. It must not know where logits come from. */
+#define _GNU_SOURCE
+#include "runtime/sample.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef struct candidate {
+    float logit;
+    int32_t id;
+    double p; /* softmax over the candidates so far; for typical: the key */
+} candidate;
+
+struct sampler {
+    sample_opts o;
+    int n_vocab;
+    candidate *c;       /* [n_vocab] */
+    int *count;         /* [n_vocab] occurrences among the recent tokens */
+    int32_t *recent;    /* ring of repeat_last_n, or all tokens (-1) */
+    int n_recent, at, cap;
+    uint64_t rng[4];
+};
+
+sample_opts sample_defaults(void) {
+    return (sample_opts){ .temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .typical_p = 1, .repeat_penalty = 1, .repeat_last_n = 64 };
+}
+
+static int in_range(const char *name, double v, double low, double high, err *e) {
+    if (v >= low && v <= high) return 0; /* a NaN is in no range */
+    return fail_code(e, ERR_INPUT, "%s: expected %g to %g, found %g", name, low, high, v);
+}
+
+int sample_check(const sample_opts *o, err *e) {
+    if (in_range("temperature", o->temperature, 0, 1000, e) || in_range("top-k", o->top_k, 0, INT32_MAX, e) || in_range("top-p", o->top_p, 0, 1, e) ||
+        in_range("min-p", o->min_p, 0, 1, e) || in_range("typical", o->typical_p, 0, 1, e) || in_range("repeat-penalty", o->repeat_penalty, 1e-3, 1000, e) ||
+        in_range("frequency-penalty", o->frequency_penalty, -1000, 1000, e) || in_range("presence-penalty", o->presence_penalty, -1000, 1000, e) ||
+        in_range("repeat-last-n", o->repeat_last_n, -1, 1 << 24, e))
+        return -1;
+    return 0;
+}
+
+uint64_t sample_random_seed(void) {
+    uint64_t seed = 0;
+    FILE *f = fopen("/dev/urandom", "rb");
+    if (!f || fread(&seed, sizeof seed, 1, f) != 1) {
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        seed = (uint64_t)t.tv_nsec * 0x9E3779B97F4A7C15ull ^ (uint64_t)t.tv_sec ^ (uint64_t)getpid() << 32;
+    }
+    if (f) fclose(f);
+    return seed & 0xffffffffu; /* short enough to be typed again */
+}
+
+/* splitmix64 fills, xoshiro256** draws (Blackman and Vigna 2018). */
+static uint64_t splitmix(uint64_t *x) {
+    uint64_t z = *x += 0x9E3779B97F4A7C15ull;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9ull;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBull;
+    return z ^ z >> 31;
+}
+
+static uint64_t rotl(uint64_t x, int k) { return x << k | x >> (64 - k); }
+
+static double draw(uint64_t s[4]) { /* [0, 1) */
+    uint64_t r = rotl(s[1] * 5, 7) * 9, t = s[1] << 17;
+    s[2] ^= s[0];
+    s[3] ^= s[1];
+    s[1] ^= s[2];
+    s[0] ^= s[3];
+    s[2] ^= t;
+    s[3] = rotl(s[3], 45);
+    return (double)(r >> 11) * 0x1p-53;
+}
+
+static bool penalises(const sample_opts *o) {
+    return o->repeat_last_n != 0 && (o->repeat_penalty != 1 || o->frequency_penalty != 0 || o->presence_penalty != 0);
+}
+
+int sampler_new(sampler **out, const sample_opts *o, int n_vocab, err *e) {
+    *out = NULL;
+    if (sample_check(o, e)) return -1;
+    for (int i = 0; i < o->n_bias; i++)
+        if (o->bias[i].id < 0 || o->bias[i].id >= n_vocab || isnan(o->bias[i].bias))
+            return fail_code(e, ERR_INPUT, "logit-bias: id %d is not in the vocabulary of %d, or its bias is no number", o->bias[i].id, n_vocab);
+    sampler *s = calloc(1, sizeof *s);
+    if (!s) return fail_memory(e, sizeof *s, "a sampler");
+    s->o = *o;
+    s->o.bias = NULL;
+    s->n_vocab = n_vocab;
+    s->c = malloc((size_t)n_vocab * sizeof *s->c);
+    logit_bias *bias = malloc((size_t)max_int(o->n_bias, 1) * sizeof *bias);
+    if (penalises(o)) {
+        s->count = calloc((size_t)n_vocab, sizeof *s->count);
+        s->cap = o->repeat_last_n > 0 ? o->repeat_last_n : 0;
+        s->recent = s->cap ? malloc((size_t)s->cap * sizeof *s->recent) : NULL;
+    }
+    s->o.bias = bias;
+    if (!s->c || !bias || (penalises(o) && (!s->count || (s->cap && !s->recent)))) {
+        sampler_free(s);
+        return fail_memory(e, (size_t)n_vocab * sizeof *s->c, "a sampler");
+    }
+    if (o->n_bias) memcpy(bias, o->bias, (size_t)o->n_bias * sizeof *bias);
+    uint64_t seed = o->seed;
+    for (int i = 0; i < 4; i++) s->rng[i] = splitmix(&seed);
+    *out = s;
+    return 0;
+}
+
+void sampler_free(sampler *s) {
+    if (!s) return;
+    free(s->c);
+    free(s->count);
+    free(s->recent);
+    free((void *)(uintptr_t)s->o.bias);
+    free(s);
+}
+
+void sampler_accept(sampler *s, int32_t id) {
+    if (!s->count || id < 0 || id >= s->n_vocab) return;
+    s->count[id]++;
+    if (!s->cap) return; /* all tokens are recent: the counts suffice */
+    if (s->n_recent == s->cap) s->count[s->recent[s->at]]--;
+    else s->n_recent++;
+    s->recent[s->at] = id;
+    s->at = (s->at + 1) % s->cap;
+}
+
+/* ---- candidates ---- */
+
+static bool before(const candidate *a, const candidate *b) { return a->logit > b->logit || (a->logit == b->logit && a->id < b->id); }
+
+static void swap(candidate *a, candidate *b) {
+    candidate t = *a;
+    *a = *b;
+    *b = t;
+}
+
+/* Moves the k first in order to the front, themselves unordered (Hoare's selection; the middle of three as pivot). */
+static void select_top(candidate *c, int n, int k) {
+    int low = 0, high = n - 1;
+    while (low < high) {
+        int mid = low + (high - low) / 2;
+        if (before(&c[mid], &c[low])) swap(&c[mid], &c[low]);
+        if (before(&c[high], &c[low])) swap(&c[high], &c[low]);
+        if (before(&c[high], &c[mid])) swap(&c[high], &c[mid]);
+        candidate pivot = c[mid];
+        int i = low, j = high;
+        while (i <= j) {
+            while (before(&c[i], &pivot)) i++;
+            while (before(&pivot, &c[j])) j--;
+            if (i <= j) swap(&c[i++], &c[j--]);
+        }
+        if (k - 1 <= j) high = j;
+        else if (k - 1 >= i) low = i;
+        else return;
+    }
+}
+
+/* Sets p of n candidates to their softmax. */
+static void softmax(candidate *c, int n) {
+    float max = c[0].logit;
+    for (int i = 1; i < n; i++)
+        if (c[i].logit > max) max = c[i].logit;
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += c[i].p = exp((double)c[i].logit - max);
+    for (int i = 0; i < n; i++) c[i].p /= sum;
+}
+
+/* The order of a heap: likelier first, or (entropy >= 0) nearer to the entropy in information first. */
+static bool nearer(const candidate *a, const candidate *b, double entropy) {
+    if (entropy < 0) return before(a, b);
+    double x = fabs(-log(a->p) - entropy), y = fabs(-log(b->p) - entropy);
+    return x < y || (x == y && a->id < b->id);
+}
+
+static void sift(candidate *c, int i, int n, double entropy) {
+    for (int child; (child = 2 * i + 1) < n; i = child) {
+        if (child + 1 < n && nearer(&c[child + 1], &c[child], entropy)) child++;
+        if (!nearer(&c[child], &c[i], entropy)) return;
+        swap(&c[child], &c[i]);
+    }
+}
+
+/* Keeps the fewest candidates, in the heap's order, whose probabilities reach p: a heap in place, popped to the end of the
+ * array. Returns how many, moved to the front. entropy < 0: by likelihood (top-p), else by nearness to it (typical). */
+static int keep_mass(candidate *c, int n, double p, double entropy) {
+    double sum = 0;
+    int kept = 0;
+    for (int i = n / 2 - 1; i >= 0; i--) sift(c, i, n, entropy);
+    while (kept < n && (kept == 0 || sum < p)) {
+        int last = n - 1 - kept;
+        sum += c[0].p;
+        swap(&c[0], &c[last]);
+        kept++;
+        sift(c, 0, last, entropy);
+    }
+    for (int i = 0; i < kept / 2; i++) swap(&c[n - kept + i], &c[n - 1 - i]); /* best first */
+    memmove(c, c + n - kept, (size_t)kept * sizeof *c);
+    return kept;
+}
+
+static double entropy_of(const candidate *c, int n) {
+    double h = 0;
+    for (int i = 0; i < n; i++)
+        if (c[i].p > 0) h -= c[i].p * log(c[i].p);
+    return fmax(h, 0);
+}
+
+static int keep_min_p(candidate *c, int n, float min_p) {
+    float max = c[0].logit;
+    for (int i = 1; i < n; i++)
+        if (c[i].logit > max) max = c[i].logit;
+    float least = max + logf(min_p);
+    int kept = 0;
+    for (int i = 0; i < n; i++)
+        if (c[i].logit >= least) c[kept++] = c[i];
+    return kept;
+}
+
+/* All tokens that are not forbidden, with penalties and bias; 0 if there are none or a logit is NaN. */
+static int gather(sampler *s, const float *logits) {
+    const sample_opts *o = &s->o;
+    candidate *c = s->c;
+    int n = 0;
+    for (int i = 0; i < s->n_vocab; i++) {
+        if (isnan(logits[i])) return 0;
+        c[i] = (candidate){ logits[i], i, 0 };
+    }
+    for (int i = 0; s->count && i < s->n_vocab; i++) {
+        if (!s->count[i]) continue;
+        c[i].logit = c[i].logit > 0 ? c[i].logit / o->repeat_penalty : c[i].logit * o->repeat_penalty;
+        c[i].logit -= (float)s->count[i] * o->frequency_penalty + o->presence_penalty;
+    }
+    for (int i = 0; i < o->n_bias; i++) c[o->bias[i].id].logit += o->bias[i].bias;
+    for (int i = 0; i < s->n_vocab; i++)
+        if (c[i].logit > -INFINITY) c[n++] = c[i]; /* a NaN of inf - inf is dropped here too */
+    return n;
+}
+
+int32_t sampler_pick(sampler *s, const float *logits) {
+    const sample_opts *o = &s->o;
+    candidate *c = s->c;
+    int n = gather(s, logits);
+    if (n == 0) return -1;
+    if (o->temperature == 0 || o->top_k == 1) {
+        int best = 0;
+        for (int i = 1; i < n; i++)
+            if (before(&c[i], &c[best])) best = i;
+        return c[best].id;
+    }
+    if (o->top_k > 0 && o->top_k < n) select_top(c, n, o->top_k), n = o->top_k;
+    if (o->typical_p < 1) {
+        softmax(c, n);
+        n = keep_mass(c, n, o->typical_p, entropy_of(c, n));
+    }
+    if (o->top_p < 1) {
+        softmax(c, n);
+        n = keep_mass(c, n, o->top_p, -1);
+    }
+    if (o->min_p > 0) n = keep_min_p(c, n, o->min_p);
+    for (int i = 0; i < n; i++) c[i].logit /= o->temperature;
+    softmax(c, n);
+    double u = draw(s->rng), sum = 0;
+    for (int i = 0; i < n - 1; i++)
+        if ((sum += c[i].p) > u) return c[i].id;
+    return c[n - 1].id;
+}
+
+double sample_logsumexp(const float *logits, int n) {
+    float max = logits[0];
+    for (int i = 1; i < n; i++)
+        if (logits[i] > max) max = logits[i];
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += exp((double)logits[i] - max);
+    return max + log(sum);
+}
+
+double sample_logprob(const float *logits, int n_vocab, int32_t id) { return logits[id] - sample_logsumexp(logits, n_vocab); }
+
+int32_t sample_argmax(const float *logits, int n) {
+    int32_t best = 0;
+    for (int i = 0; i < n; i++) {
+        if (isnan(logits[i])) return -1;
+        if (logits[i] > logits[best]) best = i;
+    }
+    return best;
+}

@@ -1,0 +1,44 @@
+/* sample: from logits to the next token. Filters in llama.cpp's order: penalties and bias, top-k, typical, top-p, min-p,
+ * temperature, then a draw. Nothing sorts the vocabulary: selection, heaps and thresholds. It knows no text and no model. */
+#ifndef QUERN_SAMPLE_H
+#define QUERN_SAMPLE_H
+
+#include "runtime/base.h"
+
+typedef struct logit_bias {
+    int32_t id;
+    float bias; /* added; -INFINITY forbids */
+} logit_bias;
+
+typedef struct sample_opts {
+    float temperature;       /* 0: the most likely token, always */
+    int top_k;               /* keep the k most likely; 0: all */
+    float top_p;             /* keep the fewest whose probabilities reach p; 1: all */
+    float min_p;             /* keep those at least p times as likely as the likeliest; 0: all */
+    float typical_p;         /* keep the fewest, nearest to the entropy first, that reach p; 1: all (Meister et al. 2022) */
+    float repeat_penalty;    /* logits of recent tokens: / when positive, x when negative; 1: none (Keskar et al. 2019) */
+    float frequency_penalty; /* subtracted for each recent occurrence; 0: none */
+    float presence_penalty;  /* subtracted once for a recent token; 0: none */
+    int repeat_last_n;       /* how many tokens are recent; 0: none, -1: all */
+    uint64_t seed;
+    const logit_bias *bias;  /* [n_bias] copied */
+    int n_bias;
+} sample_opts;
+
+sample_opts sample_defaults(void); /* temperature 0.8, top-k 40, top-p 0.95, no penalties, 64 recent tokens, seed 0 */
+int sample_check(const sample_opts *o, err *e); /* names the option that is out of range */
+uint64_t sample_random_seed(void);
+
+typedef struct sampler sampler;
+int sampler_new(sampler **s, const sample_opts *o, int n_vocab, err *e);
+void sampler_free(sampler *s);
+void sampler_accept(sampler *s, int32_t id);               /* a token of the prompt or the answer: penalties count it */
+int32_t sampler_pick(sampler *s, const float *logits);     /* [n_vocab]; -1: the logits hold a NaN or forbid everything */
+
+/* The natural logarithm of softmax(logits)[id]; double, two passes. */
+double sample_logprob(const float *logits, int n_vocab, int32_t id);
+/* ln of the sum of exp(logits). */
+double sample_logsumexp(const float *logits, int n_vocab);
+int32_t sample_argmax(const float *logits, int n_vocab); /* the first of equals; -1 if there is a NaN */
+
+#endif
