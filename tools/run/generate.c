@@ -1,0 +1,228 @@
+/* generate: a prompt through the model and tokens out of it, streamed; and the logits of given tokens into a file. */
+#include "tools/run/run.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runtime/stop.h"
+
+typedef struct generation {
+    const run_opts *o;
+    engine *g;
+    const engine_info *info;
+    tokenizer *tok;      /* NULL: the file has none */
+    session *s;
+    sampler *sampler;
+    uint64_t seed;
+    ids tokens;          /* the prompt, then what was generated */
+    size_t n_prompt;
+    double prompt_seconds, decode_seconds;
+    int n_decoded;       /* tokens that cost a decode step */
+    const char *end;     /* why it ended, for -v */
+} generation;
+
+/* ---- output ---- */
+
+static int write_out(const char *p, size_t n, err *e) {
+    if (fwrite(p, 1, n, stdout) != n || fflush(stdout)) return fail(e, "writing to stdout failed: %s", strerror(errno));
+    return 0;
+}
+
+static int write_buf(buf *b, err *e) {
+    if (b->failed) return fail_memory(e, b->cap, "the output");
+    int rc = b->n ? write_out(b->p, b->n, e) : 0;
+    b->n = 0;
+    return rc;
+}
+
+/* ---- set up ---- */
+
+static int load_tokens(generation *r, err *e) {
+    const run_opts *o = r->o;
+    if (o->ids) return ids_parse(&r->tokens, o->ids, e);
+    if (!r->tok) return fail(e, "%s has no tokenizer: give token ids with --ids, or convert again with a tokenizer", o->model);
+    buf text = { 0 };
+    int rc = run_prompt_text(o, &text, e);
+    if (!rc) rc = tokenizer_encode(r->tok, text.p ? text.p : "", text.n, TOK_SPECIAL | (o->parse_special ? TOK_PARSE_SPECIAL : 0), &r->tokens, e);
+    if (!rc && !o->no_echo && !o->print_ids && o->prompt && strcmp(o->prompt, "-")) rc = write_out(text.p ? text.p : "", text.n, e);
+    buf_free(&text);
+    return rc;
+}
+
+/* What was not given on the command line comes from the checkpoint, where it says something. */
+static int make_sampler(generation *r, err *e) {
+    const run_opts *o = r->o;
+    const engine_info *i = r->info;
+    sample_opts s = o->sample;
+    if (!o->temperature_given && i->temperature >= 0) s.temperature = i->temperature;
+    if (!o->top_k_given && i->top_k >= 0) s.top_k = i->top_k;
+    if (!o->top_p_given && i->top_p >= 0) s.top_p = i->top_p;
+    if (!o->min_p_given && i->min_p >= 0) s.min_p = i->min_p;
+    if (!o->repeat_given && i->repeat_penalty > 0) s.repeat_penalty = i->repeat_penalty;
+    if (!o->seed_given) s.seed = sample_random_seed();
+    r->seed = s.seed;
+    if (o->verbose)
+        fprintf(stderr, "sampling: temperature %g, top-k %d, top-p %g, min-p %g, repeat penalty %g, seed %llu\n", (double)s.temperature, s.top_k,
+                (double)s.top_p, (double)s.min_p, (double)s.repeat_penalty, (unsigned long long)s.seed);
+    return sampler_new(&r->sampler, &s, i->n_vocab, e);
+}
+
+static void describe(const generation *r, double seconds) {
+    const engine_info *i = r->info;
+    fprintf(stderr, "model: %s (%s), %d layers, width %d, vocabulary %d, %.1f MB, opened in %.0f ms\n", i->name, i->family, i->n_layers, i->d_model,
+            i->n_vocab, (double)i->file_bytes / 1e6, seconds * 1e3);
+    fprintf(stderr, "%s\nkernels: %s%s\n%s%s\n", i->threads_reason, i->kernels, r->o->engine.exact ? ", exact" : "", i->ctx_reason, i->rope_long ? ", RoPE tables for long contexts" : "");
+}
+
+/* ---- logits of given tokens ---- */
+
+enum { DUMP_ROWS = 64 };
+
+static int dump_rows(generation *r, FILE *f, float *rows, err *e) {
+    const engine_info *i = r->info;
+    for (size_t at = 0; at < r->n_prompt; at += DUMP_ROWS) {
+        int n = r->n_prompt - at < DUMP_ROWS ? (int)(r->n_prompt - at) : DUMP_ROWS;
+        if (engine_step(r->g, &(step){ r->s, r->tokens.p + at, n, rows }, 1, e)) return -1;
+        for (int k = 0; k < n; k++)
+            if (fwrite(rows + (size_t)k * (size_t)i->logits_ld, sizeof(float), (size_t)i->n_vocab, f) != (size_t)i->n_vocab)
+                return fail(e, "%s: %s", r->o->dump_logits, strerror(errno));
+    }
+    return 0;
+}
+
+static int dump_logits(generation *r, err *e) {
+    size_t bytes = DUMP_ROWS * (size_t)r->info->logits_ld * sizeof(float);
+    float *rows = alloc_aligned(bytes);
+    if (!rows) return fail_memory(e, bytes, "rows of logits");
+    FILE *f = fopen(r->o->dump_logits, "wb");
+    int rc = f ? dump_rows(r, f, rows, e) : fail(e, "%s: %s", r->o->dump_logits, strerror(errno));
+    if (f && fclose(f) && !rc) rc = fail(e, "%s: %s", r->o->dump_logits, strerror(errno));
+    free_aligned(rows);
+    return rc;
+}
+
+/* ---- generation ---- */
+
+static bool ends(const generation *r, int32_t id) {
+    if (r->o->ignore_eos) return false;
+    for (int i = 0; i < r->info->n_eos; i++)
+        if (r->info->eos[i] == id) return true;
+    return r->tok && tokenizer_eos(r->tok) == id;
+}
+
+/* Tokens until an end: into text through the detokenizer and the stop strings, each written as soon as it is certain. */
+static int generate_tokens(generation *r, detok *d, stop_filter *stop, err *e) {
+    const run_opts *o = r->o;
+    buf text = { 0 }, out = { 0 };
+    int rc = 0;
+    bool stopped = false;
+    r->end = "-n reached";
+    for (int n = 0; o->n_predict < 0 || n < o->n_predict; n++) {
+        if (atomic_load(&run_stop)) { r->end = "interrupted"; break; }
+        int32_t id = sampler_pick(r->sampler, session_logits(r->s));
+        if (id < 0) { rc = fail(e, "the model's logits are not finite after %d tokens: the weights or the file are damaged (inspect --verify)", session_len(r->s)); break; }
+        if (ends(r, id)) { r->end = "end of text"; break; }
+        sampler_accept(r->sampler, id);
+        ids_add(&r->tokens, id);
+        if (d->t) detok_token(d, id, &text);
+        stopped = stop_feed(stop, text.p, text.n, &out);
+        text.n = 0;
+        if (!o->print_ids && (rc = write_buf(&out, e))) break;
+        if (stopped) { r->end = "stop string"; break; }
+        if (n + 1 == o->n_predict) break; /* nothing will ask for its logits */
+        if (session_len(r->s) >= r->info->ctx) { r->end = "context full"; break; }
+        double start = now_seconds();
+        if ((rc = engine_step(r->g, &(step){ r->s, &id, 1, NULL }, 1, e))) break;
+        r->decode_seconds += now_seconds() - start;
+        r->n_decoded++;
+    }
+    if (!stopped && d->t && !rc) {
+        detok_end(d, &text);
+        stopped = stop_feed(stop, text.p, text.n, &out);
+        if (!stopped) stop_end(stop, &out);
+        if (!o->print_ids) rc = write_buf(&out, e);
+    }
+    buf_free(&text);
+    buf_free(&out);
+    return rc;
+}
+
+static int print_ids(const generation *r, err *e) {
+    buf line = { 0 };
+    for (size_t i = r->n_prompt; i < r->tokens.n; i++) buf_fmt(&line, "%s%d", i > r->n_prompt ? " " : "", r->tokens.p[i]);
+    buf_byte(&line, '\n');
+    int rc = write_buf(&line, e);
+    buf_free(&line);
+    return rc;
+}
+
+static int generate(generation *r, err *e) {
+    double start = now_seconds();
+    for (size_t i = 0; i < r->n_prompt; i++) sampler_accept(r->sampler, r->tokens.p[i]);
+    if (r->n_prompt > INT32_MAX) return fail_code(e, ERR_CONTEXT, "context_length_exceeded: the prompt has %zu tokens, the context holds %d", r->n_prompt, r->info->ctx);
+    if (session_sync(r->s, r->tokens.p, (int)r->n_prompt, e)) return -1;
+    r->prompt_seconds = now_seconds() - start;
+    if (r->o->n_predict == 0) return 0;
+    detok d;
+    detok_begin(&d, r->tok, true);
+    if (r->tok) { /* the prompt's last piece decides whether the first one keeps its space */
+        buf unused = { 0 };
+        for (size_t i = 0; i < r->n_prompt; i++) detok_token(&d, r->tokens.p[i], &unused);
+        buf_free(&unused);
+    }
+    stop_filter stop = { .stops = r->o->stop.p, .n = r->o->stop.n };
+    int rc = generate_tokens(r, &d, &stop, e);
+    stop_free(&stop);
+    if (rc) return rc;
+    if (r->o->print_ids || !r->tok) return print_ids(r, e);
+    return isatty(1) ? write_out("\n", 1, e) : 0;
+}
+
+static void print_statistics(generation *r) {
+    const engine_info *i = r->info;
+    if (r->o->n_predict == 0 && !r->o->verbose) return;
+    fprintf(stderr, "\nprompt %zu tokens, %.1f tok/s", r->n_prompt, (double)r->n_prompt / r->prompt_seconds);
+    if (r->n_decoded) {
+        double per_token = (double)i->decode_bytes + (double)i->kv_bytes_position * ((double)session_len(r->s) - r->n_decoded / 2.0);
+        double rate = per_token * r->n_decoded / r->decode_seconds, limit = engine_read_rate(r->g, 0.05);
+        fprintf(stderr, " | decode %d tokens, %.1f tok/s, %.1f GB/s (%.0f %% of the %.1f at which these weights can be read)", r->n_decoded,
+                r->n_decoded / r->decode_seconds, rate / 1e9, 100 * rate / limit, limit / 1e9);
+    }
+    fprintf(stderr, " | %s, %d thread%s, seed %llu", i->kernels, i->threads, i->threads == 1 ? "" : "s", (unsigned long long)r->seed);
+    if (r->end) fprintf(stderr, " | %s", r->end);
+    fprintf(stderr, "\n");
+}
+
+static int run_loaded(generation *r, err *e) {
+    r->info = engine_about(r->g);
+    if (r->info->tokenizer_bytes && tokenizer_open(&r->tok, r->info->tokenizer, r->info->tokenizer_bytes, e)) return -1;
+    if (session_new(&r->s, r->g, e) || load_tokens(r, e)) return -1;
+    r->n_prompt = r->tokens.n;
+    if (r->n_prompt == 0) return fail_code(e, ERR_INPUT, "an empty prompt: this model adds no token of its own, so there is nothing to continue");
+    if (r->o->dump_logits && dump_logits(r, e)) return -1;
+    if (make_sampler(r, e)) return -1;
+    int rc = generate(r, e);
+    if (rc && e->code == ERR_STOPPED) {
+        r->end = "interrupted";
+        rc = 0;
+    }
+    if (!rc) print_statistics(r);
+    return rc ? rc : atomic_load(&run_stop) ? 130 : 0;
+}
+
+int run_generate(const run_opts *o, err *e) {
+    generation r = { .o = o };
+    double start = now_seconds();
+    if (engine_open(&r.g, &o->engine, e)) return -1;
+    r.info = engine_about(r.g);
+    engine_set_stop(r.g, &run_stop);
+    if (o->verbose) describe(&r, now_seconds() - start);
+    int rc = run_loaded(&r, e);
+    sampler_free(r.sampler);
+    ids_free(&r.tokens);
+    session_free(r.s);
+    tokenizer_free(r.tok);
+    engine_close(r.g);
+    return rc;
+}

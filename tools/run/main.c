@@ -1,0 +1,89 @@
+/* run: generates text from a model file. This file is the command line; generate.c runs the model, vocab.c the tokenizer
+ * alone. It sees engine, sample, tokenizer and base, never tensors. */
+#define _GNU_SOURCE
+#include "tools/run/run.h"
+
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+atomic_bool run_stop;
+
+static void on_interrupt(int signal_number) {
+    (void)signal_number;
+    if (atomic_exchange(&run_stop, true)) _exit(130); /* a second Ctrl-C does not wait */
+}
+
+int run_prompt_text(const run_opts *o, buf *text, err *e) {
+    if (o->prompt_file) return read_file(o->prompt_file, 0, text, e);
+    if (strcmp(o->prompt, "-") == 0) return read_stream(stdin, 0, text, e);
+    buf_str(text, o->prompt);
+    return text->failed ? fail_memory(e, strlen(o->prompt), "the prompt") : 0;
+}
+
+static int check(const program *p, const run_opts *o, int n_words) {
+    if (n_words != 1) return usage_error(p, "expected a model file");
+    int sources = (o->prompt != NULL) + (o->prompt_file != NULL) + (o->ids != NULL);
+    if (o->tokenize && o->detokenize) return usage_error(p, "--tokenize and --detokenize exclude each other");
+    if (o->tokenize || o->detokenize) return sources ? usage_error(p, "--tokenize and --detokenize read stdin, not -p, -f or --ids") : OPTIONS_GO_ON;
+    if (o->jsonl) return usage_error(p, "--jsonl goes with --tokenize or --detokenize");
+    if (sources == 0) return usage_error(p, "a prompt is needed: -p TEXT, -f FILE or --ids \"1 2 3\"");
+    if (sources > 1) return usage_error(p, "only one of -p, -f and --ids");
+    if (o->n_predict < -1) return usage_error(p, "-n: expected -1 (until the context is full), 0 or more, found %d", o->n_predict);
+    if (o->engine.threads < 0) return usage_error(p, "--threads: expected 1 or more, found %d", o->engine.threads);
+    if (o->engine.ctx < 0) return usage_error(p, "--ctx: expected 1 or more, found %d", o->engine.ctx);
+    for (int i = 0; i < o->stop.n; i++)
+        if (!o->stop.p[i][0]) return usage_error(p, "--stop: an empty string would stop everything");
+    return OPTIONS_GO_ON;
+}
+
+int main(int argc, char **argv) {
+    run_opts o = { .n_predict = 256, .sample = sample_defaults() };
+    const option options[] = {
+        { "--prompt", "-p", OPT_TEXT, &o.prompt, "TEXT", "continue this text; - reads stdin", NULL },
+        { "--file", "-f", OPT_TEXT, &o.prompt_file, "FILE", "continue the text of a file", NULL },
+        { "--ids", NULL, OPT_TEXT, &o.ids, "\"1 2 3\"", "continue these token ids", NULL },
+        { "--n-predict", "-n", OPT_INT, &o.n_predict, "N", "tokens to generate (256); -1: until the context is full", NULL },
+        { "--threads", "-t", OPT_INT, &o.engine.threads, "N", "threads (physical cores this process may use)", NULL },
+        { "--ctx", "-c", OPT_INT, &o.engine.ctx, "N", "positions of context (the model's own, if its cache fits in a quarter of memory)", NULL },
+        { "--temp", NULL, OPT_FLOAT, &o.sample.temperature, "T", "temperature (the checkpoint's, else 0.8); 0: always the likeliest", &o.temperature_given },
+        { "--top-k", NULL, OPT_INT, &o.sample.top_k, "K", "keep the K likeliest (the checkpoint's, else 40); 0: all", &o.top_k_given },
+        { "--top-p", NULL, OPT_FLOAT, &o.sample.top_p, "P", "keep the fewest that reach P (the checkpoint's, else 0.95)", &o.top_p_given },
+        { "--min-p", NULL, OPT_FLOAT, &o.sample.min_p, "P", "keep those P times as likely as the likeliest (0)", &o.min_p_given },
+        { "--typical", NULL, OPT_FLOAT, &o.sample.typical_p, "P", "locally typical sampling (1: off)", NULL },
+        { "--repeat-penalty", NULL, OPT_FLOAT, &o.sample.repeat_penalty, "R", "penalty of recent tokens (the checkpoint's, else 1: off)", &o.repeat_given },
+        { "--frequency-penalty", NULL, OPT_FLOAT, &o.sample.frequency_penalty, "F", "subtracted for each recent occurrence (0)", NULL },
+        { "--presence-penalty", NULL, OPT_FLOAT, &o.sample.presence_penalty, "F", "subtracted once for a recent token (0)", NULL },
+        { "--repeat-last-n", NULL, OPT_INT, &o.sample.repeat_last_n, "N", "how many tokens are recent (64); -1: all", NULL },
+        { "--seed", NULL, OPT_SEED, &o.sample.seed, "S", "seed of the draw (random; printed with the statistics)", &o.seed_given },
+        { "--stop", NULL, OPT_TEXTS, &o.stop, "TEXT", "end before this text; may be given several times", NULL },
+        { "--ignore-eos", NULL, OPT_FLAG, &o.ignore_eos, NULL, "go on past the end of text", NULL },
+        { "--no-echo", NULL, OPT_FLAG, &o.no_echo, NULL, "do not repeat the prompt", NULL },
+        { "--parse-special", NULL, OPT_FLAG, &o.parse_special, NULL, "special tokens written in the prompt are special, not text", NULL },
+        { "--exact", NULL, OPT_FLAG, &o.engine.exact, NULL, "f32 activations and cache: slower, for comparisons", NULL },
+        { "--kernels", NULL, OPT_TEXT, &o.engine.kernels, "NAME", "kernel table ($QUERN_KERNELS, else the best for this CPU)", NULL },
+        { "--print-ids", NULL, OPT_FLAG, &o.print_ids, NULL, "print the generated ids on one line instead of text", NULL },
+        { "--dump-logits", NULL, OPT_TEXT, &o.dump_logits, "FILE", "write the logits of every given token: f32 [tokens][vocab]", NULL },
+        { "--tokenize", NULL, OPT_FLAG, &o.tokenize, NULL, "stdin to token ids on one line", NULL },
+        { "--detokenize", NULL, OPT_FLAG, &o.detokenize, NULL, "token ids on stdin to text", NULL },
+        { "--no-special", NULL, OPT_FLAG, &o.no_special, NULL, "with --tokenize: add no BOS or EOS; with --detokenize: leave special tokens out", NULL },
+        { "--jsonl", NULL, OPT_FLAG, &o.jsonl, NULL, "with these: one JSON object a line in, one line out", NULL },
+        { "--verbose", "-v", OPT_FLAG, &o.verbose, NULL, "say what was chosen and why", NULL },
+    };
+    const program p = { "run", "MODEL.bin -p TEXT [options]",
+                        "Generates text from a model file that ./convert made. Text on stdout, statistics on stderr; Ctrl-C ends cleanly.", options,
+                        sizeof options / sizeof *options };
+    int n_words;
+    int rc = options_parse(&p, argc, argv, &o.model, 1, &n_words);
+    if (rc == OPTIONS_GO_ON) rc = check(&p, &o, n_words);
+    if (rc != OPTIONS_GO_ON) return rc;
+    struct sigaction action = { .sa_handler = on_interrupt };
+    sigaction(SIGINT, &action, NULL);
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of writing, named like any other */
+    o.engine.path = o.model;
+    err e = { 0 };
+    rc = o.tokenize || o.detokenize ? run_vocab(&o, &e) : run_generate(&o, &e);
+    if (rc >= 0) return rc;
+    fprintf(stderr, "run: %s\n", e.msg);
+    return 1;
+}
