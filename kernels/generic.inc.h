@@ -1,0 +1,46 @@
+/* generic: every operation of kernels.h, written once over v16 and compiled once per instruction set by inclusion.
+ * A k_*.c file says how its CPU spells 16 floats (v16_*.inc.h) and a group's integer dot product, includes this, and makes
+ * its table with KERNELS(name). All tables run this text, which is how they agree to the bit. It must not know instruction
+ * sets; whatever rounds is an explicit v16 operation, so no compiler has freedom here.
+ *
+ *   math.inc.h       exp, tanh, erf, norms, rotations, activations: element by element
+ *   matmul.inc.h     the blocked matrix products and the quantisation of activations
+ *   attention.inc.h  attention over pages, and the pages' writer */
+#if defined(UNROLL) /* the including file chose */
+#elif defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+#define PREFETCH(p) __builtin_prefetch((const void *)(p), 0, 3)
+
+/* The first n of 16 elements, zeros beyond; and the first n stored. */
+INLINE v16 v16_load_n(const float *p, int n) {
+    if (n >= 16) return v16_load(p);
+    float part[16] = { 0 };
+    memcpy(part, p, (size_t)n * sizeof *p);
+    return v16_load(part);
+}
+
+INLINE void v16_store_n(float *p, v16 a, int n) {
+    if (n >= 16) {
+        v16_store(p, a);
+        return;
+    }
+    float part[16];
+    v16_store(part, a);
+    memcpy(p, part, (size_t)n * sizeof *p);
+}
+
+#include "kernels/math.inc.h"
+#include "kernels/matmul.inc.h"
+#include "kernels/attention.inc.h"
+#include "kernels/probe.inc.h"
+
+#define KERNELS(table_name) { \
+    .name = table_name, \
+    .matmul = { [W_F32] = { matmul_f32, matmul_f32 }, [W_BF16] = { matmul_bf16, matmul_bf16 }, \
+                [W_Q8] = { matmul_q8_f32, matmul_q8 }, [W_Q4] = { matmul_q4_f32, matmul_q4 } }, \
+    .row_load = row_load, .quantize = quantize, .rmsnorm = rmsnorm, .layernorm = layernorm, .rope = rope, .glu = glu, .act = act, \
+    .add = add_scaled, .scale = scale_by, .softcap = softcap, .kv_store = kv_store, .attention = attention, .attn_merge = attn_merge, \
+    .probe_read = probe_read, .probe_f32 = probe_f32, .probe_int8 = probe_int8, .probe_bf16 = probe_f32 }

@@ -1,0 +1,140 @@
+/* math: functions of one element, and the operations on rows of a transformer that need no weights' layout.
+ * Part of generic.inc.h. The polynomials are our own minimax fits (relative error of each below 4e-9 before rounding). */
+
+/* e^x: x = n ln 2 + r, |r| <= ln 2 / 2; e^r = 1 + r + r^2 P(r); then times 2^n in two steps, so that results below 2^-126
+ * round once and results above f32's range become infinite. About 1 ulp. Beyond +-110 the result no longer changes. */
+INLINE v16 v16_exp(v16 x) {
+    const v16 magic = v16_set1(12582912.0f), magic127 = v16_set1(12582912.0f + 127); /* 1.5 * 2^23: adding rounds to an integer */
+    x = v16_if_gt(x, v16_set1(110), v16_set1(110), x);
+    x = v16_if_gt(v16_set1(-110), x, v16_set1(-110), x);
+    v16 n = v16_sub(v16_fma(x, v16_set1(0x1.715476p+0f), magic), magic);
+    v16 r = v16_fnma(n, v16_set1(0x1.62e430p-1f), x);
+    r = v16_fnma(n, v16_set1(-0x1.05c610p-29f), r);
+    v16 p = v16_set1(0x1.6a1a6ep-10f);
+    p = v16_fma(p, r, v16_set1(0x1.123fc6p-7f));
+    p = v16_fma(p, r, v16_set1(0x1.555916p-5f));
+    p = v16_fma(p, r, v16_set1(0x1.55548ap-3f));
+    p = v16_fma(p, r, v16_set1(0x1.fffffcp-2f));
+    p = v16_add(v16_fma(p, v16_mul(r, r), r), v16_set1(1));
+    v16 half = v16_sub(v16_fma(n, v16_set1(0.5f), magic), magic);
+    p = v16_mul(p, v16_shl23(v16_add(half, magic127)));
+    return v16_mul(p, v16_shl23(v16_add(v16_sub(n, half), magic127)));
+}
+
+/* tanh x: x + x^3 P(x^2) below 0.6, else 1 - 2 / (e^2|x| + 1) with the sign of x. About 2 ulp. */
+INLINE v16 v16_tanh(v16 x) {
+    v16 a = v16_abs(x), s = v16_mul(x, x), one = v16_set1(1);
+    v16 p = v16_set1(-0x1.830be6p-8f);
+    p = v16_fma(p, s, v16_set1(0x1.54e014p-6f));
+    p = v16_fma(p, s, v16_set1(-0x1.b89ed8p-5f));
+    p = v16_fma(p, s, v16_set1(0x1.1109dcp-3f));
+    p = v16_fma(p, s, v16_set1(-0x1.55553ep-2f));
+    v16 small = v16_fma(v16_mul(x, s), p, x);
+    v16 large = v16_sub(one, v16_div(v16_set1(2), v16_add(v16_exp(v16_add(a, a)), one)));
+    return v16_if_gt(a, v16_set1(0.6f), v16_copysign(large, x), small);
+}
+
+/* erf x: x + x P(x^2) below 1, else 1 - e^(-|x| Q(|x|)) with the sign of x, Q fitted to -log(erfc x) / x up to 4, where
+ * erf rounds to 1. About 2 ulp. */
+INLINE v16 v16_erf(v16 x) {
+    v16 a = v16_abs(x), s = v16_mul(x, x);
+    v16 p = v16_set1(0x1.4ae4c6p-14f);
+    p = v16_fma(p, s, v16_set1(-0x1.a485e8p-11f));
+    p = v16_fma(p, s, v16_set1(0x1.5419f4p-8f));
+    p = v16_fma(p, s, v16_set1(-0x1.b7fbb4p-6f));
+    p = v16_fma(p, s, v16_set1(0x1.ce2d20p-4f));
+    p = v16_fma(p, s, v16_set1(-0x1.81273ep-2f));
+    p = v16_fma(p, s, v16_set1(0x1.06eba8p-3f));
+    v16 small = v16_fma(p, x, x);
+    v16 t = v16_if_gt(a, v16_set1(4), v16_set1(4), a);
+    v16 q = v16_set1(0x1.08dbf8p-18f);
+    q = v16_fma(q, t, v16_set1(-0x1.178cb2p-15f));
+    q = v16_fma(q, t, v16_set1(-0x1.da1928p-14f));
+    q = v16_fma(q, t, v16_set1(0x1.977016p-9f));
+    q = v16_fma(q, t, v16_set1(-0x1.784fc8p-6f));
+    q = v16_fma(q, t, v16_set1(0x1.b0526cp-4f));
+    q = v16_fma(q, t, v16_set1(0x1.455d0ap-1f));
+    q = v16_fma(q, t, v16_set1(0x1.20eaf0p+0f));
+    v16 large = v16_sub(v16_set1(1), v16_exp(v16_sub(v16_set1(0), v16_mul(q, t))));
+    return v16_if_gt(a, v16_set1(1), v16_copysign(large, x), small);
+}
+
+INLINE v16 v16_act(act_kind kind, v16 x) {
+    v16 one = v16_set1(1), half = v16_mul(v16_set1(0.5f), x);
+    switch (kind) {
+    case ACT_SILU: return v16_div(x, v16_add(one, v16_exp(v16_sub(v16_set1(0), x))));
+    case ACT_GELU_TANH: {
+        v16 cube = v16_mul(v16_mul(x, x), x), u = v16_fma(v16_set1(0.044715f), cube, x);
+        return v16_mul(half, v16_add(one, v16_tanh(v16_mul(v16_set1(0.797884561f), u))));
+    }
+    case ACT_GELU_ERF: return v16_mul(half, v16_add(one, v16_erf(v16_mul(x, v16_set1(0.707106781f)))));
+    default: return v16_if_gt(v16_set1(0), x, v16_set1(0), x);
+    }
+}
+
+static void act(act_kind kind, float *x, int n) {
+    for (int i = 0; i < n; i += 16) v16_store_n(x + i, v16_act(kind, v16_load_n(x + i, n - i)), n - i);
+}
+
+static void glu(act_kind kind, float *y, const float *gate_up, int n) {
+    for (int i = 0; i < n; i += 16)
+        v16_store(y + i, v16_mul(v16_act(kind, v16_load(gate_up + 2 * (size_t)i)), v16_load(gate_up + 2 * (size_t)i + 16)));
+}
+
+static void rmsnorm(float *y, const float *x, const float *w, int n, float eps) {
+    v16 sum = v16_set1(0);
+    for (int i = 0; i < n; i += 16) {
+        v16 v = v16_load_n(x + i, n - i);
+        sum = v16_fma(v, v, sum);
+    }
+    v16 r = v16_set1(1 / sqrtf(v16_sum(sum) / (float)n + eps));
+    for (int i = 0; i < n; i += 16) {
+        v16 v = v16_mul(v16_load_n(x + i, n - i), r);
+        v16_store_n(y + i, w ? v16_mul(v, v16_load_n(w + i, n - i)) : v, n - i);
+    }
+}
+
+static void layernorm(float *y, const float *x, const float *w, const float *b, int n, float eps) {
+    v16 sum = v16_set1(0), square = sum;
+    for (int i = 0; i < n; i += 16) sum = v16_add(sum, v16_load_n(x + i, n - i));
+    v16 mean = v16_set1(v16_sum(sum) / (float)n);
+    for (int i = 0; i < n; i += 16) {
+        v16 c = v16_sub(v16_load_n(x + i, n - i), mean);
+        if (n - i < 16) { /* lanes past the end add nothing */
+            float part[16];
+            v16_store(part, c);
+            c = v16_load_n(part, n - i);
+        }
+        square = v16_fma(c, c, square);
+    }
+    v16 r = v16_set1(1 / sqrtf(v16_sum(square) / (float)n + eps));
+    for (int i = 0; i < n; i += 16) {
+        v16 c = v16_mul(v16_sub(v16_load_n(x + i, n - i), mean), r), scale = w ? v16_load_n(w + i, n - i) : v16_set1(1);
+        v16_store_n(y + i, b ? v16_fma(c, scale, v16_load_n(b + i, n - i)) : v16_mul(c, scale), n - i);
+    }
+}
+
+static void rope(float *x, size_t ld, int n_heads, const float *cos, const float *sin, int n_freq) {
+    for (int h = 0; h < n_heads; h++, x += ld)
+        for (int i = 0; i < n_freq; i += 16) {
+            int n = n_freq - i;
+            v16 a = v16_load_n(x + i, n), b = v16_load_n(x + n_freq + i, n), c = v16_load_n(cos + i, n), s = v16_load_n(sin + i, n);
+            v16_store_n(x + i, v16_fnma(b, s, v16_mul(a, c)), n);
+            v16_store_n(x + n_freq + i, v16_fma(a, s, v16_mul(b, c)), n);
+        }
+}
+
+static void add_scaled(float *x, const float *y, float scale, int n) {
+    v16 s = v16_set1(scale);
+    for (int i = 0; i < n; i += 16) v16_store_n(x + i, v16_fma(v16_load_n(y + i, n - i), s, v16_load_n(x + i, n - i)), n - i);
+}
+
+static void scale_by(float *x, float s, int n) {
+    for (int i = 0; i < n; i += 16) v16_store_n(x + i, v16_mul(v16_load_n(x + i, n - i), v16_set1(s)), n - i);
+}
+
+INLINE v16 v16_softcap(v16 x, float cap) { return v16_mul(v16_set1(cap), v16_tanh(v16_div(x, v16_set1(cap)))); }
+
+static void softcap(float *x, float cap, int n) {
+    for (int i = 0; i < n; i += 16) v16_store_n(x + i, v16_softcap(v16_load_n(x + i, n - i), cap), n - i);
+}

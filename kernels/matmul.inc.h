@@ -1,0 +1,247 @@
+/* matmul: y = a w^T, blocked so that weights are read from memory once and unpacked once for several rows.
+ * Part of generic.inc.h.
+ *
+ *            activations x                panel p: 16 outputs in lanes         registers: one v16 a row
+ *        k ->                              k ->
+ *   m  | x x x x |                      | w0..w15 | w0..w15 | ...          acc[row] += w(k, 16 lanes) * broadcast x[row][k]
+ *   |  | x x x x |  ROWS rows a block       no horizontal sums: a lane is an output from the first input to the last
+ *   v
+ *
+ * Order of the loops: chunks of rows whose activations stay in the second cache; panels (streamed from memory once a
+ * chunk, each then lying in the first cache); blocks of ROWS rows; groups; quads. One row is the case ROWS = 1. */
+
+enum { CHUNK_BYTES = 384 << 10, AHEAD = 4096 }; /* activations of a chunk of rows; prefetch distance */
+
+INLINE size_t groups_of(int k) { return ((size_t)k + GROUP - 1) / GROUP; }
+
+/* A finished v16 of outputs: the tensor's power of two, the bias. */
+INLINE void put(float *y, v16 acc, const mat *w, int p) {
+    acc = v16_mul(acc, v16_set1(w->scale));
+    if (w->bias) acc = v16_add(acc, v16_load(w->bias + (size_t)p * PANEL));
+    v16_store(y, acc);
+}
+
+/* What a block works on: some rows of activations against one panel. */
+typedef struct part {
+    const mat *w;
+    const uint8_t *panel;
+    const acts *a;
+    int row, p;
+    float *y; /* of the block's first row, at the panel's first column */
+    size_t ldy;
+} part;
+
+/* ---- int8 activations ---- */
+
+/* For each row: sum += w_scale * x_scale * dot, group after group; the dot product of a group is exact in dot[row]. */
+INLINE void q4_block(const part b, const int rows, const bool stream) {
+    size_t groups = groups_of(b.a->k), ldq = groups * GROUP;
+    const uint16_t *ws = (const uint16_t *)(const void *)b.panel;
+    const uint8_t *data = b.panel + groups * PANEL * 2 + (groups & 1) * 32;
+    const int8_t *q = b.a->q + (size_t)b.row * ldq;
+    const float *xs = b.a->scale + (size_t)b.row * groups;
+    const int32_t *xsum = b.a->sum + (size_t)b.row * groups;
+    v16 sum[ROWS_Q4];
+    UNROLL for (int r = 0; r < rows; r++) sum[r] = v16_set1(0);
+    for (size_t g = 0; g < groups; g++, data += 512, q += GROUP) {
+        q4_acc dot[ROWS_Q4];
+        UNROLL for (int r = 0; r < rows; r++) dot[r] = q4_start(xsum[(size_t)r * groups + g]);
+        UNROLL for (int j = 0; j < 8; j++) {
+            b64 w = b64_load(data + 64 * j);
+            if (stream) PREFETCH(data + 64 * j + AHEAD);
+            UNROLL for (int r = 0; r < rows; r++) dot[r] = q4_step(dot[r], w, q + (size_t)r * ldq + 4 * j);
+        }
+        v16 scale = v16_from_f16(ws + g * PANEL);
+        UNROLL for (int r = 0; r < rows; r++)
+            sum[r] = v16_fma(q4_end(dot[r], xsum[(size_t)r * groups + g]), v16_mul(scale, v16_set1(xs[(size_t)r * groups + g])), sum[r]);
+    }
+    UNROLL for (int r = 0; r < rows; r++) put(b.y + (size_t)r * b.ldy, sum[r], b.w, b.p);
+}
+
+INLINE void q8_block(const part b, const int rows, const bool stream) {
+    size_t groups = groups_of(b.a->k), ldq = groups * GROUP;
+    const uint16_t *ws = (const uint16_t *)(const void *)b.panel;
+    const uint8_t *data = b.panel + groups * PANEL * 2 + (groups & 1) * 32;
+    const int8_t *q = b.a->q + (size_t)b.row * ldq;
+    const float *xs = b.a->scale + (size_t)b.row * groups;
+    const int32_t *xsum = b.a->sum + (size_t)b.row * groups;
+    v16 sum[ROWS_Q8];
+    UNROLL for (int r = 0; r < rows; r++) sum[r] = v16_set1(0);
+    for (size_t g = 0; g < groups; g++, data += 1024, q += GROUP) {
+        q8_acc dot[ROWS_Q8];
+        UNROLL for (int r = 0; r < rows; r++) dot[r] = q8_start(xsum[(size_t)r * groups + g]);
+        UNROLL for (int j = 0; j < 16; j++) {
+            q8_weights w = q8_prepare(b64_load(data + 64 * j));
+            if (stream) PREFETCH(data + 64 * j + AHEAD);
+            UNROLL for (int r = 0; r < rows; r++) dot[r] = q8_step(dot[r], w, q + (size_t)r * ldq + 4 * j);
+        }
+        v16 scale = v16_from_f16(ws + g * PANEL);
+        UNROLL for (int r = 0; r < rows; r++)
+            sum[r] = v16_fma(q8_end(dot[r]), v16_mul(scale, v16_set1(xs[(size_t)r * groups + g])), sum[r]);
+    }
+    UNROLL for (int r = 0; r < rows; r++) put(b.y + (size_t)r * b.ldy, sum[r], b.w, b.p);
+}
+
+/* ---- f32 activations ---- */
+
+/* 16 weights of input 4j + c of a group, as floats before the scale. */
+INLINE v16 weight16(wtype t, const uint8_t *data, int j, int c) {
+    if (t == W_Q4) return v16_from_q4(data + 64 * (j & 7), c, j >> 3);
+    if (t == W_Q8) return v16_from_q8(data + 64 * j, c);
+    return v16_from_bf16(data + 128 * j + 64 * (c >> 1), c & 1);
+}
+
+/* The four chains of the definition (k mod 4) are the bytes of a quad. With `rows` rows there is room for `chains` of them at a
+ * time: the panel, by now in the first cache, is read 4 / chains times. */
+INLINE void p16_block(const wtype t, const part b, const int rows, const int chains, const bool stream) {
+    size_t groups = groups_of(b.a->k);
+    const size_t step = t == W_Q4 ? 512 : t == W_Q8 ? 1024 : 2048;
+    const uint16_t *ws = (const uint16_t *)(const void *)b.panel;
+    const float *x = b.a->x + (size_t)b.row * b.a->ldx;
+    v16 pair[2][ROWS_P16], acc[4][ROWS_P16];
+    for (int first = 0; first < 4; first += chains) {
+        const uint8_t *data = b.panel + (t == W_BF16 ? 0 : groups * PANEL * 2 + (groups & 1) * 32);
+        UNROLL for (int c = 0; c < chains; c++)
+            UNROLL for (int r = 0; r < rows; r++) acc[c][r] = v16_set1(0);
+        for (size_t g = 0; g < groups; g++, data += step) {
+            v16 scale = t == W_BF16 ? v16_set1(1) : v16_from_f16(ws + g * PANEL);
+            if (stream) for (size_t i = 0; i < step; i += 64) PREFETCH(data + i + AHEAD);
+            for (int j = 0; j < 16; j++)
+                UNROLL for (int c = 0; c < chains; c++) {
+                    v16 w = weight16(t, data, j, first + c);
+                    if (t != W_BF16) w = v16_mul(w, scale);
+                    const float *at = x + g * GROUP + 4 * (size_t)j + (size_t)(first + c);
+                    UNROLL for (int r = 0; r < rows; r++) acc[c][r] = v16_fma(w, v16_set1(at[(size_t)r * b.a->ldx]), acc[c][r]);
+                }
+        }
+        for (int c = 0; c < chains; c++) /* (acc_0 + acc_1) + (acc_2 + acc_3), as they come */
+            UNROLL for (int r = 0; r < rows; r++) {
+                int k = first + c;
+                pair[k / 2][r] = k % 2 ? v16_add(pair[k / 2][r], acc[c][r]) : acc[c][r];
+            }
+    }
+    UNROLL for (int r = 0; r < rows; r++) put(b.y + (size_t)r * b.ldy, v16_add(pair[0][r], pair[1][r]), b.w, b.p);
+}
+
+/* Plain f32 rows: `outs` outputs against `rows` rows, inputs in lanes, one tree at the end. */
+INLINE void f32_outs(const part b, int out, const int outs, const int rows) {
+    size_t ld = groups_of(b.a->k) * GROUP;
+    const float *w = (const float *)(const void *)b.panel + (size_t)out * ld, *x = b.a->x + (size_t)b.row * b.a->ldx;
+    v16 acc[OUTS_F32][ROWS_F32];
+    UNROLL for (int o = 0; o < outs; o++)
+        UNROLL for (int r = 0; r < rows; r++) acc[o][r] = v16_set1(0);
+    for (size_t i = 0; i < ld; i += 16) {
+        v16 xs[ROWS_F32];
+        UNROLL for (int r = 0; r < rows; r++) xs[r] = v16_load(x + (size_t)r * b.a->ldx + i);
+        UNROLL for (int o = 0; o < outs; o++) {
+            v16 ws = v16_load(w + (size_t)o * ld + i);
+            UNROLL for (int r = 0; r < rows; r++) acc[o][r] = v16_fma(ws, xs[r], acc[o][r]);
+        }
+    }
+    UNROLL for (int o = 0; o < outs; o++)
+        UNROLL for (int r = 0; r < rows; r++) {
+            float y = v16_sum(acc[o][r]);
+            b.y[(size_t)r * b.ldy + (size_t)(out + o)] = b.w->bias ? y + b.w->bias[(size_t)b.p * PANEL + (size_t)(out + o)] : y;
+        }
+}
+
+INLINE void f32_block(const part b, const int rows) {
+    for (int out = 0; out < PANEL; out += OUTS_F32) f32_outs(b, out, OUTS_F32, rows);
+}
+
+/* ---- the loops around the blocks ---- */
+
+/* A block for the rows that are left: the widest that fits. Returns how many it took. */
+typedef int block_fn(part b, int left);
+#define TAKE(n, most, call) if ((n) <= (most) && left >= (n)) return call, (n)
+
+INLINE int q4_blocks(part b, int left) {
+    TAKE(ROWS_Q4, ROWS_Q4, q4_block(b, ROWS_Q4, false));
+    TAKE(4, ROWS_Q4, q4_block(b, 4, true));
+    TAKE(2, ROWS_Q4, q4_block(b, 2, true));
+    return q4_block(b, 1, true), 1;
+}
+
+INLINE int q8_blocks(part b, int left) {
+    TAKE(ROWS_Q8, ROWS_Q8, q8_block(b, ROWS_Q8, false));
+    TAKE(4, ROWS_Q8, q8_block(b, 4, true));
+    TAKE(2, ROWS_Q8, q8_block(b, 2, true));
+    return q8_block(b, 1, true), 1;
+}
+
+INLINE int p16_blocks(const wtype t, part b, int left) {
+    TAKE(ROWS_P16, ROWS_P16, p16_block(t, b, ROWS_P16, CHAINS_P16, false));
+    return p16_block(t, b, 1, 4, true), 1;
+}
+INLINE int q4_f32_blocks(part b, int left) { return p16_blocks(W_Q4, b, left); }
+INLINE int q8_f32_blocks(part b, int left) { return p16_blocks(W_Q8, b, left); }
+INLINE int bf16_blocks(part b, int left) { return p16_blocks(W_BF16, b, left); }
+
+INLINE int f32_blocks(part b, int left) {
+    TAKE(ROWS_F32, ROWS_F32, f32_block(b, ROWS_F32));
+    return f32_block(b, 1), 1;
+}
+
+/* The loops around the blocks. `take` is a constant and becomes part of each matmul below. */
+INLINE void each_block(const mat *w, const acts *a, float *y, size_t ldy, int p0, int p1, size_t row_bytes, int most, block_fn *take) {
+    size_t bytes = panel_bytes((wtype)w->type, w->k), fit = CHUNK_BYTES / row_bytes;
+    int chunk = max_int((int)fit / most, 1) * most;
+    for (int m0 = 0; m0 < a->m; m0 += chunk)
+        for (int p = p0; p < p1; p++)
+            for (int row = m0, end = min_int(a->m, m0 + chunk); row < end;) {
+                part b = { w, (const uint8_t *)w->data + (size_t)p * bytes, a, row, p, y + (size_t)row * ldy + (size_t)p * PANEL, ldy };
+                row += take(b, end - row);
+            }
+}
+
+#define MATMUL(name, most, bytes_per_input, take) \
+    static void name(const mat *w, const acts *a, float *y, size_t ldy, int p0, int p1) { \
+        each_block(w, a, y, ldy, p0, p1, groups_of(a->k) * GROUP * (bytes_per_input), most, take); \
+    }
+MATMUL(matmul_q4, ROWS_Q4, 1, q4_blocks)
+MATMUL(matmul_q8, ROWS_Q8, 1, q8_blocks)
+MATMUL(matmul_q4_f32, ROWS_P16, 4, q4_f32_blocks)
+MATMUL(matmul_q8_f32, ROWS_P16, 4, q8_f32_blocks)
+MATMUL(matmul_bf16, ROWS_P16, 4, bf16_blocks)
+MATMUL(matmul_f32, ROWS_F32, 4, f32_blocks)
+
+/* ---- activations to int8, one row of weights to f32 ---- */
+
+static void quantize(const float *x, int k, int8_t *q, float *scale, int32_t *sum) {
+    for (int left = k; left > 0; left -= GROUP, x += GROUP, q += GROUP, scale++, sum++) {
+        v16 v[4];
+        UNROLL for (int i = 0; i < 4; i++) v[i] = left >= 16 * i + 16 ? v16_load(x + 16 * i) : left > 16 * i ? v16_load_n(x + 16 * i, left - 16 * i) : v16_set1(0);
+        uint32_t top = v16_max_magnitude(v[0], v[1], v[2], v[3]);
+        float amax;
+        memcpy(&amax, &top, sizeof amax);
+        *sum = 0;
+        *scale = top < 0x7f800000 ? 0 : NAN;
+        memset(q, 0, GROUP);
+        if (top >= 0x7f800000 || amax < 0x1p-100f) continue;
+        *scale = amax / 127;
+        v16 inverse = v16_set1(127 / amax);
+        UNROLL for (int i = 0; i < 4; i++) v16_to_i8(q + 16 * i, v16_mul(v[i], inverse));
+        for (int i = 0; i < GROUP; i++) *sum += q[i];
+    }
+}
+
+static float panel_value(const mat *w, const uint8_t *panel, size_t row, size_t i) {
+    size_t g = i / GROUP, at = i % GROUP;
+    const uint16_t *half = (const uint16_t *)(const void *)panel;
+    if (w->type == W_BF16) return bf16_to_f32(half[i / 2 * 32 + row * 2 + i % 2]);
+    const uint8_t *data = panel + panel_scale_bytes((wtype)w->type, w->k);
+    int q;
+    if (w->type == W_Q8) q = (int8_t)data[g * 1024 + at / 4 * 64 + row * 4 + at % 4];
+    else q = (data[g * 512 + at % 32 / 4 * 64 + row * 4 + at % 4] >> (at < 32 ? 0 : 4) & 15) - 8;
+    return (float)q * f16_to_f32(half[g * PANEL + row]);
+}
+
+static void row_load(const mat *w, int row, float *x) {
+    size_t k = groups_of(w->k) * GROUP;
+    if (w->type == W_F32) {
+        memcpy(x, (const float *)w->data + (size_t)row * k, k * sizeof *x);
+        return;
+    }
+    const uint8_t *panel = (const uint8_t *)w->data + (size_t)(row / PANEL) * panel_bytes((wtype)w->type, w->k);
+    for (size_t i = 0; i < k; i++) x[i] = panel_value(w, panel, (size_t)(row % PANEL), i) * w->scale;
+}
