@@ -108,7 +108,7 @@ bench: all weights/pip-stories.bin
 	$(BIN)/bench/model weights/pip-stories.bin
 
 lint:
-	@sh tests/tools/lint.sh
+	@mkdir -p build && sh tests/tools/lint.sh
 
 install: all
 	mkdir -p $(DESTDIR)$(PREFIX)/bin

@@ -1,0 +1,319 @@
+/* engine: the promises about sameness, bit for bit. The logits of a text must not depend on how its prompt is cut, on the
+ * number of threads, on who else is in the batch, on forks, on saving and loading, or on the kernel table. */
+#include <math.h>
+#include "tests/models.h"
+
+enum { TEXT = 100 }; /* crosses a page border and, in the fixtures, several windows */
+
+static const char *const cases[] = { "tests/fixtures/golden/llama3", "tests/fixtures/golden/mistral", "tests/fixtures/golden/qwen2",
+                                     "tests/fixtures/golden/qwen3",  "tests/fixtures/golden/llama_v5" };
+static const char *const types[] = { "f32", "bf16", "q8", "q4" };
+
+static void make_text(int32_t *tok, int n, int n_vocab, int seed) {
+    for (int i = 0; i < n; i++) tok[i] = (int32_t)(((int64_t)i * 7919 + seed * 104729 + 13) % n_vocab);
+}
+
+/* All rows of logits of a text, fed in pieces of `piece` tokens (0: at once). The caller frees. */
+static float *rows_of(engine *g, const int32_t *tok, int n, int piece) {
+    size_t ld = (size_t)engine_about(g)->logits_ld;
+    float *rows = alloc_aligned((size_t)n * ld * sizeof *rows);
+    session *s = new_session(g);
+    err e = { 0 };
+    for (int at = 0, take; at < n; at += take) {
+        take = piece && piece < n - at ? piece : n - at;
+        must(engine_step(g, &(step){ s, tok + at, take, rows + (size_t)at * ld }, 1, &e), &e);
+    }
+    session_free(s);
+    return rows;
+}
+
+static void same_rows(const char *what, const float *a, const float *b, size_t rows, const engine_info *i) {
+    for (size_t r = 0; r < rows; r++)
+        if (memcmp(a + r * (size_t)i->logits_ld, b + r * (size_t)i->logits_ld, (size_t)i->n_vocab * sizeof *a))
+            fail_msg("%s: logits of position %zu differ (%s, %s)", what, r, i->name, i->kernels);
+    assert_true(isfinite(a[0]));
+}
+
+typedef void check_fn(const char *path, engine_opts o, int32_t *tok, const float *want);
+
+/* Runs a check for every case and type, with and without --exact. */
+static void for_all(check_fn *check) {
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
+        for (size_t t = 0; t < sizeof types / sizeof *types; t++)
+            for (int exact = 0; exact < 2; exact++) {
+                char path[512];
+                snprintf(path, sizeof path, "%s", converted(cases[c], types[t]));
+                engine_opts o = { .exact = exact, .threads = 1, .max_sessions = 8 };
+                engine *g = open_or_fail(path, o);
+                int32_t tok[TEXT];
+                make_text(tok, TEXT, engine_about(g)->n_vocab, 1);
+                float *want = rows_of(g, tok, TEXT, 0);
+                engine_close(g);
+                check(path, o, tok, want);
+                free_aligned(want);
+            }
+}
+
+static void check_cuts(const char *path, engine_opts o, int32_t *tok, const float *want) {
+    static const int pieces[] = { 1, 7, 64 }, max_rows[] = { 256, 24 };
+    for (int threads = 1; threads <= 2; threads++)
+        for (int m = 0; m < 2; m++) {
+            o.threads = threads;
+            o.max_rows = max_rows[m];
+            engine *g = open_or_fail(path, o);
+            float *rows = rows_of(g, tok, TEXT, 0);
+            same_rows(threads == 1 ? "at once" : "two threads", rows, want, TEXT, engine_about(g));
+            free_aligned(rows);
+            for (int p = 0; p < 3; p++) {
+                rows = rows_of(g, tok, TEXT, pieces[p]);
+                same_rows("in pieces", rows, want, TEXT, engine_about(g));
+                free_aligned(rows);
+            }
+            engine_close(g);
+        }
+}
+
+static void test_cuts_and_threads(void **state) {
+    (void)state;
+    for_all(check_cuts);
+}
+
+/* Our text among five others of other lengths, each step a mixture of prompt pieces and single tokens. */
+static void check_batch(const char *path, engine_opts o, int32_t *tok, const float *want) {
+    o.threads = 2;
+    engine *g = open_or_fail(path, o);
+    const engine_info *i = engine_about(g);
+    session *s[6];
+    int32_t other[6][TEXT];
+    int at[6] = { 0 };
+    size_t ld = (size_t)i->logits_ld;
+    float *rows = alloc_aligned(TEXT * ld * sizeof *rows);
+    for (int k = 0; k < 6; k++) {
+        s[k] = new_session(g);
+        make_text(other[k], TEXT, i->n_vocab, k + 2);
+    }
+    memcpy(other[3], tok, sizeof other[3]);
+    for (int round = 0; at[3] < TEXT; round++) {
+        step steps[6];
+        int n = 0;
+        err e = { 0 };
+        for (int k = 0; k < 6; k++) {
+            int take = min_int((round * 5 + k * 3) % 4 == 0 ? 1 + (round + k) % 13 : 1, TEXT - at[k]);
+            if (take > 0) steps[n++] = (step){ s[k], other[k] + at[k], take, k == 3 ? rows + (size_t)at[3] * ld : NULL };
+            at[k] += take;
+        }
+        must(engine_step(g, steps, n, &e), &e);
+    }
+    same_rows("among five others", rows, want, TEXT, i);
+    for (int k = 0; k < 6; k++) session_free(s[k]);
+    engine_close(g);
+    free_aligned(rows);
+}
+
+static void test_batch(void **state) {
+    (void)state;
+    for_all(check_batch);
+}
+
+static void same_last(const char *what, const session *s, const float *want, const engine_info *i) { same_rows(what, session_logits(s), want, 1, i); }
+
+/* Fork in the middle of a page, diverge, come back; save and load; sync's common prefixes. */
+static void check_histories(const char *path, engine_opts o, int32_t *tok, const float *want) {
+    engine *g = open_or_fail(path, o), *g2 = open_or_fail(path, o);
+    const engine_info *i = engine_about(g);
+    const float *end = want + (TEXT - 1) * (size_t)i->logits_ld;
+    session *a = new_session(g), *b = new_session(g), *c = new_session(g2);
+    int32_t other[TEXT];
+    err e = { 0 };
+    make_text(other, TEXT, i->n_vocab, 9);
+    must(session_sync(a, tok, 70, &e), &e);
+    must(session_fork(b, a, &e), &e);
+    same_last("fork", b, want + 69 * (size_t)i->logits_ld, i);
+    must(engine_step(g, &(step){ a, other, 20, NULL }, 1, &e), &e); /* a goes elsewhere; b must not notice */
+    must(session_sync(b, tok, TEXT, &e), &e);
+    same_last("forked and continued", b, end, i);
+    must(session_sync(a, tok, TEXT, &e), &e); /* rolls back the 20 */
+    same_last("rolled back and continued", a, end, i);
+    must(session_sync(a, tok, 40, &e), &e); /* a prefix of what it holds: the last token's logits are computed again */
+    same_last("shortened", a, want + 39 * (size_t)i->logits_ld, i);
+    must(session_sync(a, tok, 85, &e), &e);
+    FILE *f = tmpfile();
+    must(session_save(a, f, &e), &e);
+    rewind(f);
+    must(session_load(c, f, &e), &e);
+    same_last("loaded", c, want + 84 * (size_t)i->logits_ld, i);
+    assert_int_equal(session_len(c), 85);
+    must(session_sync(c, tok, TEXT, &e), &e);
+    same_last("loaded and continued", c, end, i);
+    fclose(f);
+    session_free(a);
+    session_free(b);
+    session_free(c);
+    engine_close(g);
+    engine_close(g2);
+}
+
+static void test_histories(void **state) {
+    (void)state;
+    for_all(check_histories);
+}
+
+/* All usable tables: the same bits for f32, q8 and q4; within a tolerance for bf16. */
+static void check_tables(const char *path, engine_opts o, int32_t *tok, const float *want) {
+    bool bf16 = strstr(path, "bf16") != NULL;
+    (void)want;
+    o.kernels = "scalar";
+    engine *g = open_or_fail(path, o);
+    const engine_info *i = engine_about(g);
+    float *scalar = rows_of(g, tok, TEXT, 0);
+    for (const kernels *const *k = kernels_all(); *k; k++) {
+        if (!kernels_usable(*k)) continue;
+        o.kernels = (*k)->name;
+        engine *h = open_or_fail(path, o);
+        float *rows = rows_of(h, tok, TEXT, 0);
+        if (!bf16) same_rows("another table", rows, scalar, TEXT, engine_about(h));
+        for (size_t n = 0; bf16 && n < (size_t)TEXT * (size_t)i->logits_ld; n++) assert_true(fabsf(rows[n] - scalar[n]) < 0.05f);
+        free_aligned(rows);
+        engine_close(h);
+    }
+    free_aligned(scalar);
+    engine_close(g);
+    err e = { 0 };
+    must(kernels_init(NULL, &e), &e);
+}
+
+static void test_tables(void **state) {
+    (void)state;
+    for_all(check_tables);
+}
+
+/* One number for the demo model's logits that every table on every CPU must give; 700 positions, so that attention has two
+ * segments. A change of the arithmetic's definitions changes it, on purpose and in one commit. */
+static void test_demo_hash(void **state) {
+    (void)state;
+    static const struct { const char *type; bool exact; uint64_t hash; } want[] = {
+        { "f32", true, 0 }, { "q8", false, 0 }, { "q8", true, 0 }, { "q4", false, 0 }, { "q4", true, 0 } };
+    enum { LONG = 700 };
+    int32_t tok[LONG];
+    make_text(tok, LONG, 4096, 5);
+    for (size_t t = 0; t < sizeof want / sizeof *want; t++)
+        for (const kernels *const *k = kernels_all(); *k; k++) {
+            if (!kernels_usable(*k)) continue;
+            engine *g = open_or_fail(converted("weights/pip-stories", want[t].type), (engine_opts){ .exact = want[t].exact, .kernels = (*k)->name, .threads = 2 });
+            const engine_info *i = engine_about(g);
+            session *s = new_session(g);
+            err e = { 0 };
+            hash64 h;
+            hash_begin(&h);
+            must(session_sync(s, tok, LONG - 3, &e), &e); /* a prompt, then single steps */
+            for (int n = LONG - 3; n <= LONG; n++) {
+                must(session_sync(s, tok, n, &e), &e);
+                hash_add(&h, session_logits(s), (size_t)i->n_vocab * sizeof(float));
+            }
+            if (hash_end(&h) != want[t].hash)
+                fail_msg("demo %s%s with %s: hash %016llx, expected %016llx", want[t].type, want[t].exact ? " exact" : "", i->kernels,
+                         (unsigned long long)hash_end(&h), (unsigned long long)want[t].hash);
+            session_free(s);
+            engine_close(g);
+        }
+    err e = { 0 };
+    must(kernels_init(NULL, &e), &e);
+}
+
+/* What cannot be done is said, with numbers, and leaves the session as it was. */
+static void test_refusals(void **state) {
+    (void)state;
+    char path[512];
+    snprintf(path, sizeof path, "%s", converted(cases[0], "q8"));
+    engine *g = open_or_fail(path, (engine_opts){ .ctx = 50, .threads = 1 });
+    const engine_info *i = engine_about(g);
+    session *s = new_session(g), *none;
+    int32_t tok[TEXT];
+    err e = { 0 };
+    make_text(tok, TEXT, i->n_vocab, 1);
+    must(session_sync(s, tok, 30, &e), &e);
+    float first = session_logits(s)[0];
+    assert_int_equal(session_sync(s, tok, 51, &e), -1);
+    assert_int_equal(e.code, ERR_CONTEXT);
+    assert_true(strstr(e.msg, "51") && strstr(e.msg, "50"));
+    assert_int_equal(session_len(s), 30);
+    assert_true(session_logits(s)[0] == first);
+    e.code = 0;
+    tok[10] = i->n_vocab;
+    assert_int_equal(session_sync(s, tok, 30, &e), -1);
+    assert_true(strstr(e.msg, "position 10") != NULL);
+    e.code = 0;
+    assert_int_equal(session_sync(s, tok, 0, &e), -1);
+    e.code = 0;
+    assert_int_equal(session_new(&none, g, &e), -1);
+    atomic_bool stop = true;
+    engine_set_stop(g, &stop);
+    e.code = 0;
+    make_text(tok, TEXT, i->n_vocab, 1);
+    session_truncate(s, 0);
+    assert_int_equal(session_sync(s, tok, 30, &e), -1);
+    assert_int_equal(e.code, ERR_STOPPED);
+    assert_int_equal(session_len(s), 0);
+    assert_null(session_logits(s));
+    session_free(s);
+    engine_close(g);
+    e.code = 0;
+    assert_int_equal(engine_open(&g, &(engine_opts){ .path = path, .ctx = 1 << 20 }, &e), -1);
+    e.code = 0;
+    assert_int_equal(engine_open(&g, &(engine_opts){ .path = path, .kernels = "abacus" }, &e), -1);
+    assert_true(strstr(e.msg, "abacus") && strstr(e.msg, "scalar"));
+    e.code = 0;
+    assert_int_equal(engine_open(&g, &(engine_opts){ .path = "no/such.bin" }, &e), -1);
+}
+
+/* A damaged or foreign saved session is refused, at every byte. */
+static void test_damaged_session(void **state) {
+    (void)state;
+    char path[512], other[512];
+    snprintf(path, sizeof path, "%s", converted(cases[0], "q8"));
+    snprintf(other, sizeof other, "%s", converted(cases[1], "q8"));
+    engine *g = open_or_fail(path, (engine_opts){ .threads = 1, .max_sessions = 2 }), *g2 = open_or_fail(other, (engine_opts){ .threads = 1 });
+    session *s = new_session(g), *t = new_session(g), *u = new_session(g2);
+    int32_t tok[TEXT];
+    err e = { 0 };
+    make_text(tok, TEXT, engine_about(g)->n_vocab, 1);
+    must(session_sync(s, tok, 10, &e), &e);
+    char *bytes;
+    size_t n;
+    FILE *f = open_memstream(&bytes, &n);
+    must(session_save(s, f, &e), &e);
+    fclose(f);
+    for (size_t at = 0; at < n; at += at < 600 ? 1 : 997) {
+        bytes[at] ^= 0x10;
+        FILE *in = fmemopen(bytes, n, "rb");
+        err e2 = { 0 };
+        if (session_load(t, in, &e2) == 0) fail_msg("a session with byte %zu flipped was accepted", at);
+        assert_int_equal(session_len(t), 0);
+        fclose(in);
+        bytes[at] ^= 0x10;
+        in = fmemopen(bytes, at ? at : 1, "rb");
+        e2.code = 0;
+        assert_int_equal(session_load(t, in, &e2), -1);
+        fclose(in);
+    }
+    FILE *in = fmemopen(bytes, n, "rb");
+    assert_int_equal(session_load(u, in, &e), -1);
+    assert_true(strstr(e.msg, "another model") != NULL);
+    fclose(in);
+    free(bytes);
+    session_free(s);
+    session_free(t);
+    session_free(u);
+    engine_close(g);
+    engine_close(g2);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_cuts_and_threads), cmocka_unit_test(test_batch),    cmocka_unit_test(test_histories),
+                                        cmocka_unit_test(test_tables),           cmocka_unit_test(test_demo_hash), cmocka_unit_test(test_refusals),
+                                        cmocka_unit_test(test_damaged_session) };
+    make_work_dir();
+    int rc = cmocka_run_group_tests(tests, NULL, NULL);
+    remove_work_dir();
+    return rc;
+}

@@ -1,0 +1,222 @@
+/* sample and stop: filters keep what their definitions say, seeds repeat, draws follow the distribution; stop strings are
+ * found across any cut and never shown. */
+#include <math.h>
+#include "runtime/sample.h"
+#include "runtime/stop.h"
+#include "tests/test.h"
+
+enum { N = 1000 };
+
+static void make_logits(float *x, int n, uint32_t seed) {
+    for (int i = 0; i < n; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        x[i] = (float)(seed >> 8) / (float)(1 << 24) * 8 - 4;
+    }
+}
+
+static int compare_down(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+/* Draws many times; returns how many different tokens came, and their counts. */
+static int draw_many(const sample_opts *o, const float *logits, int n, int draws, int *count) {
+    sampler *s;
+    err e = { 0 };
+    int kinds = 0;
+    assert_int_equal(sampler_new(&s, o, n, &e), 0);
+    memset(count, 0, (size_t)n * sizeof *count);
+    for (int i = 0; i < draws; i++) count[sampler_pick(s, logits)]++;
+    for (int i = 0; i < n; i++) kinds += count[i] > 0;
+    sampler_free(s);
+    return kinds;
+}
+
+static sample_opts plain(void) {
+    sample_opts o = sample_defaults();
+    o.temperature = 1;
+    o.top_k = 0;
+    o.top_p = 1;
+    o.seed = 7;
+    return o;
+}
+
+static void test_filters(void **state) {
+    (void)state;
+    float logits[N];
+    double p[N], sum = 0, mass = 0;
+    int count[N];
+    make_logits(logits, N, 3);
+    for (int i = 0; i < N; i++) sum += p[i] = exp(logits[i]);
+    for (int i = 0; i < N; i++) p[i] /= sum;
+    double sorted[N];
+    memcpy(sorted, p, sizeof p);
+    qsort(sorted, N, sizeof *sorted, compare_down);
+
+    sample_opts o = plain();
+    o.top_k = 5;
+    draw_many(&o, logits, N, 20000, count);
+    for (int i = 0; i < N; i++) assert_int_equal(count[i] > 0, p[i] >= sorted[4]);
+
+    o = plain();
+    o.top_p = 0.05f; /* the fewest whose mass reaches it */
+    int least = 0;
+    while (mass < 0.05) mass += sorted[least++];
+    draw_many(&o, logits, N, 100000, count);
+    for (int i = 0; i < N; i++) assert_int_equal(count[i] > 0, p[i] >= sorted[least - 1]);
+
+    o = plain();
+    o.min_p = 0.95f;
+    draw_many(&o, logits, N, 20000, count);
+    for (int i = 0; i < N; i++) {
+        if (count[i]) assert_true(p[i] >= 0.9499 * sorted[0]);
+        else assert_true(p[i] <= 0.9501 * sorted[0]);
+    }
+
+    o = plain();
+    o.typical_p = 0.02f; /* nearest to the entropy, not the likeliest */
+    double h = 0, worst = 0, best_out = 1e9;
+    for (int i = 0; i < N; i++) h -= p[i] * log(p[i]);
+    draw_many(&o, logits, N, 20000, count);
+    for (int i = 0; i < N; i++) {
+        double far = fabs(-log(p[i]) - h);
+        if (count[i] && far > worst) worst = far;
+        if (!count[i] && far < best_out) best_out = far;
+    }
+    assert_true(worst <= best_out + 1e-9);
+}
+
+static void test_distribution(void **state) {
+    (void)state;
+    float logits[5] = { 0, 1, 2, -1, 0.5f };
+    int count[5], draws = 200000;
+    sample_opts o = plain();
+    o.temperature = 0.7f;
+    draw_many(&o, logits, 5, draws, count);
+    double sum = 0, chi = 0;
+    for (int i = 0; i < 5; i++) sum += exp(logits[i] / 0.7);
+    for (int i = 0; i < 5; i++) {
+        double want = draws * exp(logits[i] / 0.7) / sum;
+        chi += (count[i] - want) * (count[i] - want) / want;
+    }
+    assert_true(chi < 25); /* 4 degrees of freedom: p = 5e-5, and the seed is fixed */
+}
+
+static void test_greedy_and_seeds(void **state) {
+    (void)state;
+    float logits[N];
+    make_logits(logits, N, 9);
+    logits[300] = logits[700] = 10;
+    sample_opts o = plain();
+    o.temperature = 0;
+    int count[N];
+    assert_int_equal(draw_many(&o, logits, N, 10, count), 1);
+    assert_int_equal(count[300], 10); /* ties: the lower id */
+    assert_int_equal(sample_argmax(logits, N), 300);
+    o = sample_defaults();
+    o.seed = 42;
+    sampler *a, *b;
+    err e = { 0 };
+    make_logits(logits, N, 10);
+    sampler_new(&a, &o, N, &e);
+    sampler_new(&b, &o, N, &e);
+    for (int i = 0; i < 100; i++) assert_int_equal(sampler_pick(a, logits), sampler_pick(b, logits));
+    logits[5] = NAN;
+    assert_int_equal(sampler_pick(a, logits), -1);
+    assert_int_equal(sample_argmax(logits, N), -1);
+    sampler_free(a);
+    sampler_free(b);
+}
+
+static void test_penalties(void **state) {
+    (void)state;
+    float logits[4] = { 2, 1.9f, -5, -5 };
+    sampler *s;
+    err e = { 0 };
+    sample_opts o = plain();
+    o.temperature = 0;
+    o.repeat_penalty = 1.1f;
+    o.repeat_last_n = 2;
+    assert_int_equal(sampler_new(&s, &o, 4, &e), 0);
+    assert_int_equal(sampler_pick(s, logits), 0);
+    sampler_accept(s, 0);
+    assert_int_equal(sampler_pick(s, logits), 1); /* 2 / 1.1 < 1.9 */
+    sampler_accept(s, 3);
+    sampler_accept(s, 3); /* 0 is no longer recent */
+    assert_int_equal(sampler_pick(s, logits), 0);
+    sampler_free(s);
+    o = plain();
+    o.temperature = 0;
+    o.presence_penalty = 0.05f;
+    o.frequency_penalty = 0.03f;
+    o.repeat_last_n = -1;
+    assert_int_equal(sampler_new(&s, &o, 4, &e), 0);
+    sampler_accept(s, 0);
+    assert_int_equal(sampler_pick(s, logits), 0); /* 2 - 0.08 > 1.9 */
+    sampler_accept(s, 0);
+    assert_int_equal(sampler_pick(s, logits), 1); /* 2 - 0.11 */
+    sampler_free(s);
+    const logit_bias bias[] = { { 2, 100 }, { 0, -INFINITY } };
+    o = plain();
+    o.temperature = 0;
+    o.bias = bias;
+    o.n_bias = 2;
+    assert_int_equal(sampler_new(&s, &o, 4, &e), 0);
+    assert_int_equal(sampler_pick(s, logits), 2);
+    sampler_free(s);
+}
+
+static void test_refusals(void **state) {
+    (void)state;
+    sampler *s;
+    for (int i = 0; i < 6; i++) {
+        sample_opts o = sample_defaults();
+        if (i == 0) o.temperature = -1;
+        if (i == 1) o.top_p = 1.5f;
+        if (i == 2) o.min_p = NAN;
+        if (i == 3) o.repeat_penalty = 0;
+        if (i == 4) o.top_k = -1;
+        const logit_bias bias = { 4, 1 };
+        if (i == 5) o.bias = &bias, o.n_bias = 1;
+        err e = { 0 };
+        assert_int_equal(sampler_new(&s, &o, 4, &e), -1);
+        assert_true(e.msg[0]);
+    }
+}
+
+static void test_logprob(void **state) {
+    (void)state;
+    float logits[3] = { 1000, 1001, 999 };
+    double sum = 0;
+    for (int i = 0; i < 3; i++) sum += exp(sample_logprob(logits, 3, i));
+    assert_true(fabs(sum - 1) < 1e-12);
+}
+
+static void test_stop(void **state) {
+    (void)state;
+    static const char *const stops[] = { "END", "ab\n\nab", "</s>" };
+    static const struct { const char *text, *shown; bool found; } cases[] = {
+        { "hello END more", "hello ", true }, { "hello EN", "hello EN", false }, { "EENDx", "E", true }, { "ab\n\nac ab\n\nab", "ab\n\nac ", true },
+        { "ab\n\nab\n\nab", "", true }, { "<</s>", "<", true }, { "", "", false }, { "</s", "</s", false } };
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
+        for (size_t piece = 1; piece < 6; piece++) {
+            stop_filter s = { .stops = stops, .n = 3 };
+            buf out = { 0 };
+            bool found = false;
+            size_t n = strlen(cases[c].text);
+            for (size_t at = 0; at < n && !found; at += piece) found = stop_feed(&s, cases[c].text + at, n - at < piece ? n - at : piece, &out);
+            if (!found) stop_end(&s, &out);
+            buf_byte(&out, 0);
+            assert_string_equal(out.p, cases[c].shown);
+            assert_int_equal(found, cases[c].found);
+            buf_free(&out);
+            stop_free(&s);
+        }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_filters),   cmocka_unit_test(test_distribution), cmocka_unit_test(test_greedy_and_seeds),
+                                        cmocka_unit_test(test_penalties), cmocka_unit_test(test_refusals),     cmocka_unit_test(test_logprob),
+                                        cmocka_unit_test(test_stop) };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
