@@ -1,5 +1,6 @@
 /* engine: the promises about sameness, bit for bit. The logits of a text must not depend on how its prompt is cut, on the
  * number of threads, on who else is in the batch, on forks, on saving and loading, or on the kernel table. */
+#define _GNU_SOURCE
 #include <math.h>
 #include "tests/models.h"
 

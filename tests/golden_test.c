@@ -1,5 +1,6 @@
 /* golden: every fixture of the reference (transformers, float32) reproduced: logits of every prompt position within the case's
  * tolerance, the 32 greedy tokens, and the logits that chose the last of them; and the demo model's greedy texts. */
+#define _GNU_SOURCE
 #include <dirent.h>
 #include <math.h>
 #include "runtime/sample.h"

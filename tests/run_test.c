@@ -1,0 +1,221 @@
+/* run, inspect and quality as a user meets them: output, exit status, and one clear line for every mistake. */
+#define _GNU_SOURCE
+#include <signal.h>
+#include <sys/wait.h>
+#include "tests/models.h"
+
+static char model[512], out_path[512], err_path[512];
+
+/* Runs a shell command line with its output in files; {bin}, {model} and {dir} stand for themselves. Returns the exit status. */
+static int sh(const char *line) {
+    buf command = { 0 };
+    for (const char *p = line; *p; p++) {
+        if (strncmp(p, "{bin}", 5) == 0) buf_str(&command, bin_dir()), p += 4;
+        else if (strncmp(p, "{model}", 7) == 0) buf_str(&command, model), p += 6;
+        else if (strncmp(p, "{dir}", 5) == 0) buf_str(&command, work_dir), p += 4;
+        else buf_byte(&command, *p);
+    }
+    char *whole = malloc(command.n + 1200);
+    sprintf(whole, "( %s ) >'%s' 2>'%s'", command.p, out_path, err_path);
+    int status = system(whole);
+    free(whole);
+    buf_free(&command);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static char *slurp(const char *path) {
+    buf b = { 0 };
+    err e = { 0 };
+    must(read_file(path, 0, &b, &e), &e);
+    return b.p;
+}
+
+static char *output(void) { return slurp(out_path); }
+
+static void expect_failure(const char *line, int status, const char *mention) {
+    int found = sh(line);
+    char *text = slurp(err_path);
+    size_t lines = 0;
+    for (char *p = text; *p; p++) lines += *p == '\n';
+    if (found != status || lines != 1 || !strstr(text, mention)) fail_msg("%s: status %d, stderr: %s", line, found, text);
+    free(text);
+}
+
+static void test_generates(void **state) {
+    (void)state;
+    assert_int_equal(sh("{bin}/run {model} -p 'Once upon a time' -n 40 --temp 0"), 0);
+    char *a = output(), *b, *stats = slurp(err_path);
+    assert_int_equal(strncmp(a, "Once upon a time", 16), 0);
+    assert_true(strlen(a) > 60);
+    assert_true(strstr(stats, "prompt 5 tokens") && strstr(stats, "tok/s") && strstr(stats, "GB/s") && strstr(stats, "seed"));
+    assert_int_equal(sh("printf 'Once upon a time' | {bin}/run {model} -p - -n 40 --temp 0 -t 2"), 0);
+    b = output();
+    assert_string_equal(b, a + 16); /* what was typed elsewhere is not echoed */
+    free(b);
+    assert_int_equal(sh("printf 'Once upon a time' > {dir}/p; {bin}/run {model} -f {dir}/p -n 40 --temp=0"), 0);
+    b = output();
+    assert_string_equal(b, a + 16);
+    free(b);
+    assert_int_equal(sh("{bin}/run {model} --ids '0 559 560 265 452' -n 40 --temp 0"), 0);
+    b = output();
+    assert_string_equal(b, a + 16);
+    free(a);
+    free(b);
+    free(stats);
+}
+
+static void test_seed(void **state) {
+    (void)state;
+    assert_int_equal(sh("{bin}/run {model} -p 'One day' -n 30 --seed 5 --print-ids"), 0);
+    char *a = output();
+    assert_int_equal(sh("{bin}/run {model} -p 'One day' -n 30 --seed 5 --print-ids -t 1"), 0);
+    char *b = output();
+    assert_string_equal(a, b);
+    free(b);
+    assert_int_equal(sh("{bin}/run {model} -p 'One day' -n 30 --seed 6 --print-ids"), 0);
+    b = output();
+    assert_string_not_equal(a, b);
+    free(a);
+    free(b);
+}
+
+static void test_stop_and_eos(void **state) {
+    (void)state;
+    assert_int_equal(sh("{bin}/run {model} -p 'Once upon a time' -n 60 --temp 0 --no-echo"), 0);
+    char *whole = output();
+    char *dot = strchr(whole, '.');
+    assert_non_null(dot);
+    assert_int_equal(sh("{bin}/run {model} -p 'Once upon a time' -n 60 --temp 0 --no-echo --stop ' there was no such' --stop '. '"), 0);
+    char *cut = output();
+    assert_int_equal(strlen(cut), dot - whole);
+    free(whole);
+    free(cut);
+    assert_int_equal(sh("{bin}/run {model} -p 'Once upon a time' -n 900 --temp 0 --print-ids"), 0);
+    char *ended = output();
+    assert_int_equal(sh("{bin}/run {model} -p 'Once upon a time' -n 900 --temp 0 --print-ids --ignore-eos"), 0);
+    char *on = output();
+    assert_true(strlen(on) > strlen(ended)); /* a story ends; told to ignore it, the model goes on */
+    free(ended);
+    free(on);
+}
+
+static void test_context_full(void **state) {
+    (void)state;
+    assert_int_equal(sh("{bin}/run {model} -p 'Once upon a time' -n -1 --temp 0 --ignore-eos --ctx 64 --print-ids"), 0);
+    char *a = output(), *stats = slurp(err_path);
+    int words = 1;
+    for (char *p = a; *p; p++) words += *p == ' ';
+    assert_int_equal(words, 64 - 5 + 1); /* the last one needs no position of its own */
+    assert_true(strstr(stats, "context full") != NULL);
+    free(a);
+    free(stats);
+    expect_failure("{bin}/run {model} -p 'Once upon a time, there was a boy' --ctx 4", 1, "context_length_exceeded: 9 tokens are needed, the context holds 4");
+}
+
+static void test_dump_logits(void **state) {
+    (void)state;
+    assert_int_equal(sh("{bin}/run {model} --ids '0 1 2' -n 0 --dump-logits {dir}/l"), 0);
+    char path[600];
+    size_t n;
+    snprintf(path, sizeof path, "%s/l", work_dir);
+    float *x = read_floats(path, &n);
+    assert_int_equal(n, 3 * 4096);
+    free(x);
+    char *out = output();
+    assert_string_equal(out, "");
+    free(out);
+}
+
+static void test_vocabulary(void **state) {
+    (void)state;
+    assert_int_equal(sh("printf 'Once upon a time' | {bin}/run {model} --tokenize"), 0);
+    char *a = output();
+    assert_string_equal(a, "0 559 560 265 452\n");
+    free(a);
+    assert_int_equal(sh("printf 'Once upon a time' | {bin}/run {model} --tokenize --no-special | {bin}/run {model} --detokenize"), 0);
+    a = output();
+    assert_string_equal(a, "Once upon a time");
+    free(a);
+    assert_int_equal(sh("printf '{\"text\":\"Once upon a time\",\"add_special\":false}\\n\\n{\"bytes_hex\":\"4f6e6365\"}\\n{\"ids\":[559,560]}\\n' | {bin}/run {model} --tokenize --jsonl"), 0);
+    a = output();
+    assert_string_equal(a, "[559,560,265,452]\n[0,559]\n{\"text\":\"Once upon\",\"bytes_hex\":\"4f6e63652075706f6e\"}\n");
+    free(a);
+    expect_failure("printf '{\"text\":1}' | {bin}/run {model} --tokenize --jsonl", 1, "line 1");
+    expect_failure("printf '1 2 x' | {bin}/run {model} --detokenize", 1, "token ids");
+    assert_int_equal(sh("printf '<|end|>' | {bin}/run {model} --tokenize --no-special --parse-special"), 0);
+    a = output();
+    assert_string_equal(a, "5\n");
+    free(a);
+}
+
+static void test_interrupt(void **state) {
+    (void)state;
+    assert_int_equal(sh("timeout -s INT 0.5 {bin}/run {model} -p 'Once upon a time' -n -1 --ignore-eos >/dev/null; "
+                        "i=0; while [ $i -lt 40 ]; do {bin}/run {model} -p 'Once upon a time' -n -1 --ignore-eos & p=$!; sleep 0.0$((i % 10)); kill -INT $p; "
+                        "wait $p; s=$?; [ $s = 130 ] || [ $s = 0 ] || exit 9; i=$((i + 4)); done"), 0);
+}
+
+static void test_mistakes(void **state) {
+    (void)state;
+    expect_failure("{bin}/run", 2, "model file");
+    expect_failure("{bin}/run {model}", 2, "prompt");
+    expect_failure("{bin}/run {model} -p a -f b", 2, "only one");
+    expect_failure("{bin}/run {model} -p a --no-such", 2, "--no-such");
+    expect_failure("{bin}/run {model} -p a -n", 2, "value is missing");
+    expect_failure("{bin}/run {model} -p a -n 1x", 2, "1x");
+    expect_failure("{bin}/run {model} -p a -n -2", 2, "-n");
+    expect_failure("{bin}/run {model} -p a --top-p 2", 1, "top-p");
+    expect_failure("{bin}/run {model} -p a --stop ''", 2, "--stop");
+    expect_failure("{bin}/run {model} -p a --kernels abacus", 1, "abacus");
+    expect_failure("QUERN_KERNELS=abacus {bin}/run {model} -p a", 1, "abacus");
+    expect_failure("{bin}/run {dir}/none.bin -p a", 1, "none.bin");
+    expect_failure("{bin}/run {dir} -p a", 1, "quern-test");
+    expect_failure("{bin}/run README.md -p a", 1, "README.md");
+    expect_failure("{bin}/run {model} --ids '1 4096'", 1, "4096");
+    expect_failure("{bin}/run {model} --ids ''", 1, "empty");
+    expect_failure("{bin}/run {model} -f {dir}/none", 1, "none");
+    expect_failure("{bin}/run {model} -p a -n 1 >/dev/full", 1, "stdout");
+    expect_failure("{bin}/quality {model}", 2, "text");
+    expect_failure("{bin}/quality {model} {dir}/none", 1, "none");
+    expect_failure("{bin}/inspect {dir}/none.bin", 1, "none.bin");
+    static const char *const programs[] = { "run", "convert", "inspect", "quality", "bench/model" };
+    for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
+        char line[128];
+        snprintf(line, sizeof line, "{bin}/%s --help", programs[i]);
+        assert_int_equal(sh(line), 0);
+        snprintf(line, sizeof line, "{bin}/%s --version", programs[i]);
+        assert_int_equal(sh(line), 0);
+        char *v = output();
+        assert_true(strstr(v, QUERN_VERSION) != NULL);
+        free(v);
+    }
+}
+
+static void test_no_tokenizer(void **state) {
+    (void)state;
+    char saved[512];
+    snprintf(saved, sizeof saved, "%s", model);
+    snprintf(model, sizeof model, "%s", converted("tests/fixtures/golden/llama", "q8"));
+    expect_failure("{bin}/run {model} -p hello", 1, "no tokenizer");
+    expect_failure("echo hello | {bin}/run {model} --tokenize", 1, "no tokenizer");
+    assert_int_equal(sh("{bin}/run {model} --ids '5 6 7' -n 4 --temp 0 --ignore-eos"), 0); /* ids out where there is no text */
+    char *a = output();
+    int spaces = 0;
+    for (char *p = a; *p; p++) spaces += *p == ' ';
+    assert_int_equal(spaces, 3);
+    free(a);
+    snprintf(model, sizeof model, "%s", saved);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_generates),   cmocka_unit_test(test_seed),        cmocka_unit_test(test_stop_and_eos),
+                                        cmocka_unit_test(test_context_full), cmocka_unit_test(test_dump_logits), cmocka_unit_test(test_vocabulary),
+                                        cmocka_unit_test(test_interrupt),   cmocka_unit_test(test_mistakes),    cmocka_unit_test(test_no_tokenizer) };
+    make_work_dir();
+    snprintf(model, sizeof model, "%s", converted("weights/pip-stories", "q8"));
+    snprintf(out_path, sizeof out_path, "%s/out", work_dir);
+    snprintf(err_path, sizeof err_path, "%s/err", work_dir);
+    int rc = cmocka_run_group_tests(tests, NULL, NULL);
+    remove_work_dir();
+    return rc;
+}
