@@ -32,13 +32,15 @@ FLAGS_k_avxvnni    = -mavx2 -mfma -mf16c -mavxvnni
 FLAGS_k_avx512     = -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c -mprefer-vector-width=512
 FLAGS_k_avx512vnni = $(FLAGS_k_avx512) -mavx512vnni
 FLAGS_k_amx        = $(FLAGS_k_avx512vnni) -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16
+OTHER_ARCH         = kernels/k_neon.c kernels/k_dotprod.c kernels/k_i8mm.c
 else
+OTHER_ARCH         = $(wildcard kernels/k_avx*.c) kernels/k_amx.c
 FLAGS_k_neon       = -march=armv8-a
 FLAGS_k_dotprod    = -march=armv8.2-a+dotprod
 FLAGS_k_i8mm       = -march=armv8.2-a+dotprod+i8mm
 endif
 
-LIB_SRC   := $(wildcard kernels/*.c weights/*.c tokenizer/*.c runtime/*.c)
+LIB_SRC   := $(filter-out $(OTHER_ARCH),$(wildcard kernels/*.c weights/*.c tokenizer/*.c runtime/*.c))
 LIB_OBJ   := $(LIB_SRC:%.c=$(BUILD)/%.o)
 TOOLS     := $(patsubst tools/%.c,%,$(wildcard tools/*.c)) $(patsubst tools/%/main.c,%,$(wildcard tools/*/main.c))
 BENCHES   := $(patsubst %.c,%,$(wildcard bench/*.c))

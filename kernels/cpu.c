@@ -22,8 +22,8 @@ static const struct { int bit; const char *name; } features[] = {
 extern const kernels kernels_scalar;
 #if defined(__x86_64__)
 extern const kernels kernels_avx2, kernels_avxvnni, kernels_avx512, kernels_avx512vnni;
-static const kernels *const tables[] = { &kernels_scalar, NULL };
-static const int needs[] = { 0 };
+static const kernels *const tables[] = { &kernels_scalar, &kernels_avx2, &kernels_avxvnni, &kernels_avx512, &kernels_avx512vnni, NULL };
+static const int needs[] = { 0, HAS_AVX2, HAS_AVX2 | HAS_AVXVNNI, HAS_AVX2 | HAS_AVX512, HAS_AVX2 | HAS_AVX512 | HAS_AVX512VNNI };
 
 /* The registers that the system saves for us: a CPU's feature is of no use without (Intel SDM volume 1, 13.2). */
 static uint32_t saved_state(void) {
@@ -57,8 +57,8 @@ static void cpu_name(char name[49]) {
 }
 #elif defined(__aarch64__)
 extern const kernels kernels_neon, kernels_dotprod;
-static const kernels *const tables[] = { &kernels_scalar, NULL };
-static const int needs[] = { 0 };
+static const kernels *const tables[] = { &kernels_scalar, &kernels_neon, &kernels_dotprod, NULL };
+static const int needs[] = { 0, HAS_NEON, HAS_NEON | HAS_DOTPROD };
 
 static int probe(void) {
 #if defined(__linux__)

@@ -6,12 +6,6 @@
  *   math.inc.h       exp, tanh, erf, norms, rotations, activations: element by element
  *   matmul.inc.h     the blocked matrix products and the quantisation of activations
  *   attention.inc.h  attention over pages, and the pages' writer */
-#if defined(UNROLL) /* the including file chose */
-#elif defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 32")
-#endif
 #define PREFETCH(p) __builtin_prefetch((const void *)(p), 0, 3)
 
 /* The first n of 16 elements, zeros beyond; and the first n stored. */

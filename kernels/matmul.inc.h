@@ -171,6 +171,7 @@ INLINE int q8_blocks(part b, int left) {
 
 INLINE int p16_blocks(const wtype t, part b, int left) {
     TAKE(ROWS_P16, ROWS_P16, p16_block(t, b, ROWS_P16, CHAINS_P16, false));
+    TAKE(4, ROWS_P16, p16_block(t, b, 4, CHAINS_P16, true));
     return p16_block(t, b, 1, 4, true), 1;
 }
 INLINE int q4_f32_blocks(part b, int left) { return p16_blocks(W_Q4, b, left); }
@@ -179,6 +180,7 @@ INLINE int bf16_blocks(part b, int left) { return p16_blocks(W_BF16, b, left); }
 
 INLINE int f32_blocks(part b, int left) {
     TAKE(ROWS_F32, ROWS_F32, f32_block(b, ROWS_F32));
+    TAKE(2, ROWS_F32, f32_block(b, 2));
     return f32_block(b, 1), 1;
 }
 
