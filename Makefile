@@ -43,7 +43,7 @@ endif
 LIB_SRC   := $(filter-out $(OTHER_ARCH),$(wildcard kernels/*.c weights/*.c tokenizer/*.c runtime/*.c))
 LIB_OBJ   := $(LIB_SRC:%.c=$(BUILD)/%.o)
 TOOLS     := $(patsubst tools/%.c,%,$(wildcard tools/*.c)) $(patsubst tools/%/main.c,%,$(wildcard tools/*/main.c))
-BENCHES   := $(patsubst %.c,%,$(wildcard bench/*.c))
+BENCHES   := $(foreach b,$(basename $(wildcard bench/*.c)),$(if $(findstring _,$b),,$b))
 TESTS     := $(patsubst tests/%.c,%,$(wildcard tests/*_test.c))
 PROGRAMS  := $(TOOLS:%=$(BIN)/%) $(BENCHES:%=$(BIN)/%)
 
@@ -67,9 +67,13 @@ $(BIN)/$(1): $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/$(1).c tools/$(1)/*.c)
 endef
 $(foreach t,$(TOOLS),$(eval $(call TOOL,$(t))))
 
-$(BENCHES:%=$(BIN)/%): $(BIN)/bench/%: $(BUILD)/bench/%.o $(BUILD)/libquern.a
-	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+# A bench is bench/NAME.c, with more of it in bench/NAME_*.c.
+define BENCH
+$(BIN)/$(1): $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1).c $(1)_*.c)) $(BUILD)/libquern.a
+	@mkdir -p $$(@D)
+	$$(CC) $$(LDFLAGS) $$^ $$(LDLIBS) -o $$@
+endef
+$(foreach b,$(BENCHES),$(eval $(call BENCH,$(b))))
 
 weights/pip-stories.bin: weights/pip-stories/model.safetensors $(BIN)/convert
 	$(BIN)/convert weights/pip-stories -o $@ --force

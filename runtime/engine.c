@@ -115,6 +115,8 @@ static void fill_info(engine *g) {
     i->name = a->name;
     i->family = a->family;
     i->kernels = g->f.ops.k->name;
+    i->type = wtype_name((wtype)g->model.layers[0].qkv.type);
+    i->max_rows = g->f.max_rows;
     i->threads = pool_size(g->pool);
     i->n_vocab = a->n_vocab;
     i->n_layers = a->n_layers;
@@ -179,6 +181,14 @@ void engine_close(engine *g) {
 const engine_info *engine_about(const engine *g) { return &g->info; }
 size_t engine_scratch_bytes(const engine *g) { return g->scratch_bytes; }
 size_t engine_kv_bytes(const engine *g) { return kv_pool_bytes_used(&g->kv); }
+
+uint64_t engine_kv_read_bytes(const engine *g, int pos) {
+    const arch *a = &g->model.arch;
+    uint64_t positions = 0; /* of all layers */
+    for (int l = 0; l < a->n_layers; l++) positions += (uint64_t)(pos + 1 - kv_first(a->window[l], pos));
+    return positions * (uint64_t)a->n_kv_heads * 2 * (uint64_t)a->head_dim * (g->kv.type == KV_F32 ? 4 : 2);
+}
+
 void engine_set_stop(engine *g, atomic_bool *stop) { g->f.stop = stop; }
 
 void engine_set_tap(engine *g, tap_fn *tap, void *arg) {

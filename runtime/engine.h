@@ -33,8 +33,10 @@ void engine_close(engine *g); /* after all its sessions are freed */
 
 typedef struct engine_info {
     const char *name, *family, *kernels;
+    const char *type;            /* of the weights: that of the first layer's matrices, "q8" */
     char threads_reason[192], ctx_reason[160];
     int threads, ctx, model_ctx, n_vocab, n_layers, d_model;
+    int max_rows;                /* most tokens of one forward pass */
     int logits_ld;               /* floats from one row of logits to the next */
     int bos;                     /* of a file without a tokenizer; -1: none */
     const int *eos;              /* [n_eos] borrowed until engine_close */
@@ -51,6 +53,7 @@ typedef struct engine_info {
 const engine_info *engine_about(const engine *g);
 size_t engine_scratch_bytes(const engine *g);
 size_t engine_kv_bytes(const engine *g); /* pages in use */
+uint64_t engine_kv_read_bytes(const engine *g, int pos); /* cache bytes that a token at pos reads, itself included: windows see less */
 
 /* Reads all weights of a decode step again and again for about so many seconds, on all threads: the bytes a second that this
  * machine gives just now for just these bytes. */

@@ -1,0 +1,133 @@
+/* limits: measures the machine, not a model: how fast all threads together read memory, and how many dot products they do with
+ * operands in registers. The loops are the kernel table's own probes, so that a limit is met with the same instructions as the
+ * work that is compared with it. It must not know models, files or who asks. */
+#define _GNU_SOURCE
+#include "runtime/limits.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { TASKS_A_THREAD = 8 }; /* so that a thread which lost its core for a moment is helped out */
+
+static const size_t LARGEST_BUFFER = (size_t)1 << 30, SMALLEST_BUFFER = (size_t)64 << 20, HUGE_PAGE = (size_t)2 << 20;
+
+/* ---- memory ---- */
+
+/* The number after `label` at the beginning of a line of one of the system's files. */
+static bool read_number(const char *path, const char *label, uint64_t *out) {
+    char line[128], *end;
+    bool found = false;
+    FILE *f = fopen(path, "r");
+    while (f && !found && fgets(line, sizeof line, f)) {
+        if (strncmp(line, label, strlen(label))) continue;
+        *out = strtoull(line + strlen(label), &end, 10);
+        found = end != line + strlen(label); /* "max" is no number */
+    }
+    if (f) fclose(f);
+    return found;
+}
+
+uint64_t memory_available(void) {
+    uint64_t kib, most, used;
+    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    uint64_t bytes = pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size / 2 : (uint64_t)1 << 30; /* where nothing else is known */
+    if (read_number("/proc/meminfo", "MemAvailable:", &kib)) bytes = kib * 1024;
+    if (read_number("/sys/fs/cgroup/memory.max", "", &most) && read_number("/sys/fs/cgroup/memory.current", "", &used)) {
+        uint64_t left = most > used ? most - used : 0;
+        if (left < bytes) bytes = left;
+    }
+    return bytes;
+}
+
+typedef struct read_job {
+    const kernels *k;
+    char *buffer;
+    size_t piece; /* bytes of a task, whole huge pages */
+    _Atomic uint64_t sum;
+} read_job;
+
+/* By the pool itself, so that on a machine with several memories each thread's share lies in its own. */
+static void touch_piece(void *arg, int task, int worker) {
+    (void)worker;
+    read_job *j = arg;
+    memset(j->buffer + (size_t)task * j->piece, task + 1, j->piece);
+}
+
+static void read_piece(void *arg, int task, int worker) {
+    (void)worker;
+    read_job *j = arg;
+    atomic_fetch_xor(&j->sum, j->k->probe_read(j->buffer + (size_t)task * j->piece, j->piece));
+}
+
+static double best_read(pool *p, read_job *j, int n_tasks, double seconds) {
+    double best = 0, begin = now_seconds(), end;
+    do {
+        double start = now_seconds();
+        pool_run(p, read_piece, j, n_tasks);
+        end = now_seconds();
+        double rate = (double)((size_t)n_tasks * j->piece) / (end - start);
+        if (rate > best) best = rate;
+    } while (end - begin < seconds);
+    return best;
+}
+
+int limits_read(pool *p, const kernels *k, double seconds, limits *l, err *e) {
+    int n_tasks = pool_size(p) * TASKS_A_THREAD;
+    size_t want = (size_t)(memory_available() / 4);
+    if (want > LARGEST_BUFFER) want = LARGEST_BUFFER;
+    if (want < SMALLEST_BUFFER) want = SMALLEST_BUFFER;
+    size_t piece = round_up(want / (size_t)n_tasks, HUGE_PAGE), bytes = piece * (size_t)n_tasks;
+    char *base = mmap(NULL, bytes + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED) return fail_memory(e, bytes, "the buffer that the read bandwidth is measured on");
+    char *aligned = base + (HUGE_PAGE - (size_t)((uintptr_t)base % HUGE_PAGE)) % HUGE_PAGE;
+#ifdef MADV_HUGEPAGE
+    madvise(aligned, bytes, MADV_HUGEPAGE); /* where the system has them: the memory's limit, not that of its page tables */
+#endif
+    read_job j = { .k = k, .buffer = aligned, .piece = piece };
+    pool_run(p, touch_piece, &j, n_tasks);
+    double rate = best_read(p, &j, n_tasks, seconds);
+    if (rate > l->read) l->read = rate;
+    l->buffer = bytes;
+    munmap(base, bytes + HUGE_PAGE);
+    return 0;
+}
+
+/* ---- dot products ---- */
+
+typedef struct probe_job {
+    double (*probe)(long reps);
+    long reps;
+    double done[POOL_MAX]; /* [tasks] operations */
+} probe_job;
+
+static void probe_task(void *arg, int task, int worker) {
+    (void)worker;
+    probe_job *j = arg;
+    j->done[task] = j->probe(j->reps);
+}
+
+/* Rounds grow until they are a tenth of the time: a fork is then nothing, and a disturbed round is one of several. */
+static double best_probe(pool *p, double (*probe)(long reps), double seconds) {
+    probe_job j = { .probe = probe, .reps = 1000 };
+    double best = 0, begin = now_seconds(), end;
+    do {
+        double start = now_seconds(), sum = 0;
+        pool_run(p, probe_task, &j, pool_size(p));
+        end = now_seconds();
+        for (int i = 0; i < pool_size(p); i++) sum += j.done[i];
+        if (sum / (end - start) > best) best = sum / (end - start);
+        if (end - start < seconds / 10 && j.reps < 1L << 30) j.reps *= 2;
+    } while (end - begin < seconds);
+    return best;
+}
+
+void limits_peaks(pool *p, const kernels *k, double seconds, limits *l) {
+    const struct { double (*probe)(long reps); double *best; } peaks[] = { { k->probe_f32, &l->f32 }, { k->probe_int8, &l->int8 }, { k->probe_bf16, &l->bf16 } };
+    for (int i = 0; i < 3; i++) {
+        double rate = best_probe(p, peaks[i].probe, seconds);
+        if (rate > *peaks[i].best) *peaks[i].best = rate;
+    }
+}
