@@ -60,6 +60,8 @@ static int largest(const list *l) {
     return most;
 }
 
+static int compare_ints(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
+
 static int check_range(const program *p, const char *name, int v, int least, int most) {
     return v < least || v > most ? usage_error(p, "%s: expected %d to %d, found %d", name, least, most, v) : OPTIONS_GO_ON;
 }
@@ -76,6 +78,7 @@ static int check(const program *p, bench *b, int n_words, const char *prompts, c
     if ((rc = check_range(p, "--ctx", b->engine_opts.ctx, 0, MAX_SIZE)) != OPTIONS_GO_ON) return rc;
     if (b->json && b->csv) return usage_error(p, "--json and --csv exclude each other: both write to stdout");
     if (!largest(&b->prompts) && !b->steps) return usage_error(p, "nothing to measure: -p and -n are both 0");
+    qsort(b->depths.v, (size_t)b->depths.n, sizeof *b->depths.v, compare_ints); /* each goes on where the one before ended */
     b->positions = largest(&b->depths) + max_int(largest(&b->prompts), b->steps);
     return OPTIONS_GO_ON;
 }
@@ -176,8 +179,10 @@ static int load_context(bench *b, session *s, err *e) {
 static int begin_depth(bench *b, int depth, err *e) {
     free(b->saved);
     b->saved = NULL;
-    for (int k = 0; k < b->n_sessions; k++) session_truncate(b->s[k], 0);
-    return depth ? session_sync(b->s[0], b->tok, depth, e) : 0;
+    for (int k = 1; k < b->n_sessions; k++) session_truncate(b->s[k], 0);
+    if (depth) return session_sync(b->s[0], b->tok, depth, e);
+    session_truncate(b->s[0], 0);
+    return 0;
 }
 
 /* Session k holds depth tokens again. A session that never did, or whose windows gave pages back, gets a copy of the first one's. */
