@@ -147,13 +147,13 @@ static void close_all(bench *b) {
 /* ---- limits ---- */
 
 /* Before the rows and after them: the better of both is the limit. More repeats get more time. */
-static int measure_limits(bench *b, bool peaks, err *e) {
+static int measure_limits(bench *b, err *e) {
     double unit = 0.02 * min_int(b->repeats, 10), weights = engine_read_rate(b->g, 5 * unit);
     if (weights > b->report.weights) b->report.weights = weights;
     pool *p;
     if (pool_new(&p, b->report.info->threads, e)) return -1;
     int rc = limits_read(p, kernels_get(), 5 * unit, &b->report.limits, e);
-    if (!rc && peaks) limits_peaks(p, kernels_get(), unit, &b->report.limits);
+    if (!rc) limits_peaks(p, kernels_get(), unit, &b->report.limits);
     pool_free(p);
     return rc;
 }
@@ -204,7 +204,7 @@ static void summarise(bench *b, bench_row *row) {
     int n = b->repeats;
     qsort(t, (size_t)n, sizeof *t, compare_seconds);
     row->seconds = n % 2 ? t[n / 2] : (t[n / 2 - 1] + t[n / 2]) / 2;
-    row->spread = (t[n - 1] - t[0]) / row->seconds;
+    row->spread = row->seconds / t[0] - row->seconds / t[n - 1]; /* of the speeds */
 }
 
 static int time_prompt(bench *b, bench_row *row, err *e) {
@@ -282,7 +282,7 @@ static int warm_up(bench *b, err *e) {
 }
 
 static int measure(bench *b, err *e) {
-    if (measure_limits(b, true, e) || warm_up(b, e) || measure_rows(b, e) || measure_limits(b, false, e)) return -1;
+    if (measure_limits(b, e) || warm_up(b, e) || measure_rows(b, e) || measure_limits(b, e)) return -1;
     if (isatty(2)) fprintf(stderr, "\r%-40s\r", "");
     bench_report_finish(&b->report);
     return 0;

@@ -230,7 +230,7 @@ static void read_weights(void *arg, int task, int worker) {
 double engine_read_rate(engine *g, double seconds) {
     read_task t = { .g = g, .n_tasks = pool_size(g->pool) };
     pool_run(g->pool, read_weights, &t, t.n_tasks); /* from the disk, if need be; and to count */
-    return pool_best_rate(g->pool, read_weights, &t, t.n_tasks, (double)atomic_load(&t.bytes), seconds);
+    return pool_best_rate(g->pool, read_weights, &t, t.n_tasks, (double)atomic_load(&t.bytes), seconds, seconds / 5);
 }
 
 /* ---- sessions ---- */

@@ -76,7 +76,7 @@ int limits_read(pool *p, const kernels *k, double seconds, limits *l, err *e) {
 #endif
     read_job j = { .k = k, .buffer = aligned, .piece = piece };
     pool_run(p, touch_piece, &j, n_tasks);
-    double rate = pool_best_rate(p, read_piece, &j, n_tasks, (double)bytes, seconds);
+    double rate = pool_best_rate(p, read_piece, &j, n_tasks, (double)bytes, seconds, seconds / 5);
     if (rate > l->read) l->read = rate;
     l->buffer = bytes;
     munmap(base, bytes + HUGE_PAGE);
@@ -106,7 +106,7 @@ static double best_probe(pool *p, double (*probe)(long reps), double seconds) {
         operations = probe(j.reps);
         once = now_seconds() - start;
     } while (once < seconds / 50 && j.reps < 1L << 30);
-    return pool_best_rate(p, probe_task, &j, pool_size(p), operations * pool_size(p), seconds);
+    return pool_best_rate(p, probe_task, &j, pool_size(p), operations * pool_size(p), seconds, 0);
 }
 
 void limits_peaks(pool *p, const kernels *k, double seconds, limits *l) {
