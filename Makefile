@@ -41,6 +41,9 @@ FLAGS_k_dotprod    = -march=armv8.2-a+dotprod
 FLAGS_k_i8mm       = -march=armv8.2-a+dotprod+i8mm
 endif
 
+# Sanitizers: the kernels' unrolled text takes them minutes at -O3, and gains nothing there.
+$(foreach k,scalar avx2 avxvnni avx512 avx512vnni amx neon dotprod i8mm,$(eval FLAGS_k_$(k) += $$(if $$(SAN),-O1)))
+
 LIB_SRC   := $(filter-out $(OTHER_ARCH),$(wildcard kernels/*.c weights/*.c tokenizer/*.c runtime/*.c))
 LIB_OBJ   := $(LIB_SRC:%.c=$(BUILD)/%.o)
 TOOLS     := $(patsubst tools/%.c,%,$(wildcard tools/*.c)) $(patsubst tools/%/main.c,%,$(wildcard tools/*/main.c))
