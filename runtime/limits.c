@@ -12,7 +12,7 @@
 
 enum { TASKS_A_THREAD = 8 }; /* so that a thread which lost its core for a moment is helped out */
 
-static const size_t LARGEST_BUFFER = (size_t)1 << 30, SMALLEST_BUFFER = (size_t)64 << 20, HUGE_PAGE = (size_t)2 << 20;
+static const size_t LARGEST_BUFFER = (size_t)1 << 30, USUAL_BUFFER = (size_t)256 << 20, SMALLEST_BUFFER = (size_t)64 << 20, HUGE_PAGE = (size_t)2 << 20;
 
 /* ---- memory ---- */
 
@@ -42,6 +42,17 @@ uint64_t memory_available(void) {
     return bytes;
 }
 
+/* Several times the caches of all threads, each of which may have one of its own: between 256 MiB and 1 GiB. */
+static size_t buffer_bytes(int threads) {
+    size_t want = LARGEST_BUFFER;
+    uint64_t cache_kib, most = memory_available() / 4;
+    if (read_number("/sys/devices/system/cpu/cpu0/cache/index3/size", "", &cache_kib) && cache_kib * 1024 < LARGEST_BUFFER / 4 / (size_t)threads)
+        want = 4 * (size_t)cache_kib * 1024 * (size_t)threads;
+    if (want < USUAL_BUFFER) want = USUAL_BUFFER;
+    if (want > most) want = (size_t)most;
+    return want < SMALLEST_BUFFER ? SMALLEST_BUFFER : want;
+}
+
 typedef struct read_job {
     const kernels *k;
     char *buffer;
@@ -64,10 +75,7 @@ static void read_piece(void *arg, int task, int worker) {
 
 int limits_read(pool *p, const kernels *k, double seconds, limits *l, err *e) {
     int n_tasks = pool_size(p) * TASKS_A_THREAD;
-    size_t want = (size_t)(memory_available() / 4);
-    if (want > LARGEST_BUFFER) want = LARGEST_BUFFER;
-    if (want < SMALLEST_BUFFER) want = SMALLEST_BUFFER;
-    size_t piece = round_up(want / (size_t)n_tasks, HUGE_PAGE), bytes = piece * (size_t)n_tasks;
+    size_t piece = round_up(buffer_bytes(pool_size(p)) / (size_t)n_tasks, HUGE_PAGE), bytes = piece * (size_t)n_tasks;
     char *base = mmap(NULL, bytes + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (base == MAP_FAILED) return fail_memory(e, bytes, "the buffer that the read bandwidth is measured on");
     char *aligned = base + (HUGE_PAGE - (size_t)((uintptr_t)base % HUGE_PAGE)) % HUGE_PAGE;
