@@ -10,7 +10,8 @@ static char model[512];
 /* Runs bench/model on the demo model; stdout and stderr go to files of the work folder. Returns the exit status. */
 static int bench(const char *file, const char *options) {
     char command[2400];
-    snprintf(command, sizeof command, "'%s/bench/model' '%s' %s >'%s/out' 2>'%s/err'", bin_dir(), file, options, work_dir, work_dir);
+    snprintf(command, sizeof command, "'%s/bench/model' '%s' %s >'%s/out' 2>'%s/err'", bin_dir(), file, options, work_dir,
+             work_dir);
     int status = system(command);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
@@ -32,7 +33,8 @@ static void bench_or_fail(const char *options) {
 
 static double number(const json *object, const char *key) {
     double v;
-    if (json_num(json_get(object, key), &v)) fail_msg("%s: expected a number, found %s", key, json_type_name(json_get(object, key)));
+    if (json_num(json_get(object, key), &v))
+        fail_msg("%s: expected a number, found %s", key, json_type_name(json_get(object, key)));
     if (!isfinite(v)) fail_msg("%s: not finite", key);
     return v;
 }
@@ -78,10 +80,14 @@ static void test_json(void **state) {
     is_text(j, "type", "q8");
     is_text(j, "kernels", NULL);
     assert_int_equal((int)number(j, "threads"), 2);
-    static const char *const keys[] = { "read_gb_per_s", "weights_gb_per_s", "f32_gflop_per_s", "int8_gop_per_s", "bf16_gflop_per_s" };
+    static const char *const keys[] = { "read_gb_per_s", "weights_gb_per_s", "f32_gflop_per_s", "int8_gop_per_s",
+                                        "bf16_gflop_per_s" };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) positive(json_get(j, "limits"), keys[i]);
-    static const struct { const char *test; int depth, batch; } want[] = { { "pp16", 0, 1 },  { "pp24", 0, 1 },  { "tg4", 0, 1 },  { "tg4", 0, 3 },
-                                                                           { "pp16", 32, 1 }, { "pp24", 32, 1 }, { "tg4", 32, 1 }, { "tg4", 32, 3 } };
+    static const struct {
+        const char *test;
+        int depth, batch;
+    } want[] = { { "pp16", 0, 1 },  { "pp24", 0, 1 },  { "tg4", 0, 1 },  { "tg4", 0, 3 },
+                 { "pp16", 32, 1 }, { "pp24", 32, 1 }, { "tg4", 32, 1 }, { "tg4", 32, 3 } };
     const json *row = json_get(j, "rows")->child;
     for (size_t i = 0; i < sizeof want / sizeof *want; i++, row = row->next) {
         assert_non_null(row);
@@ -161,9 +167,11 @@ static void test_text_and_svg(void **state) {
     snprintf(part, sizeof part, "%s/speed.svg.part", work_dir);
     bench_or_fail(options);
     char *text = written("out"), *svg = written("speed.svg");
-    assert_true(strstr(text, "limits: memory is read at") && strstr(text, "pp16") && strstr(text, "tg4") && strstr(text, "tok/s; you got"));
+    assert_true(strstr(text, "limits: memory is read at") && strstr(text, "pp16") && strstr(text, "tg4") &&
+                strstr(text, "tok/s; you got"));
     check_svg(svg);
-    assert_true(strstr(svg, "pip-stories") && strstr(svg, "batch 2") && strstr(svg, "prompt 16") && strstr(svg, "tg4 depth 32 batch 2"));
+    assert_true(strstr(svg, "pip-stories") && strstr(svg, "batch 2") && strstr(svg, "prompt 16") &&
+                strstr(svg, "tg4 depth 32 batch 2"));
     assert_false(file_exists(part));
     free(text);
     free(svg);
@@ -175,7 +183,8 @@ static void refused(const char *file, const char *options, int status, const cha
     char *out = written("out"), *err_text = written("err");
     for (const char *p = err_text; *p; p++) lines += *p == '\n';
     if (found != status || lines != 1 || *out || !strstr(err_text, mention))
-        fail_msg("bench/model %s: expected status %d and \"%s\", found status %d: %s%s", options, status, mention, found, err_text, out);
+        fail_msg("bench/model %s: expected status %d and \"%s\", found status %d: %s%s", options, status, mention, found, err_text,
+                 out);
     free(out);
     free(err_text);
 }
@@ -183,8 +192,8 @@ static void refused(const char *file, const char *options, int status, const cha
 static void test_refusals(void **state) {
     (void)state;
     refused("no/such.bin", "", 1, "no/such.bin");
-    refused(model, "--depth 100000", 1, "100512");                   /* what is needed */
-    refused(model, "--depth 100000", 1, "this model has");           /* and what there is */
+    refused(model, "--depth 100000", 1, "100512");         /* what is needed */
+    refused(model, "--depth 100000", 1, "this model has"); /* and what there is */
     refused(model, "-p 100 -d 50 --ctx 149", 1, "150, --ctx has 149");
     refused(model, "-p 16 -n 100 -d 50 --ctx 149", 1, "150, --ctx has 149");
     refused(model, "--kernels abacus", 1, "abacus");
@@ -211,8 +220,8 @@ static int convert_demo(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_json), cmocka_unit_test(test_amounts), cmocka_unit_test(test_csv), cmocka_unit_test(test_text_and_svg),
-                                        cmocka_unit_test(test_refusals) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_json), cmocka_unit_test(test_amounts), cmocka_unit_test(test_csv),
+                                        cmocka_unit_test(test_text_and_svg), cmocka_unit_test(test_refusals) };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, convert_demo, NULL);
     remove_work_dir();
