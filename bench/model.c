@@ -111,7 +111,7 @@ static int check_memory(const bench *b, err *e) {
     uint64_t need = 0, have = memory_available();
     uint64_t sequence = engine_kv_read_bytes(b->g, b->positions - 1);
     if (mul_overflows(sequence, (uint64_t)b->n_sessions + (b->n_sessions > 1), &need) || need > have)
-        return fail_code(e, ERR_MEMORY, "%d sequences of %d tokens need %.1f GB of cache, %.1f GB are free: lower --batch or --depth",
+        return fail_code(e, ERR_MEMORY, "%d sequences of %d tokens need %.1f GB of cache, %.1f are free: lower --batch or --depth",
                          b->n_sessions, b->positions, (double)need / 1e9, (double)have / 1e9);
     return 0;
 }
