@@ -59,8 +59,10 @@ INLINE void q4_block(const part b, const int rows, const int panels, const bool 
         UNROLL for (int i = 0; i < panels * rows * split; i++) dot[i] = q4_start(i % split ? 0 : xsum[(size_t)(i / split % rows) * groups + g]);
         UNROLL for (int j = 0; j < 8; j++) {
             b64 w[PANELS_INT];
-            UNROLL for (int p = 0; p < panels; p++) w[p] = b64_load(data + (size_t)p * b.bytes + 64 * j);
-            if (stream) PREFETCH(data + 64 * j + AHEAD);
+            UNROLL for (int p = 0; p < panels; p++) {
+                w[p] = b64_load(data + (size_t)p * b.bytes + 64 * j);
+                if (stream) PREFETCH(data + (size_t)p * b.bytes + 64 * j + AHEAD);
+            }
             UNROLL for (int r = 0; r < rows; r++) {
                 x4 low = bytes4(q + (size_t)r * ldq + 4 * j), high = bytes4(q + (size_t)r * ldq + 4 * j + 32);
                 UNROLL for (int p = 0; p < panels; p++) {
@@ -98,8 +100,10 @@ INLINE void q8_block(const part b, const int rows, const int panels, const bool 
         UNROLL for (int i = 0; i < panels * rows * split; i++) dot[i] = q8_start(i % split ? 0 : xsum[(size_t)(i / split % rows) * groups + g]);
         UNROLL for (int j = 0; j < 16; j++) {
             q8_weights w[PANELS_INT];
-            UNROLL for (int p = 0; p < panels; p++) w[p] = q8_prepare(b64_load(data + (size_t)p * b.bytes + 64 * j));
-            if (stream) PREFETCH(data + 64 * j + AHEAD);
+            UNROLL for (int p = 0; p < panels; p++) {
+                w[p] = q8_prepare(b64_load(data + (size_t)p * b.bytes + 64 * j));
+                if (stream) PREFETCH(data + (size_t)p * b.bytes + 64 * j + AHEAD);
+            }
             UNROLL for (int r = 0; r < rows; r++) {
                 x4 x = bytes4(q + (size_t)r * ldq + 4 * j);
                 UNROLL for (int p = 0; p < panels; p++) {
@@ -208,7 +212,7 @@ INLINE int q4_blocks(part b, int left, int panels) {
 }
 
 INLINE int q8_blocks(part b, int left, int panels) {
-    if (panels > 1 && left >= ROWS_Q8) return q8_block(b, ROWS_Q8, PANELS_INT, false), ROWS_Q8;
+    if (panels > 1 && left >= ROWS_Q8) return q8_block(b, ROWS_Q8, PANELS_INT, true), ROWS_Q8;
     TAKE(ROWS_Q8, ROWS_Q8, q8_block(one, ROWS_Q8, 1, false))
     TAKE(4, ROWS_Q8, q8_block(one, 4, 1, true))
     TAKE(2, ROWS_Q8, q8_block(one, 2, 1, true))
