@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "runtime/options.h"
@@ -149,6 +150,8 @@ static void close_all(bench *b) {
 
 /* ---- limits ---- */
 
+static double cpu_seconds(void) { return (double)clock() / CLOCKS_PER_SEC; } /* of all threads */
+
 /* Before the rows and after them: the better of both is the limit. More repeats get more time. */
 static int measure_limits(bench *b, err *e) {
     double unit = 0.02 * min_int(b->repeats, 10), weights = engine_read_rate(b->g, 5 * unit);
@@ -156,7 +159,10 @@ static int measure_limits(bench *b, err *e) {
     pool *p;
     if (pool_new(&p, b->report.info->threads, e)) return -1;
     int rc = limits_read(p, kernels_get(), 5 * unit, &b->report.limits, e);
+    double start = now_seconds(), cpu = cpu_seconds();
     if (!rc) limits_peaks(p, kernels_get(), unit, &b->report.limits);
+    double got = (cpu_seconds() - cpu) / (now_seconds() - start) / b->report.info->threads;
+    if (b->report.cpu_share == 0 || got < b->report.cpu_share) b->report.cpu_share = got;
     pool_free(p);
     return rc;
 }

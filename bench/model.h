@@ -23,6 +23,7 @@ typedef struct bench_report {
     int repeats;
     limits limits;
     double weights; /* bytes a second at which just these weights can be read */
+    double cpu_share; /* of the threads' time, what the system gave while peaks were measured: less than 1 beside other programs */
     bench_row *rows;
     int n_rows;
 } bench_report;

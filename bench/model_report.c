@@ -76,6 +76,9 @@ void bench_text(const bench_report *r, buf *out) {
     buf_fmt(out, "%s, %s%s, kernels %s\n%s\n%s\n", i->name, i->type, r->exact ? " exact" : "", i->kernels, r->cpu,
             i->threads_reason);
     add_limits(r, out);
+    if (r->cpu_share < 0.9)
+        buf_fmt(out, "the threads got %.0f %% of their time (other programs, or too few CPUs): figures are low and uneven\n\n",
+                100 * r->cpu_share);
     buf_fmt(out, "%-10s %7s %6s %10s %8s %8s %9s %7s  %s\n", "test", "depth", "batch", "tok/s", "spread", "GB/s", "Gop/s", "share",
             "bound");
     for (int k = 0; k < r->n_rows; k++) {
@@ -110,8 +113,8 @@ void bench_json(const bench_report *r, buf *out) {
         buf_fmt(out, "%s\"%s\":", k ? "," : "{", texts[k].key);
         buf_json(out, texts[k].value, strlen(texts[k].value));
     }
-    buf_fmt(out, ",\"threads\":%d,\"exact\":%s,\"repeats\":%d,\"decode_bytes\":%llu", i->threads, r->exact ? "true" : "false",
-            r->repeats, (unsigned long long)i->decode_bytes);
+    buf_fmt(out, ",\"threads\":%d,\"exact\":%s,\"repeats\":%d,\"cpu_share\":%.3g,\"decode_bytes\":%llu", i->threads,
+            r->exact ? "true" : "false", r->repeats, r->cpu_share, (unsigned long long)i->decode_bytes);
     buf_fmt(out,
             ",\n\"limits\":{\"read_gb_per_s\":%.6g,\"weights_gb_per_s\":%.6g,\"f32_gflop_per_s\":%.6g,\"int8_gop_per_s\":%.6g,"
             "\"bf16_gflop_per_s\":%.6g},\n\"rows\":[",

@@ -79,6 +79,7 @@ static void test_json(void **state) {
     is_text(j, "model", "pip-stories");
     is_text(j, "type", "q8");
     is_text(j, "kernels", NULL);
+    assert_true(positive(j, "cpu_share") < 1.2);
     assert_int_equal((int)number(j, "threads"), 2);
     static const char *const keys[] = { "read_gb_per_s", "weights_gb_per_s", "f32_gflop_per_s", "int8_gop_per_s",
                                         "bf16_gflop_per_s" };
