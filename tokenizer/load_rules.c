@@ -62,7 +62,13 @@ static int get_pattern(const json *j, struct rule *r, const char *where, err *e)
     r->a = slice_of(one);
     r->flags = text ? RULE_LITERAL : 0;
     if (!r->a.n) return fail_code(e, ERR_INPUT, "tokenizer.json: %s: an empty pattern is not supported", where);
-    return 0;
+    if (text) return 0;
+    regex *compiled;
+    err inner = { 0 };
+    if (regex_compile(&compiled, re->s, re->n, &inner)) return fail_code(e, inner.code, "tokenizer.json: %s: %s", where, inner.msg);
+    bool nothing = regex_may_be_empty(compiled);
+    regex_free(compiled);
+    return nothing ? fail_code(e, ERR_INPUT, "tokenizer.json: %s: the pattern \"%.200s\" can match nothing, which is not supported", where, re->s) : 0;
 }
 
 /* ---- normalizers ---- */

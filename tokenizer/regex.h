@@ -19,6 +19,7 @@ void regex_work_free(struct regex_work *w);
 int regex_compile(regex **out, const char *pattern, size_t n, err *e);
 int regex_literal(regex **out, const char *text, size_t n, err *e); /* matches exactly this text; n > 0 */
 void regex_free(regex *r);
+bool regex_may_be_empty(const regex *r); /* can it match no character at all? Such matches are not found */
 
 /* The leftmost match of at least one character in s[from .. n): 1 and its place; 0: none; -1: out of steps or memory. */
 int regex_find(const regex *r, const char *s, size_t n, size_t from, size_t *start, size_t *end, struct regex_work *w);

@@ -45,6 +45,7 @@ struct regex {
     uint32_t first[129];         /* alternatives that can begin with this ASCII character; [128]: with any other */
     int32_t start[RE_ALTERNATIVES]; /* where each alternative begins */
     int n_start;
+    bool may_be_empty;
     const char *literal;         /* the pattern is this text; NULL: it is not that simple */
     size_t n_literal;
 };

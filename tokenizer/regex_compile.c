@@ -378,7 +378,7 @@ static int parse_quantifier(struct parser *p, uint32_t *min, uint32_t *max, int 
         p->at += comma;
         bool high = comma && parse_count(p, max);
         if (!low) *min = 0;
-        if (!comma) *max = *min;
+        if (!high) *max = comma ? UINT32_MAX : *min;
         if ((!low && !high) || p->at >= p->n || p->s[p->at] != '}') return p->at = start, 0;
         p->at++;
         if (*min > RE_MAX_REPEAT || (*max != UINT32_MAX && *max > RE_MAX_REPEAT) || *max < *min) return refuse(p, "a repetition out of order or over 1000");
@@ -537,6 +537,7 @@ int regex_compile(regex **out, const char *pattern, size_t n, err *e) {
     if (!rc) rc = emit(&p, (struct re_ins){ .op = RE_MATCH });
     if (rc) return regex_free(p.r), -1;
     find_first(p.r);
+    p.r->may_be_empty = !least;
     *out = p.r;
     return 0;
 }
@@ -549,6 +550,8 @@ int regex_literal(regex **out, const char *text, size_t n, err *e) {
     *out = NULL;
     return fail_memory(e, n, "a pattern");
 }
+
+bool regex_may_be_empty(const regex *r) { return r->may_be_empty; }
 
 void regex_free(regex *r) {
     if (!r) return;
