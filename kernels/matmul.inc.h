@@ -44,7 +44,7 @@ INLINE part one_panel(part b, int i) {
 #define SPLIT(rows) ((rows) == 1 ? 4 : (rows) == 2 ? 2 : 1)
 enum { MOST_Q4 = PANELS_INT * ROWS_Q4 > 4 ? PANELS_INT * ROWS_Q4 : 4, MOST_Q8 = PANELS_INT * ROWS_Q8 > 4 ? PANELS_INT * ROWS_Q8 : 4 };
 
-INLINE void q4_block(const part b, const int rows, const int panels, const bool stream) {
+INLINE void q4_block(const part b, const int rows, const int panels) {
     size_t groups = groups_of(b.a->k), ldq = groups * GROUP;
     const uint16_t *ws = (const uint16_t *)(const void *)b.panel;
     const uint8_t *data = b.panel + groups * PANEL * 2 + (groups & 1) * 32;
@@ -61,7 +61,7 @@ INLINE void q4_block(const part b, const int rows, const int panels, const bool 
             b64 w[PANELS_INT];
             UNROLL for (int p = 0; p < panels; p++) {
                 w[p] = b64_load(data + (size_t)p * b.bytes + 64 * j);
-                if (stream) PREFETCH(data + (size_t)p * b.bytes + 64 * j + AHEAD);
+                PREFETCH(data + (size_t)p * b.bytes + 64 * j + AHEAD);
             }
             UNROLL for (int r = 0; r < rows; r++) {
                 x4 low = bytes4(q + (size_t)r * ldq + 4 * j), high = bytes4(q + (size_t)r * ldq + 4 * j + 32);
@@ -85,7 +85,7 @@ INLINE void q4_block(const part b, const int rows, const int panels, const bool 
         UNROLL for (int r = 0; r < rows; r++) put(b.y + (size_t)r * b.ldy + p * PANEL, sum[p][r], b.w, b.p + p);
 }
 
-INLINE void q8_block(const part b, const int rows, const int panels, const bool stream) {
+INLINE void q8_block(const part b, const int rows, const int panels) {
     size_t groups = groups_of(b.a->k), ldq = groups * GROUP;
     const uint16_t *ws = (const uint16_t *)(const void *)b.panel;
     const uint8_t *data = b.panel + groups * PANEL * 2 + (groups & 1) * 32;
@@ -102,7 +102,7 @@ INLINE void q8_block(const part b, const int rows, const int panels, const bool 
             q8_weights w[PANELS_INT];
             UNROLL for (int p = 0; p < panels; p++) {
                 w[p] = q8_prepare(b64_load(data + (size_t)p * b.bytes + 64 * j));
-                if (stream) PREFETCH(data + (size_t)p * b.bytes + 64 * j + AHEAD);
+                PREFETCH(data + (size_t)p * b.bytes + 64 * j + AHEAD);
             }
             UNROLL for (int r = 0; r < rows; r++) {
                 x4 x = bytes4(q + (size_t)r * ldq + 4 * j);
@@ -137,7 +137,7 @@ INLINE v16 weight16(wtype t, const uint8_t *data, int j, int c) {
 
 /* The four chains of the definition (k mod 4) are the bytes of a quad. With `rows` rows there is room for `chains` of them at a
  * time: the panel, by now in the first cache, is read 4 / chains times. */
-INLINE void p16_block(const wtype t, const part b, const int rows, const int chains, const bool stream) {
+INLINE void p16_block(const wtype t, const part b, const int rows, const int chains) {
     size_t groups = groups_of(b.a->k);
     const size_t step = t == W_Q4 ? 512 : t == W_Q8 ? 1024 : 2048;
     const uint16_t *ws = (const uint16_t *)(const void *)b.panel;
@@ -149,7 +149,7 @@ INLINE void p16_block(const wtype t, const part b, const int rows, const int cha
             UNROLL for (int r = 0; r < rows; r++) acc[c][r] = v16_set1(0);
         for (size_t g = 0; g < groups; g++, data += step) {
             v16 scale = t == W_BF16 ? v16_set1(1) : v16_from_f16(ws + g * PANEL);
-            if (stream) for (size_t i = 0; i < step; i += 64) PREFETCH(data + i + AHEAD);
+            if (first == 0) for (size_t i = 0; i < step; i += 64) PREFETCH(data + i + AHEAD);
             for (int j = 0; j < 16; j++)
                 UNROLL for (int c = 0; c < chains; c++) {
                     v16 w = weight16(t, data, j, first + c);
@@ -203,27 +203,27 @@ typedef int block_fn(part b, int left, int panels);
 #define TAKE(n, most, call) if ((n) <= (most) && left >= (n)) { EACH_PANEL(call) return (n); }
 
 INLINE int q4_blocks(part b, int left, int panels) {
-    if (panels > 1 && left >= ROWS_Q4) return q4_block(b, ROWS_Q4, PANELS_INT, false), ROWS_Q4;
-    TAKE(ROWS_Q4, ROWS_Q4, q4_block(one, ROWS_Q4, 1, false))
-    TAKE(4, ROWS_Q4, q4_block(one, 4, 1, true))
-    TAKE(2, ROWS_Q4, q4_block(one, 2, 1, true))
-    TAKE(1, 1, q4_block(one, 1, 1, true))
+    if (panels > 1 && left >= ROWS_Q4) return q4_block(b, ROWS_Q4, PANELS_INT), ROWS_Q4;
+    TAKE(ROWS_Q4, ROWS_Q4, q4_block(one, ROWS_Q4, 1))
+    TAKE(4, ROWS_Q4, q4_block(one, 4, 1))
+    TAKE(2, ROWS_Q4, q4_block(one, 2, 1))
+    TAKE(1, 1, q4_block(one, 1, 1))
     return 0;
 }
 
 INLINE int q8_blocks(part b, int left, int panels) {
-    if (panels > 1 && left >= ROWS_Q8) return q8_block(b, ROWS_Q8, PANELS_INT, true), ROWS_Q8;
-    TAKE(ROWS_Q8, ROWS_Q8, q8_block(one, ROWS_Q8, 1, false))
-    TAKE(4, ROWS_Q8, q8_block(one, 4, 1, true))
-    TAKE(2, ROWS_Q8, q8_block(one, 2, 1, true))
-    TAKE(1, 1, q8_block(one, 1, 1, true))
+    if (panels > 1 && left >= ROWS_Q8) return q8_block(b, ROWS_Q8, PANELS_INT), ROWS_Q8;
+    TAKE(ROWS_Q8, ROWS_Q8, q8_block(one, ROWS_Q8, 1))
+    TAKE(4, ROWS_Q8, q8_block(one, 4, 1))
+    TAKE(2, ROWS_Q8, q8_block(one, 2, 1))
+    TAKE(1, 1, q8_block(one, 1, 1))
     return 0;
 }
 
 INLINE int p16_blocks(const wtype t, part b, int left, int panels) {
-    TAKE(ROWS_P16, ROWS_P16, p16_block(t, one, ROWS_P16, CHAINS_P16, false))
-    TAKE(4, ROWS_P16, p16_block(t, one, 4, CHAINS_P16, true))
-    TAKE(1, 1, p16_block(t, one, 1, 4, true))
+    TAKE(ROWS_P16, ROWS_P16, p16_block(t, one, ROWS_P16, CHAINS_P16))
+    TAKE(4, ROWS_P16, p16_block(t, one, 4, CHAINS_P16))
+    TAKE(1, 1, p16_block(t, one, 1, 4))
     return 0;
 }
 INLINE int q4_f32_blocks(part b, int left, int panels) { return p16_blocks(W_Q4, b, left, panels); }
