@@ -27,11 +27,11 @@ static inline void remove_work_dir(void) {
 
 /* Converts a checkpoint once; the path of the model file. */
 static inline const char *converted(const char *checkpoint, const char *type) {
-    static char path[512];
+    static char path[800];
     const char *name = strrchr(checkpoint, '/');
     snprintf(path, sizeof path, "%s/%s-%s.bin", work_dir, name ? name + 1 : checkpoint, type);
     if (access(path, R_OK)) {
-        char command[1400];
+        char command[2600];
         snprintf(command, sizeof command, "%s/convert '%s' -o '%s' --type %s 2>'%s/log'", bin_dir(), checkpoint, path, type, work_dir);
         if (system(command)) {
             snprintf(command, sizeof command, "cat '%s/log' >&2", work_dir);

@@ -109,7 +109,7 @@ static void test_context_full(void **state) {
     assert_true(strstr(stats, "context full") != NULL);
     free(a);
     free(stats);
-    expect_failure("{bin}/run {model} -p 'Once upon a time, there was a boy' --ctx 4", 1, "context_length_exceeded: 9 tokens are needed, the context holds 4");
+    expect_failure("{bin}/run {model} -p 'Once upon a time, there was a boy' --ctx 4", 1, "context_length_exceeded: 10 tokens are needed, the context holds 4");
 }
 
 static void test_dump_logits(void **state) {
