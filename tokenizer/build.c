@@ -1,6 +1,7 @@
 /* build: gathers what a checkpoint's files say and lays it out as a blob. Everything slow is done here, once, at conversion: hash
- * tables, where words may part, and which entries a word of the same text becomes without merging. It must not know file formats. */
-#include "tokenizer/parts.h"
+ * tables, where words may part, and which entries a word of the same text becomes without merging. It must not know file formats.
+ */
+#include "tokenizer/build.h"
 
 #include <stdlib.h>
 
@@ -18,12 +19,15 @@ static int grow(void *list, size_t *cap, size_t need, size_t size, err *e) {
 }
 
 int build_piece(struct build *b, int64_t id, struct slice text, uint8_t flags, float score, err *e) {
-    if (id < 0 || id >= TOK_MAX_IDS) return fail_code(e, ERR_INPUT, "tokenizer: entry \"%.*s\" has id %lld; expected 0 to %d", (int)(text.n < 60 ? text.n : 60), text.p, (long long)id, TOK_MAX_IDS - 1);
+    if (id < 0 || id >= TOK_MAX_IDS)
+        return fail_code(e, ERR_INPUT, "tokenizer: entry \"%.*s\" has id %lld; expected 0 to %d", (int)(text.n < 60 ? text.n : 60),
+                         text.p, (long long)id, TOK_MAX_IDS - 1);
     if (grow(&b->piece, &b->cap_piece, (size_t)id + 1, sizeof *b->piece, e)) return -1;
     struct piece *p = b->piece + id;
     if ((p->flags & PIECE_PRESENT) && !slice_equal(p->text, text))
-        return fail_code(e, ERR_INPUT, "tokenizer: \"%.*s\" and \"%.*s\" have the same id %lld", (int)(p->text.n < 60 ? p->text.n : 60), p->text.p,
-                         (int)(text.n < 60 ? text.n : 60), text.p, (long long)id);
+        return fail_code(e, ERR_INPUT, "tokenizer: \"%.*s\" and \"%.*s\" have the same id %lld",
+                         (int)(p->text.n < 60 ? p->text.n : 60), p->text.p, (int)(text.n < 60 ? text.n : 60), text.p,
+                         (long long)id);
     *p = (struct piece){ text, p->flags | flags | PIECE_PRESENT, score };
     if ((size_t)id + 1 > b->n_piece) b->n_piece = (size_t)id + 1;
     return 0;
@@ -91,7 +95,8 @@ static void add_section(struct tok_header *h, buf *out, enum section s, const vo
 }
 
 /* The entries' texts one behind another, and where each begins: as written, or as the bytes they stand for. */
-static void add_texts(const struct build *b, struct tok_header *h, buf *out, enum section at, enum section text, bool raw, buf *all) {
+static void add_texts(const struct build *b, struct tok_header *h, buf *out, enum section at, enum section text, bool raw,
+                      buf *all) {
     buf where = { 0 };
     all->n = 0;
     for (size_t id = 0; id < b->n_piece; id++) {
@@ -159,10 +164,12 @@ static void add_bytes(const struct build *b, struct tok_header *h, buf *out) {
     int32_t id[256];
     for (int c = 0; c < 256; c++) {
         char text[8];
-        int n = b->flags & TOK_BYTES ? utf8_encode(text, byte_to_char((uint8_t)c)) : snprintf(text, sizeof text, "<0x%02X>", (unsigned)c);
+        int n = b->flags & TOK_BYTES ? utf8_encode(text, byte_to_char((uint8_t)c))
+                                     : snprintf(text, sizeof text, "<0x%02X>", (unsigned)c);
         id[c] = build_find(b, (struct slice){ text, (size_t)n });
         for (size_t i = 0; id[c] < 0 && (b->flags & TOK_SENTENCEPIECE) && i < b->n_piece; i++)
-            if ((b->piece[i].flags & PIECE_BYTE) && slice_equal(b->piece[i].text, (struct slice){ text, (size_t)n })) id[c] = (int32_t)i;
+            if ((b->piece[i].flags & PIECE_BYTE) && slice_equal(b->piece[i].text, (struct slice){ text, (size_t)n }))
+                id[c] = (int32_t)i;
     }
     add_section(h, out, SEC_BYTE, id, sizeof id);
 }
@@ -190,8 +197,16 @@ static void add_pieces(const struct build *b, struct tok_header *h, buf *out) {
 }
 
 static void lay_out(const struct build *b, buf *out) {
-    struct tok_header h = { .version = TOK_VERSION, .header_bytes = sizeof h, .model = b->model, .flags = b->flags, .unk = b->unk, .bos = b->bos,
-                            .eos = b->eos, .n_ids = (uint32_t)b->n_piece, .n_added = (uint32_t)b->n_added, .max_chars = b->max_chars };
+    struct tok_header h = { .version = TOK_VERSION,
+                            .header_bytes = sizeof h,
+                            .model = b->model,
+                            .flags = b->flags,
+                            .unk = b->unk,
+                            .bos = b->bos,
+                            .eos = b->eos,
+                            .n_ids = (uint32_t)b->n_piece,
+                            .n_added = (uint32_t)b->n_added,
+                            .max_chars = b->max_chars };
     buf texts = { 0 };
     memcpy(h.magic, TOK_MAGIC, sizeof h.magic);
     buf_add(out, &h, sizeof h);
@@ -210,7 +225,8 @@ static void lay_out(const struct build *b, buf *out) {
     find_glue(b, &h);
     h.bytes = out->n;
     if (!out->failed) memcpy(out->p, &h, sizeof h);
-    out->failed |= b->rules[0].failed || b->rules[1].failed || b->rules[2].failed || b->prefix.failed || b->suffix.failed || texts.n > UINT32_MAX;
+    out->failed |= b->rules[0].failed || b->rules[1].failed || b->rules[2].failed || b->prefix.failed || b->suffix.failed ||
+                   texts.n > UINT32_MAX;
     buf_free(&texts);
 }
 
