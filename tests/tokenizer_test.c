@@ -284,6 +284,8 @@ static void test_refusals(void **state) {
     refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":-1},\"merges\":[]}}", "-1");
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"added_tokens\":[{\"id\":7,\"content\":\"x\"}]}", "same id 7");
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"added_tokens\":[{\"id\":7,\"content\":\"a\"}]}", "has id 7, but 0");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"\":1}", "not supported");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"decoder\":{\"type\":\"Fuse\",\"type\\u0000x\":1}}", "not supported");
     refused("{\"model\":[]}", "an array");
     refused("{", "not JSON");
     refused("SentencePiece?", "not a SentencePiece model");

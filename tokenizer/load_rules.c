@@ -7,12 +7,18 @@
 static struct slice slice_of(const json *j) { return (struct slice){ j->s, j->n }; }
 static struct slice literal(const char *s) { return (struct slice){ s, strlen(s) }; }
 
-int json_only(const json *j, const char *names, const char *where, err *e) {
-    for (const json *m = j->child; m; m = m->next) {
-        const char *p = names;
-        while ((p = strstr(p, m->key)) && ((p > names && p[-1] != ' ') || (p[m->key_n] && p[m->key_n] != ' '))) p++;
-        if (!p || !m->key_n) return BAD_JSON(e, "%s has \"%s\", which is not supported", where, m->key);
+/* Is the member's name one of these words? */
+static bool among(const json *m, const char *words) {
+    for (size_t n; *words; words += n + (words[n] == ' ')) {
+        n = strcspn(words, " ");
+        if (n == m->key_n && memcmp(words, m->key, n) == 0) return true;
     }
+    return false;
+}
+
+int json_only(const json *j, const char *names, const char *where, err *e) {
+    for (const json *m = j->child; m; m = m->next)
+        if (!among(m, names)) return BAD_JSON(e, "%s has \"%s\", which is not supported", where, m->key);
     return 0;
 }
 

@@ -23,7 +23,6 @@ enum rule_op {
     RULE_STRIP_ACCENTS,
     RULE_REPLACE /* a: regex, b */,
     RULE_PREPEND /* a */,
-    RULE_CHARSMAP,
     RULE_SENTENCEPIECE /* x: SP_ */,
     RULE_BERT_CLEAN,
     RULE_BERT_CHINESE,
