@@ -16,7 +16,7 @@ static int check_header(const tokenizer *t, err *e) {
         return fail_code(e, ERR_INPUT, "tokenizer: version %u, this program reads version %d: convert the checkpoint again",
                          h->version, TOK_VERSION);
     if (h->header_bytes != sizeof *h || h->bytes != t->n) return refuse(e, "its length is not what its header says");
-    if (h->model != MODEL_BPE) return refuse(e, "its kind of model is unknown");
+    if (h->model != MODEL_BPE && h->model != MODEL_WORDPIECE) return refuse(e, "its kind of model is unknown");
     if ((h->flags & ~(uint32_t)TOK_FLAGS) || h->reserved) return refuse(e, "it has unknown flags");
     if (h->n_ids > TOK_MAX_IDS || h->n_added > h->n_ids) return refuse(e, "its number of entries is out of range");
     for (int i = 0; i < SEC_COUNT; i++) {
@@ -228,12 +228,10 @@ static void print_id(FILE *out, const tokenizer *t, const char *title, int32_t i
 
 void tokenizer_print(const tokenizer *t, FILE *out) {
     const struct tok_header *h = &t->h;
-    fprintf(out, "tokenizer: %s%s, %u entries, %u merges, %u added tokens, %zu bytes\n",
-            h->flags & TOK_BYTES ? "byte-level BPE" : "BPE",
-            h->flags & TOK_SENTENCEPIECE   ? " (SentencePiece)"
-            : h->flags & TOK_BYTE_FALLBACK ? " with byte fallback"
-                                           : "",
-            h->n_ids, h->n_merges, h->n_added, t->n);
+    const char *kind = h->model == MODEL_WORDPIECE ? "WordPiece" : h->flags & TOK_BYTES ? "byte-level BPE" : "BPE";
+    const char *more = h->flags & TOK_SENTENCEPIECE ? " (SentencePiece)" : h->flags & TOK_BYTE_FALLBACK ? " with byte fallback" : "";
+    fprintf(out, "tokenizer: %s%s, %u entries, %u merges, %u added tokens, %zu bytes\n", kind, more, h->n_ids, h->n_merges, h->n_added,
+            t->n);
     print_rules(out, "normalizer", &t->normalizers);
     print_rules(out, "words", &t->pretokenizers);
     print_rules(out, "decoder", &t->decoders);

@@ -45,6 +45,7 @@ enum section {
     SEC_NORMALIZERS,
     SEC_PRETOKENIZERS,
     SEC_DECODERS, /* rules, see rules.c */
+    SEC_CONTINUE, /* WordPiece: what entries inside a word begin with */
     SEC_CHARSMAP, /* SentencePiece's precompiled character map, as in its file */
     SEC_TEMPLATE, /* the chat template */
     SEC_COUNT

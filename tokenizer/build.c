@@ -177,7 +177,7 @@ static void add_bytes(const struct build *b, struct tok_header *h, buf *out) {
 /* Words of a text without spaces can be cut before each U+2581 that no merged piece has inside, behind this character. */
 static void find_glue(const struct build *b, struct tok_header *h) {
     static const struct slice mark = { "\xe2\x96\x81", 3 };
-    bool whole = (b->flags & TOK_IGNORE_MERGES) || build_find(b, mark) < 0;
+    bool whole = b->model != MODEL_BPE || (b->flags & TOK_IGNORE_MERGES) || build_find(b, mark) < 0;
     memset(h->glue, whole ? 0xff : 0, sizeof h->glue);
     for (size_t i = 0; i < b->n_merge; i++) {
         struct slice s = b->piece[b->merge[i].result].text;
@@ -220,6 +220,7 @@ static void lay_out(const struct build *b, buf *out) {
     add_section(&h, out, SEC_PREFIX, b->prefix.p, b->prefix.n * 4);
     add_section(&h, out, SEC_SUFFIX, b->suffix.p, b->suffix.n * 4);
     for (int i = 0; i < 3; i++) add_section(&h, out, SEC_NORMALIZERS + i, b->rules[i].p, b->rules[i].n);
+    add_section(&h, out, SEC_CONTINUE, b->prefix_inside.p, b->prefix_inside.n);
     add_section(&h, out, SEC_CHARSMAP, b->charsmap.p, b->charsmap.n);
     add_section(&h, out, SEC_TEMPLATE, b->chat_template.p, b->chat_template.n);
     find_glue(b, &h);
@@ -242,13 +243,14 @@ static int mark_whole(tokenizer *t, err *e) {
         bool whole = t->h.flags & TOK_IGNORE_MERGES;
         if (!whole && (t->h.flags & TOK_BYTES || utf8_valid(s.p, s.n))) {
             out.n = 0;
-            rc = bpe_encode(&x, s);
+            rc = word_encode(&x, s);
             whole = !rc && out.n == 1 && out.p[0] == (int32_t)id;
         }
         if (whole) piece[id] |= PIECE_WHOLE;
     }
     if (!rc && out.failed) rc = fail_memory(e, out.cap * 4, "a tokenizer");
     ids_free(&out);
+    buf_free(&x.key);
     free(x.symbol);
     free(x.heap);
     return rc;

@@ -92,6 +92,23 @@ static int load_bpe(struct build *b, const json *model, uint64_t most, err *e) {
     return b->unk < 0 ? BAD_JSON(e, "model.unk_token is not in the vocabulary") : 0;
 }
 
+static int load_wordpiece(struct build *b, const json *model, uint64_t most, err *e) {
+    const json *unk = json_get(model, "unk_token"), *prefix = json_get(model, "continuing_subword_prefix");
+    const json *longest = json_get(model, "max_input_chars_per_word");
+    int64_t max_chars = 100;
+    if (json_only(model, "type unk_token continuing_subword_prefix max_input_chars_per_word vocab", "model WordPiece", e)) return -1;
+    if (longest && (json_int(longest, &max_chars) || max_chars < 0 || max_chars > 100000))
+        return BAD_JSON(e, "model.max_input_chars_per_word is not a number from 0 to 100000");
+    if (!unk || unk->type != JSON_STRING || (prefix && prefix->type != JSON_STRING))
+        return BAD_JSON(e, "model WordPiece without \"unk_token\" or with a \"continuing_subword_prefix\" that is no string");
+    b->model = MODEL_WORDPIECE;
+    b->max_chars = (uint32_t)max_chars;
+    b->prefix_inside = prefix ? slice_of(prefix) : (struct slice){ "##", 2 };
+    if (load_vocab(b, json_get(model, "vocab"), most, e)) return -1;
+    b->unk = build_find(b, slice_of(unk));
+    return b->unk < 0 ? BAD_JSON(e, "model.unk_token is not in the vocabulary") : 0;
+}
+
 static int load_added(struct build *b, const json *j, uint64_t most, err *e) {
     static const struct {
         const char *key;
@@ -136,8 +153,10 @@ int load_json(struct build *b, const char *text, size_t n, err *e) {
     const json *vocab = json_get(model, "vocab");
     uint64_t most = 2 * ((uint64_t)(vocab ? vocab->n : 0) + (added ? added->n : 0)) + 65536; /* ids may have gaps, within reason */
     const char *kind = model_kind(model);
-    if (strcmp(kind, "BPE") != 0) return BAD_JSON(e, "the model \"%s\" is not supported", kind);
-    if (load_bpe(b, model, most, e)) return -1;
+    int rc = strcmp(kind, "BPE") == 0         ? load_bpe(b, model, most, e)
+             : strcmp(kind, "WordPiece") == 0 ? load_wordpiece(b, model, most, e)
+                                              : BAD_JSON(e, "the model \"%s\" is not supported", kind);
+    if (rc) return -1;
     for (const json *k = added ? added->child : NULL; k; k = k->next)
         if (load_added(b, k, most, e)) return -1;
     return load_rules(b, root, e);

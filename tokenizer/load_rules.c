@@ -1,6 +1,7 @@
 /* load_rules: the normalizer, pre_tokenizer, post_processor and decoder of a tokenizer.json, brought to the few rules of parts.h.
  * Each component is checked member by member: what is not understood is refused by its name, never passed over. */
 #include "tokenizer/build.h"
+#include "tokenizer/older_unicode.h"
 
 #define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
@@ -93,6 +94,34 @@ static int load_replace(struct build *b, const json *j, int list, err *e) {
     return 0;
 }
 
+static void replace_by(struct build *b, const char *pattern, const char *content) {
+    build_rule(b, LIST_NORMALIZER, (struct rule){ .op = RULE_REPLACE, .a = literal(pattern), .b = literal(content) });
+}
+
+/* BertNormalizer, in its order. strip_accents unset means: as lowercase is. */
+static int load_bert(struct build *b, const json *j, err *e) {
+    bool clean, chinese, accents, lower;
+    const json *strip = json_get(j, "strip_accents");
+    const char *where = "BertNormalizer";
+    if (json_only(j, "type clean_text handle_chinese_chars strip_accents lowercase", where, e) ||
+        json_bool(j, "clean_text", true, &clean, where, e) || json_bool(j, "handle_chinese_chars", true, &chinese, where, e) ||
+        json_bool(j, "lowercase", true, &lower, where, e))
+        return -1;
+    if (!strip || strip->type == JSON_NULL) accents = lower;
+    else if (json_bool(j, "strip_accents", true, &accents, where, e)) return -1;
+    if (clean) {
+        replace_by(b, BERT_CONTROL, "");
+        replace_by(b, "\\s", " ");
+    }
+    if (chinese) build_rule(b, LIST_NORMALIZER, (struct rule){ .op = RULE_BERT_CHINESE });
+    if (accents) {
+        build_rule(b, LIST_NORMALIZER, (struct rule){ .op = RULE_NORMALIZE });
+        replace_by(b, BERT_ACCENTS, "");
+    }
+    if (lower) build_rule(b, LIST_NORMALIZER, (struct rule){ .op = RULE_LOWERCASE });
+    return 0;
+}
+
 static int load_normalizer(struct build *b, const json *j, err *e) {
     static const struct {
         const char *type;
@@ -102,7 +131,7 @@ static int load_normalizer(struct build *b, const json *j, err *e) {
                   { "NFKD", { .op = RULE_NORMALIZE, .x = UNI_COMPAT } },
                   { "NFKC", { .op = RULE_NORMALIZE, .x = UNI_COMPAT | UNI_COMPOSE } },
                   { "Lowercase", { .op = RULE_LOWERCASE } },
-                  { "StripAccents", { .op = RULE_STRIP_ACCENTS } } };
+                  { "StripAccents", { .op = RULE_REPLACE, .a = { ACCENTS, sizeof ACCENTS - 1 } } } };
     const char *type = type_of(j);
     if (j->type == JSON_NULL) return 0;
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
@@ -119,6 +148,7 @@ static int load_normalizer(struct build *b, const json *j, err *e) {
         build_rule(b, LIST_NORMALIZER, r);
         return 0;
     }
+    if (strcmp(type, "BertNormalizer") == 0) return load_bert(b, j, e);
     if (strcmp(type, "Strip") == 0) {
         bool left, right;
         if (json_only(j, "type strip_left strip_right", type, e) || json_bool(j, "strip_left", true, &left, type, e) ||
@@ -206,8 +236,6 @@ static int load_delimiter(struct build *b, const json *j, err *e) {
     build_rule(b, LIST_PRETOKENIZER, r);
     return 0;
 }
-
-#define PUNCTUATION "[\\p{P}$+<=>^`|~]"
 
 static int load_pretokenizer(struct build *b, const json *j, err *e) {
     const char *type = type_of(j);

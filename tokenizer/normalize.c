@@ -34,19 +34,14 @@ static bool is_cjk(uint32_t c) {
            (c >= 0xf900 && c <= 0xfaff) || (c >= 0x2f800 && c <= 0x2fa1f);
 }
 
-/* The rules that treat each character by itself. */
-static void each_char(uint32_t op, struct slice s, buf *out) {
+/* Chinese characters become words of their own. */
+static void part_chinese(struct slice s, buf *out) {
     for (size_t i = 0; i < s.n;) {
         int len;
-        uint32_t c = utf8_next(s.p + i, &len);
-        bool control = uni_in(c, 1u << UNI_CC | 1u << UNI_CF | 1u << UNI_CO | 1u << UNI_CN) && c != '\t' && c != '\n' && c != '\r';
-        if (op == RULE_BERT_CLEAN && (control || c == 0xfffd)) c = 0;
-        else if (op == RULE_BERT_CLEAN && uni_is_space(c)) buf_byte(out, ' ');
-        else if (op == RULE_BERT_CHINESE && is_cjk(c)) {
-            buf_byte(out, ' ');
-            buf_add(out, s.p + i, (size_t)len);
-            buf_byte(out, ' ');
-        } else if (op != RULE_STRIP_ACCENTS || !uni_is_mark(c)) buf_add(out, s.p + i, (size_t)len);
+        bool alone = is_cjk(utf8_next(s.p + i, &len));
+        if (alone) buf_byte(out, ' ');
+        buf_add(out, s.p + i, (size_t)len);
+        if (alone) buf_byte(out, ' ');
         i += (size_t)len;
     }
 }
@@ -133,7 +128,7 @@ static int apply(const tokenizer *t, const struct rule *r, struct slice s, buf *
         sentencepiece(t, r->x, s, out);
         break;
     default:
-        each_char(r->op, s, out);
+        part_chinese(s, out);
     }
     return 0;
 }

@@ -20,11 +20,9 @@ enum rule_op {
     RULE_NORMALIZE = 1, /* x: UNI_COMPOSE, UNI_COMPAT */
     RULE_LOWERCASE,
     RULE_STRIP /* x 1: left, 2: right */,
-    RULE_STRIP_ACCENTS,
     RULE_REPLACE /* a: regex, b */,
     RULE_PREPEND /* a */,
     RULE_SENTENCEPIECE /* x: SP_ */,
-    RULE_BERT_CLEAN,
     RULE_BERT_CHINESE,
     RULE_SPLIT, /* a: regex, x: SPLIT_, y 1: inverted */
     RULE_PREFIX_SPACE,
@@ -68,7 +66,7 @@ struct matcher {
     struct {
         struct slice text;
         uint32_t which;
-    } * p; /* sorted by text */
+    } *p; /* sorted by text */
     size_t n;
     uint32_t from[257]; /* by first byte */
 };
@@ -128,7 +126,7 @@ struct encoder {
     ids *out;
     size_t total; /* bytes of the text */
     struct regex_work work;
-    buf normal[2], level[MAX_RULES];
+    buf normal[2], level[MAX_RULES], key;
     struct symbol *symbol;
     struct candidate *heap;
     size_t n_symbol, cap_symbol, n_heap, cap_heap;
@@ -140,7 +138,9 @@ int normalize(const tokenizer *t, struct slice *s, buf work[2], struct regex_wor
 int replace_all(const struct rule *r, struct slice s, buf *out, struct regex_work *w, err *e); /* a by b */
 int pretokenize(struct encoder *x, size_t rule, struct slice s, bool first);                   /* and on to the model */
 int model_encode(struct encoder *x, struct slice word);
+int word_encode(struct encoder *x, struct slice word); /* by the kind of model, without looking the whole word up */
 int bpe_encode(struct encoder *x, struct slice word);
+int wordpiece_encode(struct encoder *x, struct slice word);
 
 /* ---- byte-level alphabet (GPT-2): each byte as a printable character ---- */
 uint32_t byte_to_char(uint8_t b);

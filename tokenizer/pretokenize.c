@@ -114,9 +114,13 @@ int pretokenize(struct encoder *x, size_t rule, struct slice s, bool first) {
 
 /* ---- words to the model ---- */
 
+int word_encode(struct encoder *x, struct slice w) {
+    return x->t->h.model == MODEL_WORDPIECE ? wordpiece_encode(x, w) : bpe_encode(x, w);
+}
+
 static int cached_encode(struct encoder *x, struct slice w) {
     enum { KEY = sizeof((struct cached *)0)->key, IDS = sizeof((struct cached *)0)->id / sizeof(int32_t) };
-    if (w.n > KEY || x->total < 512) return bpe_encode(x, w);
+    if (w.n > KEY || x->total < 512) return word_encode(x, w);
     if (!x->cache && !(x->cache = calloc(CACHE_SLOTS, sizeof *x->cache)))
         return fail_memory(x->e, sizeof *x->cache * CACHE_SLOTS, "a cache of words");
     struct cached *c = x->cache + (piece_hash(w.p, w.n) >> 20) % CACHE_SLOTS;
@@ -125,7 +129,7 @@ static int cached_encode(struct encoder *x, struct slice w) {
         return 0;
     }
     size_t from = x->out->n;
-    if (bpe_encode(x, w)) return -1;
+    if (word_encode(x, w)) return -1;
     size_t n = x->out->n - from;
     if (n > IDS || x->out->failed) return 0;
     c->n = (uint8_t)w.n;
@@ -135,7 +139,7 @@ static int cached_encode(struct encoder *x, struct slice w) {
     return 0;
 }
 
-static int word_encode(struct encoder *x, struct slice w) {
+static int whole_encode(struct encoder *x, struct slice w) {
     const tokenizer *t = x->t;
     if (!w.n) return 0;
     if (w.n <= t->longest) {
@@ -149,17 +153,17 @@ static int word_encode(struct encoder *x, struct slice w) {
 static int part_encode(struct encoder *x, struct slice s) {
     static const char mark[] = "\xe2\x96\x81";
     size_t from = 0;
-    if (x->t->h.flags & TOK_BYTES) return word_encode(x, s);
+    if (x->t->h.flags & TOK_BYTES) return whole_encode(x, s);
     for (size_t i = 1; i + 3 <= s.n; i++) {
         const char *p = memchr(s.p + i, mark[0], s.n - 2 - i);
         if (!p) break;
         i = (size_t)(p - s.p);
         uint8_t prior = (uint8_t)p[-1];
         if (memcmp(p, mark, 3) != 0 || (x->t->h.glue[prior >> 3] >> (prior & 7) & 1)) continue;
-        if (word_encode(x, (struct slice){ s.p + from, i - from })) return -1;
+        if (whole_encode(x, (struct slice){ s.p + from, i - from })) return -1;
         from = i;
     }
-    return word_encode(x, (struct slice){ s.p + from, s.n - from });
+    return whole_encode(x, (struct slice){ s.p + from, s.n - from });
 }
 
 int model_encode(struct encoder *x, struct slice s) {

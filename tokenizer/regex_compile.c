@@ -151,9 +151,9 @@ static uint32_t categories_of(const char *name, size_t n) {
 
 static int parse_property(struct parser *p, uint16_t index, bool negated) {
     size_t end = p->at;
-    if (end < p->n && p->s[end] == '{')
-        while (end < p->n && p->s[end] != '}') end++;
-    if (end >= p->n || p->s[end] != '}') return refuse(p, "\\p without {name}");
+    if (end >= p->n || p->s[end] != '{') return refuse(p, "\\p without {name}");
+    while (end < p->n && p->s[end] != '}') end++;
+    if (end == p->n) return refuse(p, "\\p without {name}");
     const char *name = p->s + p->at + 1;
     size_t n = (size_t)(p->s + end - name);
     if (n && *name == '^') name++, n--, negated = !negated;

@@ -88,6 +88,7 @@ static void encoder_free(struct encoder *x) {
     regex_work_free(&x->work);
     for (size_t i = 0; i < 2; i++) buf_free(x->normal + i);
     for (size_t i = 0; i < MAX_RULES; i++) buf_free(x->level + i);
+    buf_free(&x->key);
     free(x->symbol);
     free(x->heap);
     free(x->cache);
