@@ -32,12 +32,14 @@ static int mistral_layers(checkpoint *c, err *e) {
 /* layer_types, where it stands, says it of each layer. */
 static int windows_by_type(checkpoint *c, const json *types, int window, err *e) {
     if (types->type != JSON_ARRAY || types->n != (uint32_t)c->arch.n_layers)
-        return fail(e, "%s: layer_types: expected a list of %d, found %s of %u", c->config_path, c->arch.n_layers, json_type_name(types), types->n);
+        return fail(e, "%s: layer_types: expected a list of %d, found %s of %u", c->config_path, c->arch.n_layers,
+                    json_type_name(types), types->n);
     int l = 0;
     for (const json *t = types->child; t; t = t->next, l++) {
         bool sliding = json_is(t, "sliding_attention");
         if (!sliding && !json_is(t, "full_attention"))
-            return fail(e, "%s: layer_types: expected \"full_attention\" or \"sliding_attention\", found %.40s", c->config_path, t->s ? t->s : json_type_name(t));
+            return fail(e, "%s: layer_types: expected \"full_attention\" or \"sliding_attention\", found %.40s", c->config_path,
+                        t->s ? t->s : json_type_name(t));
         c->arch.window[l] = sliding ? window : 0;
     }
     return 0;
@@ -69,47 +71,59 @@ static const config_key qwen_keys[] = { KEYS(32768) };
 
 /* ---- tensors ---- */
 
+/* One part, or several that become one matrix. `when`: a key of config.json, or NULL. */
 #define L "{m}layers.{l}."
-#define EMBED { "embed", DIM_MODEL, 0, NULL, { { "{m}embed_tokens.weight", DIM_VOCAB } } }
-#define ATTN_NORM { "layers.{l}.attn_norm", DIM_NONE, 0, NULL, { { L "input_layernorm.weight", DIM_MODEL } } }
-#define QKV                                                                                                                    \
-    { "layers.{l}.qkv", DIM_MODEL, 0, NULL,                                                                                    \
-      { { L "self_attn.q_proj.weight", DIM_Q }, { L "self_attn.k_proj.weight", DIM_KV }, { L "self_attn.v_proj.weight", DIM_KV } } }
-#define QKV_BIAS(when)                                                                                                         \
-    { "layers.{l}.qkv_bias", DIM_NONE, 0, when,                                                                                \
-      { { L "self_attn.q_proj.bias", DIM_Q }, { L "self_attn.k_proj.bias", DIM_KV }, { L "self_attn.v_proj.bias", DIM_KV } } }
-#define HEAD_NORMS                                                                                                             \
-    { "layers.{l}.q_norm", DIM_NONE, 0, NULL, { { L "self_attn.q_norm.weight", DIM_HEAD } } },                                 \
-        { "layers.{l}.k_norm", DIM_NONE, 0, NULL, { { L "self_attn.k_norm.weight", DIM_HEAD } } }
-#define ATTN_OUT { "layers.{l}.attn_out", DIM_Q, 0, NULL, { { L "self_attn.o_proj.weight", DIM_MODEL } } }
-#define ATTN_OUT_BIAS(when) { "layers.{l}.attn_out_bias", DIM_NONE, 0, when, { { L "self_attn.o_proj.bias", DIM_MODEL } } }
-#define MLP_NORM { "layers.{l}.mlp_norm", DIM_NONE, 0, NULL, { { L "post_attention_layernorm.weight", DIM_MODEL } } }
-#define GATE_UP                                                                                                                \
-    { "layers.{l}.gate_up", DIM_MODEL, INTERLEAVED, NULL, { { L "mlp.gate_proj.weight", DIM_FF }, { L "mlp.up_proj.weight", DIM_FF } } }
-#define DOWN { "layers.{l}.down", DIM_FF, 0, NULL, { { L "mlp.down_proj.weight", DIM_MODEL } } }
-#define MLP_BIAS(when)                                                                                                         \
-    { "layers.{l}.gate_up_bias", DIM_NONE, INTERLEAVED, when, { { L "mlp.gate_proj.bias", DIM_FF }, { L "mlp.up_proj.bias", DIM_FF } } }, \
-        { "layers.{l}.down_bias", DIM_NONE, 0, when, { { L "mlp.down_proj.bias", DIM_MODEL } } }
-#define FINAL_NORM { "final_norm", DIM_NONE, 0, NULL, { { "{m}norm.weight", DIM_MODEL } } }
+#define ONE(name, k, when, source, rows) { name, k, 0, when, { { source, rows } } }
+#define EMBED ONE("embed", DIM_MODEL, NULL, "{m}embed_tokens.weight", DIM_VOCAB)
+#define ATTN_NORM ONE("layers.{l}.attn_norm", DIM_NONE, NULL, L "input_layernorm.weight", DIM_MODEL)
+#define Q_K_V(what)                                                                                                                \
+    { L "self_attn.q_proj." what, DIM_Q }, { L "self_attn.k_proj." what, DIM_KV }, { L "self_attn.v_proj." what, DIM_KV }
+#define QKV { "layers.{l}.qkv", DIM_MODEL, 0, NULL, { Q_K_V("weight") } }
+#define QKV_BIAS(when) { "layers.{l}.qkv_bias", DIM_NONE, 0, when, { Q_K_V("bias") } }
+#define Q_NORM ONE("layers.{l}.q_norm", DIM_NONE, NULL, L "self_attn.q_norm.weight", DIM_HEAD)
+#define K_NORM ONE("layers.{l}.k_norm", DIM_NONE, NULL, L "self_attn.k_norm.weight", DIM_HEAD)
+#define ATTN_OUT ONE("layers.{l}.attn_out", DIM_Q, NULL, L "self_attn.o_proj.weight", DIM_MODEL)
+#define ATTN_OUT_BIAS(when) ONE("layers.{l}.attn_out_bias", DIM_NONE, when, L "self_attn.o_proj.bias", DIM_MODEL)
+#define MLP_NORM ONE("layers.{l}.mlp_norm", DIM_NONE, NULL, L "post_attention_layernorm.weight", DIM_MODEL)
+#define G_U(what) { L "mlp.gate_proj." what, DIM_FF }, { L "mlp.up_proj." what, DIM_FF }
+#define GATE_UP { "layers.{l}.gate_up", DIM_MODEL, INTERLEAVED, NULL, { G_U("weight") } }
+#define GATE_UP_BIAS(when) { "layers.{l}.gate_up_bias", DIM_NONE, INTERLEAVED, when, { G_U("bias") } }
+#define DOWN ONE("layers.{l}.down", DIM_FF, NULL, L "mlp.down_proj.weight", DIM_MODEL)
+#define DOWN_BIAS(when) ONE("layers.{l}.down_bias", DIM_NONE, when, L "mlp.down_proj.bias", DIM_MODEL)
+#define FINAL_NORM ONE("final_norm", DIM_NONE, NULL, "{m}norm.weight", DIM_MODEL)
 #define OUTPUT { "output", DIM_MODEL, TIED, NULL, { { "lm_head.weight", DIM_VOCAB } } }
 #define END { NULL, DIM_NONE, 0, NULL, { { NULL, DIM_NONE } } }
 
-static const weight llama_weights[] = { EMBED, ATTN_NORM, QKV, QKV_BIAS("attention_bias"), ATTN_OUT, ATTN_OUT_BIAS("attention_bias"), MLP_NORM, GATE_UP, DOWN,
-                                        MLP_BIAS("mlp_bias"), FINAL_NORM, OUTPUT, END };
+static const weight llama_weights[] = {
+    EMBED, ATTN_NORM, QKV, QKV_BIAS("attention_bias"), ATTN_OUT, ATTN_OUT_BIAS("attention_bias"), MLP_NORM,
+    GATE_UP, GATE_UP_BIAS("mlp_bias"), DOWN, DOWN_BIAS("mlp_bias"), FINAL_NORM, OUTPUT, END };
 static const weight mistral_weights[] = { EMBED, ATTN_NORM, QKV, ATTN_OUT, MLP_NORM, GATE_UP, DOWN, FINAL_NORM, OUTPUT, END };
-static const weight qwen2_weights[] = { EMBED, ATTN_NORM, QKV, QKV_BIAS(NULL), ATTN_OUT, MLP_NORM, GATE_UP, DOWN, FINAL_NORM, OUTPUT, END };
-static const weight qwen3_weights[] = { EMBED, ATTN_NORM, QKV, QKV_BIAS("attention_bias"), HEAD_NORMS, ATTN_OUT, ATTN_OUT_BIAS("attention_bias"), MLP_NORM, GATE_UP,
-                                        DOWN, FINAL_NORM, OUTPUT, END };
+static const weight qwen2_weights[] = {
+    EMBED, ATTN_NORM, QKV, QKV_BIAS(NULL), ATTN_OUT, MLP_NORM, GATE_UP, DOWN, FINAL_NORM, OUTPUT, END };
+static const weight qwen3_weights[] = {
+    EMBED, ATTN_NORM, QKV, QKV_BIAS("attention_bias"), Q_NORM, K_NORM, ATTN_OUT, ATTN_OUT_BIAS("attention_bias"), MLP_NORM,
+    GATE_UP, DOWN, FINAL_NORM, OUTPUT, END };
 
 /* ---- the table ---- */
 
 static const char *const rotary_buffers[] = { "{m}layers.{l}.self_attn.rotary_emb.inv_freq", "{m}rotary_emb.inv_freq", NULL };
-#define PREFIXES { "model.", "", "language_model.model.", "model.language_model." }
 
-static const family llama = { "llama", { "LlamaForCausalLM", "LLaMAForCausalLM" }, PREFIXES, llama_keys, llama_weights, rotary_buffers, false, 0, "rms_norm_eps", NULL };
-static const family mistral = { "mistral", { "MistralForCausalLM" }, PREFIXES, mistral_keys, mistral_weights, rotary_buffers, false, 0, "rms_norm_eps", mistral_layers };
-static const family qwen2 = { "qwen2", { "Qwen2ForCausalLM" }, PREFIXES, qwen_keys, qwen2_weights, rotary_buffers, false, 0, "rms_norm_eps", qwen_layers };
-static const family qwen3 = { "qwen3", { "Qwen3ForCausalLM" }, PREFIXES, qwen_keys, qwen3_weights, rotary_buffers, false, 128, "rms_norm_eps", qwen_layers };
+/* What all here have alike: names under "model.", or where a multimodal model keeps its language model. */
+#define COMMON                                                                                                                     \
+    .prefixes = { "model.", "", "language_model.model.", "model.language_model." }, .unneeded = rotary_buffers,                    \
+    .eps_key = "rms_norm_eps"
+
+static const family llama = {
+    COMMON, .model_type = "llama", .classes = { "LlamaForCausalLM", "LLaMAForCausalLM" }, .keys = llama_keys, .weights = llama_weights };
+static const family mistral = {
+    COMMON, .model_type = "mistral", .classes = { "MistralForCausalLM" }, .keys = mistral_keys, .weights = mistral_weights,
+    .layers = mistral_layers };
+static const family qwen2 = {
+    COMMON, .model_type = "qwen2", .classes = { "Qwen2ForCausalLM" }, .keys = qwen_keys, .weights = qwen2_weights,
+    .layers = qwen_layers };
+static const family qwen3 = {
+    COMMON, .model_type = "qwen3", .classes = { "Qwen3ForCausalLM" }, .keys = qwen_keys, .weights = qwen3_weights,
+    .layers = qwen_layers, .head_dim = 128 };
 
 const family *const *families_all(void) {
     static const family *const all[] = { &llama, &mistral, &qwen2, &qwen3, NULL };

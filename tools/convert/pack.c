@@ -98,7 +98,8 @@ static void do_panel(void *arg, int task, int worker) {
     load_panel(p->c, o, p->first + task, rows);
     r->amax_bits = largest(rows, floats);
     if (!p->measure && r->amax_bits < 0x7f800000)
-        pack_panel(p->type, rows, (int)o->k, p->exponent, NULL, p->batch + (size_t)task * panel_bytes(p->type, (int)o->k), &r->error, &r->power);
+        pack_panel(p->type, rows, (int)o->k, p->exponent, NULL, p->batch + (size_t)task * panel_bytes(p->type, (int)o->k),
+                   &r->error, &r->power);
 }
 
 /* Names the first weight of a panel that is no number. */
@@ -112,8 +113,8 @@ static int refuse_value(packer *p, int panel) {
             uint32_t row = 0;
             if (isfinite(x)) continue;
             const st_tensor *t = source_row(o, (uint32_t)panel * PANEL + i, &row);
-            return fail(p->e, "%s: tensor %s: the weight at [%u, %u] is %s; the checkpoint is damaged: fetch it again", p->c->st.shards[t->shard].path, t->name, row, j,
-                        isnan(x) ? "NaN" : "infinite");
+            return fail(p->e, "%s: tensor %s: the weight at [%u, %u] is %s; the checkpoint is damaged: fetch it again",
+                        p->c->st.shards[t->shard].path, t->name, row, j, isnan(x) ? "NaN" : "infinite");
         }
     return fail(p->e, "%s: %s changed while it was read", p->c->folder, o->name);
 }
@@ -127,7 +128,8 @@ static void show_progress(packer *p, bool last) {
     memset(bar, '#', (size_t)(share * 30));
     bar[30] = 0;
     double left = share > 0 ? seconds / share - seconds : 0;
-    fprintf(stderr, "\r[%s] %3.0f %%  %.0f M weights/s  %d:%02d left ", bar, share * 100, (double)p->done / 1e6 / (seconds > 0 ? seconds : 1), (int)left / 60, (int)left % 60);
+    fprintf(stderr, "\r[%s] %3.0f %%  %.0f M weights/s  %d:%02d left ", bar, share * 100,
+            (double)p->done / 1e6 / (seconds > 0 ? seconds : 1), (int)left / 60, (int)left % 60);
     if (last) fprintf(stderr, "\r%78s\r", "");
     fflush(stderr);
 }
@@ -164,11 +166,13 @@ static int make_room(packer *p) {
     size_t one = panel_bytes(W_F32, (int)p->out->k), batch = one * workers > BATCH_BYTES ? one * workers : BATCH_BYTES;
     if (rows > p->rows_bytes) {
         free_aligned(p->rows);
-        if (!(p->rows = alloc_aligned(p->rows_bytes = rows))) return p->rows_bytes = 0, fail_memory(p->e, rows, "a panel for each thread");
+        if (!(p->rows = alloc_aligned(p->rows_bytes = rows)))
+            return p->rows_bytes = 0, fail_memory(p->e, rows, "a panel for each thread");
     }
     if (batch > p->batch_bytes) {
         free_aligned(p->batch);
-        if (!(p->batch = alloc_aligned(p->batch_bytes = batch))) return p->batch_bytes = 0, fail_memory(p->e, batch, "packed panels");
+        if (!(p->batch = alloc_aligned(p->batch_bytes = batch)))
+            return p->batch_bytes = 0, fail_memory(p->e, batch, "packed panels");
     }
     return 0;
 }
@@ -201,7 +205,8 @@ static int pack_as(packer *p, wtype type, double *relative) {
 static int pack_matrix(packer *p, output *o, double *relative) {
     if (pack_as(p, o->type, relative)) return -1;
     if (o->type != W_Q4 || *relative <= q4_limit) return 0;
-    if (p->o->verbose) fprintf(stderr, "%s: q4 would lose %.1f %% of it (root mean square); written as q8\n", o->name, *relative * 100);
+    if (p->o->verbose)
+        fprintf(stderr, "%s: q4 would lose %.1f %% of it (root mean square); written as q8\n", o->name, *relative * 100);
     if (file_write_retype(p->w, o->index, W_Q8, p->e)) return -1;
     p->done -= (uint64_t)round_up(o->n, PANEL) * o->k;
     o->type = W_Q8;
@@ -218,8 +223,8 @@ static int pack_vector(packer *p, const output *o) {
         const st_tensor *t = source_row(o, i, &row);
         if (t) st_read(&p->c->st, t, row, 1, &x[i]);
         if (!isfinite(x[i]))
-            rc = fail(p->e, "%s: tensor %s: the weight at [%u] is %s; the checkpoint is damaged: fetch it again", p->c->st.shards[t->shard].path, t->name, row,
-                      isnan(x[i]) ? "NaN" : "infinite");
+            rc = fail(p->e, "%s: tensor %s: the weight at [%u] is %s; the checkpoint is damaged: fetch it again",
+                      p->c->st.shards[t->shard].path, t->name, row, isnan(x[i]) ? "NaN" : "infinite");
     }
     if (!rc) rc = file_write_data(p->w, o->index, x, n * sizeof *x, p->e);
     free_aligned(x);
@@ -234,7 +239,8 @@ static uint64_t weights_of(const plan *p) {
 
 /* bf16 holds a bf16 checkpoint as it is; of any other it rounds, and that is said. */
 static void note_rounding(checkpoint *c, double worst, const char *name) {
-    if (worst > 0) warn(c, "the checkpoint's weights are not bf16: rounded, by up to %.3f %% (%s); --type f32 keeps them", worst * 100, name);
+    if (worst > 0)
+        warn(c, "the checkpoint's weights are not bf16: rounded, by up to %.3f %% (%s); --type f32 keeps them", worst * 100, name);
 }
 
 int pack_all(checkpoint *c, plan *list, file_writer *w, const pack_opts *o, err *e) {
@@ -250,7 +256,9 @@ int pack_all(checkpoint *c, plan *list, file_writer *w, const pack_opts *o, err 
         p->out = out;
         rc = out->vector ? pack_vector(p, out) : pack_matrix(p, out, &relative);
         if (out->type == W_BF16 && relative > worst) worst = relative, worst_name = out->name;
-        if (!rc && o->verbose && !out->vector) fprintf(stderr, "%-28s %-4s [%u][%u]  error %.3f %%\n", out->name, wtype_name(out->type), out->n, out->k, relative * 100);
+        if (!rc && o->verbose && !out->vector)
+            fprintf(stderr, "%-28s %-4s [%u][%u]  error %.3f %%\n", out->name, wtype_name(out->type), out->n, out->k,
+                    relative * 100);
     }
     show_progress(p, true);
     if (!rc) note_rounding(c, worst, worst_name);

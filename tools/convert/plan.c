@@ -47,7 +47,8 @@ static void find_prefix(planner *b) {
 
 static void shape_text(const st_tensor *t, char *out, size_t size) {
     size_t at = (size_t)snprintf(out, size, "[");
-    for (int i = 0; i < t->n_dims && at < size; i++) at += (size_t)snprintf(out + at, size - at, "%s%llu", i ? ", " : "", (unsigned long long)t->dims[i]);
+    for (int i = 0; i < t->n_dims && at < size; i++)
+        at += (size_t)snprintf(out + at, size - at, "%s%llu", i ? ", " : "", (unsigned long long)t->dims[i]);
     if (at < size) snprintf(out + at, size - at, "]");
 }
 
@@ -61,9 +62,12 @@ static const st_tensor *need(planner *b, const char *name, dim_kind rows, dim_ki
     if (!t) return fail(b->e, "%s: tensor %s is missing, expected of shape %s", c->folder, name, expected), NULL;
     const char *path = c->st.shards[t->shard].path;
     shape_text(t, found, sizeof found);
-    bool fits = t->n_dims == (k == DIM_NONE ? 1 : 2) && t->dims[0] == (uint64_t)n && (k == DIM_NONE || t->dims[1] == (uint64_t)inner);
+    bool fits =
+        t->n_dims == (k == DIM_NONE ? 1 : 2) && t->dims[0] == (uint64_t)n && (k == DIM_NONE || t->dims[1] == (uint64_t)inner);
     if (!fits) return fail(b->e, "%s: tensor %s: expected shape %s by config.json, found %s", path, name, expected, found), NULL;
-    if (t->type == ST_OTHER) return fail(b->e, "%s: tensor %s: dtype %s is not one for weights; expected F32, F16, BF16 or F64", path, name, t->dtype), NULL;
+    if (t->type == ST_OTHER)
+        return fail(b->e, "%s: tensor %s: dtype %s is not one for weights; expected F32, F16, BF16 or F64", path, name, t->dtype),
+               NULL;
     b->used[t - c->st.tensors] = true;
     return t;
 }
@@ -102,7 +106,8 @@ static int add_output(planner *b, const weight *w, int l) {
         part->padded = o->n_parts > 1 ? (uint32_t)round_up(part->rows, PANEL) : part->rows;
         rows += part->padded;
     }
-    if (rows > INT32_MAX / 2) return fail(b->e, "%s: tensor %s: %llu rows are too many", b->c->folder, o->name, (unsigned long long)rows);
+    if (rows > INT32_MAX / 2)
+        return fail(b->e, "%s: tensor %s: %llu rows are too many", b->c->folder, o->name, (unsigned long long)rows);
     o->n = (uint32_t)rows;
     return 0;
 }
@@ -176,7 +181,8 @@ static int64_t layer_of(const planner *b, const char *name) {
     char start[NAME_SIZE];
     layer_start(b, start, sizeof start);
     size_t n = strlen(start), digits;
-    if (strncmp(name, start, n) != 0 || !(digits = strspn(name + n, "0123456789")) || digits > 9 || name[n + digits] != '.') return -1;
+    if (strncmp(name, start, n) != 0 || !(digits = strspn(name + n, "0123456789")) || digits > 9 || name[n + digits] != '.')
+        return -1;
     return strtol(name + n, NULL, 10);
 }
 
@@ -197,10 +203,12 @@ static int account(planner *b) {
         int64_t l = layer_of(b, t->name);
         if (b->used[i]) continue;
         if (l >= c->arch.n_layers)
-            return fail(b->e, "%s: tensor %.200s belongs to a layer that config.json does not have: num_hidden_layers is %d", c->st.shards[t->shard].path, t->name, c->arch.n_layers);
+            return fail(b->e, "%s: tensor %.200s belongs to a layer that config.json does not have: num_hidden_layers is %d",
+                        c->st.shards[t->shard].path, t->name, c->arch.n_layers);
         char shape[256];
         shape_text(t, shape, sizeof shape);
-        if (!unneeded(b, t->name)) warn(c, "tensor %.200s %s has no place in a %s model and is not used", t->name, shape, c->family->model_type);
+        if (!unneeded(b, t->name))
+            warn(c, "tensor %.200s %s has no place in a %s model and is not used", t->name, shape, c->family->model_type);
     }
     return 0;
 }
@@ -216,8 +224,8 @@ static int check_layers(planner *b) {
         last = l > last ? l : last;
     }
     if (last >= 0 && last + 1 < c->arch.n_layers)
-        return fail(b->e, "%s: num_hidden_layers is %d, but the checkpoint's last layer is %s%lld; expected %s%lld too", c->config_path, c->arch.n_layers, start,
-                    (long long)last, start, (long long)last + 1);
+        return fail(b->e, "%s: num_hidden_layers is %d, but the checkpoint's last layer is %s%lld; expected %s%lld too",
+                    c->config_path, c->arch.n_layers, start, (long long)last, start, (long long)last + 1);
     return 0;
 }
 
