@@ -1,5 +1,5 @@
 /* tokenizer: against the ids and texts of the reference libraries, line by line; the blob against damage; streams against wholes.
- * The cases of gpt2, llama2 and bert lie in the tree; those of families with larger vocabularies are read from ../shared/tokenizers
+ * The cases of gpt2, llama2, bert and t5 lie in the tree; those of families with larger vocabularies are read from ../shared/tokenizers
  * (QUERN_TOKENIZERS names another folder) where it exists. */
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/unicode.h"
@@ -161,6 +161,8 @@ static void test_fixtures(void **state) {
     wrong += check_family(FIXTURES "/llama2", "tokenizer.json", of_json);
     wrong += check_family(FIXTURES "/llama2", "tokenizer.model", of_model);
     wrong += check_family(FIXTURES "/bert", "tokenizer.json", of_json);
+    wrong += check_family(FIXTURES "/t5", "tokenizer.json", of_json);
+    wrong += check_family(FIXTURES "/t5", "spiece.model", of_model);
     assert_int_equal(wrong, 0);
 }
 
@@ -287,6 +289,9 @@ static void test_refusals(void **state) {
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"added_tokens\":[{\"id\":7,\"content\":\"a\"}]}", "has id 7, but 0");
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"\":1}", "not supported");
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"decoder\":{\"type\":\"Fuse\",\"type\\u0000x\":1}}", "not supported");
+    refused("{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",\"b\"]]}}", "vocab[0]");
+    refused("{\"model\":{\"type\":\"Unigram\",\"unk_id\":1,\"vocab\":[[\"a\",0]]}}", "unk_id");
+    refused("{\"model\":{\"type\":\"WordPiece\",\"unk_token\":\"u\",\"vocab\":{\"a\":0}}}", "unk_token");
     refused("{\"model\":[]}", "an array");
     refused("{", "not JSON");
     refused("SentencePiece?", "not a SentencePiece model");
@@ -436,13 +441,13 @@ static void check_streams(const tokenizer *t, int rounds) {
 
 static void test_streams(void **state) {
     static const char *const from[][2] = { { "gpt2", "tokenizer.json" }, { "llama2", "tokenizer.json" }, { "llama2", "tokenizer.model" },
-        { "bert", "tokenizer.json" } };
+        { "bert", "tokenizer.json" }, { "t5", "tokenizer.json" }, { "t5", "spiece.model" } };
     (void)state;
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < sizeof from / sizeof *from; i++) {
         char folder[200];
         snprintf(folder, sizeof folder, FIXTURES "/%s", from[i][0]);
         tokenizer *t = load(folder, from[i][1]);
-        check_streams(t, 2000);
+        check_streams(t, 1500);
         tokenizer_free(t);
     }
 }

@@ -16,8 +16,8 @@ static int check_header(const tokenizer *t, err *e) {
         return fail_code(e, ERR_INPUT, "tokenizer: version %u, this program reads version %d: convert the checkpoint again",
                          h->version, TOK_VERSION);
     if (h->header_bytes != sizeof *h || h->bytes != t->n) return refuse(e, "its length is not what its header says");
-    if (h->model != MODEL_BPE && h->model != MODEL_WORDPIECE) return refuse(e, "its kind of model is unknown");
-    if ((h->flags & ~(uint32_t)TOK_FLAGS) || h->reserved) return refuse(e, "it has unknown flags");
+    if (h->model < MODEL_BPE || h->model > MODEL_WORDPIECE) return refuse(e, "its kind of model is unknown");
+    if (h->flags & ~(uint32_t)TOK_FLAGS) return refuse(e, "it has unknown flags");
     if (h->n_ids > TOK_MAX_IDS || h->n_added > h->n_ids) return refuse(e, "its number of entries is out of range");
     for (int i = 0; i < SEC_COUNT; i++) {
         uint64_t at = h->section[i].at, bytes = h->section[i].bytes;
@@ -38,7 +38,8 @@ static int check_sizes(const tokenizer *t, err *e) {
                  { SEC_PIECE, n, false },
                  { SEC_VOCAB, 8ull * h->n_vocab_slots, false },
                  { SEC_MERGE, 16ull * h->n_merge_slots, false },
-                 { SEC_SCORE, 4 * n, true },
+                 { SEC_SCORE, 8 * n, h->model != MODEL_UNIGRAM },
+                 { SEC_ORDER, 4ull * h->n_order, false },
                  { SEC_BYTE, 1024, false },
                  { SEC_ADDED, 8ull * h->n_added, false } };
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
@@ -113,6 +114,7 @@ static void place(tokenizer *t) {
     t->vocab = (const void *)section(t, SEC_VOCAB).p;
     t->merge = (const void *)section(t, SEC_MERGE).p;
     t->score = t->h.section[SEC_SCORE].bytes ? (const void *)section(t, SEC_SCORE).p : NULL;
+    t->order = (const void *)section(t, SEC_ORDER).p;
     t->byte_id = (const void *)section(t, SEC_BYTE).p;
     t->added = (const void *)section(t, SEC_ADDED).p;
 }
@@ -157,6 +159,19 @@ static int index_user(tokenizer *t, err *e) {
     return matcher_build(&t->user, &t->mem, text, which, n, e);
 }
 
+/* Where entries of each first byte begin in the order. */
+static int index_order(tokenizer *t, err *e) {
+    uint32_t k = 0;
+    for (uint32_t i = 0; i < t->h.n_order; i++)
+        if (t->order[i] >= t->h.n_ids || !text_of(t, (int32_t)t->order[i]).n)
+            return refuse(e, "an entry of its order is out of range");
+    for (unsigned b = 0; b <= 256; b++) {
+        while (k < t->h.n_order && (uint8_t)text_of(t, (int32_t)t->order[k]).p[0] < b) k++;
+        t->order_from[b] = k;
+    }
+    return 0;
+}
+
 static int open_parts(tokenizer *t, err *e) {
     if (check_header(t, e) || check_sizes(t, e)) return -1;
     place(t);
@@ -164,7 +179,8 @@ static int open_parts(tokenizer *t, err *e) {
     if (rules_read(&t->normalizers, section(t, SEC_NORMALIZERS), LIST_NORMALIZER, e)) return -1;
     if (rules_read(&t->pretokenizers, section(t, SEC_PRETOKENIZERS), LIST_PRETOKENIZER, e)) return -1;
     if (rules_read(&t->decoders, section(t, SEC_DECODERS), LIST_DECODER, e)) return -1;
-    if (index_user(t, e) || index_added(t, &t->plain, false, e) || index_added(t, &t->normal, true, e)) return -1;
+    if (index_order(t, e) || index_user(t, e) || index_added(t, &t->plain, false, e) || index_added(t, &t->normal, true, e))
+        return -1;
     for (uint32_t i = 0; i < t->h.n_ids; i++)
         if ((t->piece[i] & PIECE_MODEL) && t->raw_at[i + 1] - t->raw_at[i] > t->longest)
             t->longest = t->raw_at[i + 1] - t->raw_at[i];
@@ -228,10 +244,15 @@ static void print_id(FILE *out, const tokenizer *t, const char *title, int32_t i
 
 void tokenizer_print(const tokenizer *t, FILE *out) {
     const struct tok_header *h = &t->h;
-    const char *kind = h->model == MODEL_WORDPIECE ? "WordPiece" : h->flags & TOK_BYTES ? "byte-level BPE" : "BPE";
-    const char *more = h->flags & TOK_SENTENCEPIECE ? " (SentencePiece)" : h->flags & TOK_BYTE_FALLBACK ? " with byte fallback" : "";
-    fprintf(out, "tokenizer: %s%s, %u entries, %u merges, %u added tokens, %zu bytes\n", kind, more, h->n_ids, h->n_merges, h->n_added,
-            t->n);
+    const char *kind = h->model == MODEL_WORDPIECE ? "WordPiece"
+                       : h->model == MODEL_UNIGRAM ? "Unigram"
+                       : h->flags & TOK_BYTES      ? "byte-level BPE"
+                                                   : "BPE";
+    const char *more = h->flags & TOK_SENTENCEPIECE   ? " (SentencePiece)"
+                       : h->flags & TOK_BYTE_FALLBACK ? " with byte fallback"
+                                                      : "";
+    fprintf(out, "tokenizer: %s%s, %u entries, %u merges, %u added tokens, %zu bytes\n", kind, more, h->n_ids, h->n_merges,
+            h->n_added, t->n);
     print_rules(out, "normalizer", &t->normalizers);
     print_rules(out, "words", &t->pretokenizers);
     print_rules(out, "decoder", &t->decoders);

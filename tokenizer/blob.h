@@ -37,7 +37,8 @@ enum section {
     SEC_PIECE, /* u8[n_ids]: PIECE_ */
     SEC_VOCAB, /* struct vocab_slot[n_vocab_slots]: open addressing by piece_hash */
     SEC_MERGE, /* struct merge[n_merge_slots]: open addressing by pair_hash */
-    SEC_SCORE, /* f32[n_ids]: unigram */
+    SEC_SCORE, /* f64[n_ids]: unigram */
+    SEC_ORDER, /* u32[n_order]: unigram: the entries that the model finds, by their bytes */
     SEC_BYTE,  /* i32[256]: the entry of each byte, -1: none */
     SEC_ADDED, /* struct added[n_added], by rising id */
     SEC_PREFIX,
@@ -62,7 +63,8 @@ struct tok_header {
     int32_t unk, bos, eos; /* -1: none */
     uint32_t n_ids, n_vocab_slots, n_merge_slots, n_merges, n_added;
     uint32_t max_chars; /* WordPiece: longer words are unknown */
-    uint32_t reserved;
+    uint32_t n_order;
+    double min_score, max_score; /* unigram */
     uint8_t glue[32]; /* bit c: U+2581 behind a character that ends in byte c can be inside a merged piece; else words part there */
     struct {
         uint64_t at, bytes;

@@ -18,7 +18,7 @@ static int grow(void *list, size_t *cap, size_t need, size_t size, err *e) {
     return 0;
 }
 
-int build_piece(struct build *b, int64_t id, struct slice text, uint8_t flags, float score, err *e) {
+int build_piece(struct build *b, int64_t id, struct slice text, uint8_t flags, double score, err *e) {
     if (id < 0 || id >= TOK_MAX_IDS)
         return fail_code(e, ERR_INPUT, "tokenizer: entry \"%.*s\" has id %lld; expected 0 to %d", (int)(text.n < 60 ? text.n : 60),
                          text.p, (long long)id, TOK_MAX_IDS - 1);
@@ -186,14 +186,46 @@ static void find_glue(const struct build *b, struct tok_header *h) {
     }
 }
 
+struct ordered {
+    struct slice text;
+    uint32_t id;
+};
+
+static int by_text(const void *a, const void *b) {
+    const struct ordered *x = a, *y = b;
+    int c = memcmp(x->text.p, y->text.p, x->text.n < y->text.n ? x->text.n : y->text.n);
+    return c ? c : (x->text.n > y->text.n) - (x->text.n < y->text.n);
+}
+
+/* Unigram: the entries in the order of their bytes, and the range of scores. */
+static void add_order(const struct build *b, struct tok_header *h, buf *out) {
+    struct ordered *list = malloc((b->n_piece + 1) * sizeof *list);
+    size_t n = 0;
+    out->failed |= !list;
+    for (size_t id = 0; list && id < b->n_piece; id++) {
+        const struct piece *p = b->piece + id;
+        if (!(p->flags & PIECE_MODEL) || !p->text.n) continue;
+        if (!n || p->score < h->min_score) h->min_score = p->score;
+        if (!n || p->score > h->max_score) h->max_score = p->score;
+        list[n++] = (struct ordered){ p->text, (uint32_t)id };
+    }
+    if (n) qsort(list, n, sizeof *list, by_text);
+    begin(h, out, SEC_ORDER);
+    for (size_t i = 0; i < n; i++) buf_u32(out, list[i].id);
+    end(h, out, SEC_ORDER);
+    h->n_order = (uint32_t)n;
+    free(list);
+}
+
 static void add_pieces(const struct build *b, struct tok_header *h, buf *out) {
     begin(h, out, SEC_PIECE);
     for (size_t id = 0; id < b->n_piece; id++) buf_byte(out, b->piece[id].flags);
     end(h, out, SEC_PIECE);
     if (b->model != MODEL_UNIGRAM) return;
     begin(h, out, SEC_SCORE);
-    for (size_t id = 0; id < b->n_piece; id++) buf_add(out, &b->piece[id].score, sizeof(float));
+    for (size_t id = 0; id < b->n_piece; id++) buf_add(out, &b->piece[id].score, sizeof(double));
     end(h, out, SEC_SCORE);
+    add_order(b, h, out);
 }
 
 static void lay_out(const struct build *b, buf *out) {

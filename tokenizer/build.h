@@ -7,7 +7,7 @@
 struct piece {
     struct slice text;
     uint8_t flags;
-    float score;
+    double score;
 };
 struct build {
     arena mem;
@@ -29,7 +29,7 @@ struct build {
         size_t n;
     } map; /* text -> id + 1 */
 };
-int build_piece(struct build *b, int64_t id, struct slice text, uint8_t flags, float score, err *e);
+int build_piece(struct build *b, int64_t id, struct slice text, uint8_t flags, double score, err *e);
 int build_index(struct build *b, err *e); /* after the last build_piece of the vocabulary */
 int32_t build_find(const struct build *b, struct slice text);
 int build_merge(struct build *b, int32_t left, int32_t right, uint32_t rank, int32_t result, err *e);

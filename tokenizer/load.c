@@ -107,7 +107,7 @@ static int read_vocabulary(struct build *b, const char *path, buf *text, err *e)
 }
 
 static const char *choose(struct build *b, const char *folder, const char *file) {
-    static const char *const names[] = { "tokenizer.json", "tokenizer.model" };
+    static const char *const names[] = { "tokenizer.json", "tokenizer.model", "spiece.model" };
     if (file) return file;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const char *path = path_join(&b->mem, folder, names[i]);

@@ -96,7 +96,8 @@ static int load_wordpiece(struct build *b, const json *model, uint64_t most, err
     const json *unk = json_get(model, "unk_token"), *prefix = json_get(model, "continuing_subword_prefix");
     const json *longest = json_get(model, "max_input_chars_per_word");
     int64_t max_chars = 100;
-    if (json_only(model, "type unk_token continuing_subword_prefix max_input_chars_per_word vocab", "model WordPiece", e)) return -1;
+    if (json_only(model, "type unk_token continuing_subword_prefix max_input_chars_per_word vocab", "model WordPiece", e))
+        return -1;
     if (longest && (json_int(longest, &max_chars) || max_chars < 0 || max_chars > 100000))
         return BAD_JSON(e, "model.max_input_chars_per_word is not a number from 0 to 100000");
     if (!unk || unk->type != JSON_STRING || (prefix && prefix->type != JSON_STRING))
@@ -107,6 +108,49 @@ static int load_wordpiece(struct build *b, const json *model, uint64_t most, err
     if (load_vocab(b, json_get(model, "vocab"), most, e)) return -1;
     b->unk = build_find(b, slice_of(unk));
     return b->unk < 0 ? BAD_JSON(e, "model.unk_token is not in the vocabulary") : 0;
+}
+
+/* A score as the reference reads it (serde_json without exact rounding: the digits as a whole number, then one division), because
+ * segmentations of equal score are decided by the last bit. Anything unusual is read exactly. */
+static int read_score(const json *j, double *out) {
+    uint64_t digits = 0;
+    double power = 1;
+    bool fraction = false;
+    if (json_num(j, out)) return -1;
+    for (const char *p = j->s + (*j->s == '-'); *p; p++) {
+        if (*p == '.' && !fraction) fraction = true;
+        else if (*p < '0' || *p > '9' || digits > UINT64_MAX / 10 - 1) return 0;
+        else {
+            digits = digits * 10 + (uint64_t)(*p - '0');
+            power *= fraction ? 10 : 1; /* exact up to 1e22 */
+        }
+    }
+    *out = (double)digits / power * (*j->s == '-' ? -1 : 1);
+    return 0;
+}
+
+/* [["piece", score], ...]: the place is the id. */
+static int load_unigram(struct build *b, const json *model, err *e) {
+    const json *vocab = json_get(model, "vocab"), *unk = json_get(model, "unk_id");
+    int64_t id = 0, unk_id = -1;
+    bool fallback;
+    if (json_only(model, "type unk_id vocab byte_fallback", "model Unigram", e) ||
+        json_bool(model, "byte_fallback", false, &fallback, "model", e))
+        return -1;
+    if (!vocab || vocab->type != JSON_ARRAY) return BAD_JSON(e, "model.vocab is %s, expected an array", json_type_name(vocab));
+    for (const json *k = vocab->child; k; k = k->next, id++) {
+        double score;
+        if (k->type != JSON_ARRAY || k->n != 2 || k->child->type != JSON_STRING || read_score(k->child->next, &score) ||
+            !(score > -1e30 && score < 1e30))
+            return BAD_JSON(e, "model.vocab[%lld] is not [text, score]", (long long)id);
+        if (build_piece(b, id, slice_of(k->child), PIECE_MODEL, score, e)) return -1;
+    }
+    if (!empty(unk) && (json_int(unk, &unk_id) || unk_id < 0 || unk_id >= id))
+        return BAD_JSON(e, "model.unk_id is not in the vocabulary");
+    b->model = MODEL_UNIGRAM;
+    b->flags |= fallback ? TOK_BYTE_FALLBACK : 0;
+    b->unk = (int32_t)unk_id;
+    return build_index(b, e);
 }
 
 static int load_added(struct build *b, const json *j, uint64_t most, err *e) {
@@ -155,6 +199,7 @@ int load_json(struct build *b, const char *text, size_t n, err *e) {
     const char *kind = model_kind(model);
     int rc = strcmp(kind, "BPE") == 0         ? load_bpe(b, model, most, e)
              : strcmp(kind, "WordPiece") == 0 ? load_wordpiece(b, model, most, e)
+             : strcmp(kind, "Unigram") == 0   ? load_unigram(b, model, e)
                                               : BAD_JSON(e, "the model \"%s\" is not supported", kind);
     if (rc) return -1;
     for (const json *k = added ? added->child : NULL; k; k = k->next)

@@ -122,6 +122,35 @@ static int load_bert(struct build *b, const json *j, err *e) {
     return 0;
 }
 
+static int base64_digit(char c) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const char *p = c ? strchr(digits, c) : NULL;
+    return p ? (int)(p - digits) : -1;
+}
+
+/* SentencePiece's character map, in base64. */
+static int load_precompiled(struct build *b, const json *j, err *e) {
+    struct slice text = { NULL, 0 };
+    if (json_only(j, "type precompiled_charsmap", "Precompiled", e) ||
+        get_string(j, "precompiled_charsmap", &text, "Precompiled", e))
+        return -1;
+    if (b->charsmap.n) return BAD_JSON(e, "a second Precompiled normalizer is not supported");
+    while (text.n && text.p[text.n - 1] == '=') text.n--;
+    char *bytes = arena_alloc(&b->mem, text.n / 4 * 3 + 3);
+    if (!bytes) return fail_memory(e, text.n, "a character map");
+    uint32_t held = 0;
+    size_t n = 0;
+    for (size_t i = 0; i < text.n; i++) {
+        int digit = base64_digit(text.p[i]);
+        if (digit < 0) return BAD_JSON(e, "Precompiled: precompiled_charsmap is not base64");
+        held = held << 6 | (uint32_t)digit;
+        if (i % 4) bytes[n++] = (char)(held >> (6 - 2 * (i % 4)));
+    }
+    b->charsmap = (struct slice){ bytes, n };
+    if (n) build_rule(b, LIST_NORMALIZER, (struct rule){ .op = RULE_CHARSMAP });
+    return 0;
+}
+
 static int load_normalizer(struct build *b, const json *j, err *e) {
     static const struct {
         const char *type;
@@ -148,6 +177,7 @@ static int load_normalizer(struct build *b, const json *j, err *e) {
         build_rule(b, LIST_NORMALIZER, r);
         return 0;
     }
+    if (strcmp(type, "Precompiled") == 0) return load_precompiled(b, j, e);
     if (strcmp(type, "BertNormalizer") == 0) return load_bert(b, j, e);
     if (strcmp(type, "Strip") == 0) {
         bool left, right;

@@ -100,7 +100,7 @@ static int read_piece(struct model *m, struct slice bytes) {
         if (f.number == 3) type = f.value;
     }
     if (c.failed || !flags_of(type)) return bad_model(m, "a piece cannot be read");
-    if (score != score) return bad_model(m, "a piece's score is not a number");
+    if (!(score > -1e30f && score < 1e30f)) return bad_model(m, "a piece's score is out of range");
     if (!text.n || !utf8_valid(text.p, text.n)) return bad_model(m, "a piece is empty or not UTF-8");
     if (type == UNUSED)
         return fail_code(m->e, ERR_INPUT, "SentencePiece model: unused pieces (\"%.*s\") are not supported",
@@ -178,7 +178,7 @@ static int read_model(struct model *m, struct slice bytes) {
 /* ---- merges: any two pieces may join into a third; the better its score, the earlier ---- */
 
 static int by_score(const void *a, const void *b) {
-    float x = ((const struct piece *)a)->score, y = ((const struct piece *)b)->score;
+    double x = ((const struct piece *)a)->score, y = ((const struct piece *)b)->score;
     return (x < y) - (x > y);
 }
 
@@ -234,14 +234,13 @@ int load_sentencepiece(struct build *b, const char *bytes, size_t n, err *e) {
                        .unk_surface = { " \xe2\x81\x87 ", 5 },
                        .e = e };
     if (read_model(&m, (struct slice){ bytes, n })) return -1;
-    if (m.type != TYPE_BPE)
-        return fail_code(e, ERR_INPUT,
-                         "SentencePiece model: the model type \"%s\" is not supported; use the checkpoint's tokenizer.json",
-                         m.type == TYPE_UNIGRAM ? "unigram" : "word or char");
-    b->model = MODEL_BPE;
+    if (m.type != TYPE_BPE && m.type != TYPE_UNIGRAM)
+        return fail_code(e, ERR_INPUT, "SentencePiece model: its model type %llu (word or char) is not supported",
+                         (unsigned long long)m.type);
+    b->model = m.type == TYPE_BPE ? MODEL_BPE : MODEL_UNIGRAM;
     b->flags |= TOK_SENTENCEPIECE | TOK_FUSE_UNK | (m.byte_fallback ? TOK_BYTE_FALLBACK : 0);
     b->unk = id_or_none(b, m.unk);
     b->bos = id_or_none(b, m.bos);
     b->eos = id_or_none(b, m.eos);
-    return build_index(b, e) || make_merges(&m) || add_rules(&m) ? -1 : 0;
+    return build_index(b, e) || (m.type == TYPE_BPE && make_merges(&m)) || add_rules(&m) ? -1 : 0;
 }

@@ -84,6 +84,7 @@ static struct slice prefix_of(const tokenizer *t, struct slice s, size_t *len) {
         t->h.section[SEC_CHARSMAP].bytes ? charsmap_find(section(t, SEC_CHARSMAP), s, len) : (struct slice){ NULL, SIZE_MAX };
     if (to.n != SIZE_MAX) return to;
     *len = (size_t)utf8_len(s.p[0]);
+    if (*len == 3 && memcmp(s.p, UTF8_ILL_FORMED, 3) == 0) return (struct slice){ "\xef\xbf\xbd", 3 };
     return (struct slice){ s.p, *len };
 }
 
@@ -110,6 +111,43 @@ static void sentencepiece(const tokenizer *t, int how, struct slice s, buf *out)
     if ((how & SP_PREFIX) && (how & SP_SUFFIX)) buf_str(out, space);
 }
 
+/* The first key of the map that the text begins with. */
+static struct slice charsmap_first(struct slice map, struct slice s) {
+    for (size_t n = 1, len = 0; n <= s.n; n++) {
+        struct slice to = charsmap_find(map, (struct slice){ s.p, n }, &len);
+        if (to.n != SIZE_MAX) return to;
+    }
+    return (struct slice){ NULL, SIZE_MAX };
+}
+
+/* Does this character belong to the one before it, as graphemes go (UAX 29)? Enough of the rule for clusters under 6 bytes. */
+static bool joins(uint32_t prior, uint32_t c) {
+    if (prior == '\r') return c == '\n';
+    if (uni_in(prior, 1u << UNI_CC | 1u << UNI_ZL | 1u << UNI_ZP)) return false;
+    return uni_is_mark(c) || c == 0x200c || c == 0x200d || c == 0xff9e || c == 0xff9f || c == 0xe33 || c == 0xeb3;
+}
+
+/* HuggingFace's Precompiled: a short grapheme becomes what its first key says; of a longer one each character by itself. */
+static void charsmap_graphemes(struct slice map, struct slice s, buf *out) {
+    for (size_t i = 0, end; i < s.n; i = end) {
+        int len, more;
+        uint32_t prior = utf8_next(s.p + i, &len);
+        for (end = i + (size_t)len; end < s.n && joins(prior, utf8_next(s.p + end, &more)); end += (size_t)more)
+            prior = utf8_next(s.p + end, &more);
+        struct slice whole = { s.p + i, end - i }, to = whole.n < 6 ? charsmap_first(map, whole) : (struct slice){ NULL, SIZE_MAX };
+        if (to.n != SIZE_MAX) {
+            buf_add(out, to.p, to.n);
+            continue;
+        }
+        for (size_t k = i; k < end; k += (size_t)len) {
+            struct slice one = { s.p + k, (size_t)(len = utf8_len(s.p[k])) };
+            to = charsmap_first(map, one);
+            if (to.n == SIZE_MAX) to = one;
+            buf_add(out, to.p, to.n);
+        }
+    }
+}
+
 static int apply(const tokenizer *t, const struct rule *r, struct slice s, buf *out, struct regex_work *w, err *e) {
     switch (r->op) {
     case RULE_NORMALIZE:
@@ -123,6 +161,9 @@ static int apply(const tokenizer *t, const struct rule *r, struct slice s, buf *
     case RULE_PREPEND:
         if (s.n) buf_add(out, r->a.p, r->a.n);
         buf_add(out, s.p, s.n);
+        break;
+    case RULE_CHARSMAP:
+        charsmap_graphemes(section(t, SEC_CHARSMAP), s, out);
         break;
     case RULE_SENTENCEPIECE:
         sentencepiece(t, r->x, s, out);

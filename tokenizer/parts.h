@@ -23,6 +23,7 @@ enum rule_op {
     RULE_REPLACE /* a: regex, b */,
     RULE_PREPEND /* a */,
     RULE_SENTENCEPIECE /* x: SP_ */,
+    RULE_CHARSMAP,
     RULE_BERT_CHINESE,
     RULE_SPLIT, /* a: regex, x: SPLIT_, y 1: inverted */
     RULE_PREFIX_SPACE,
@@ -66,7 +67,7 @@ struct matcher {
     struct {
         struct slice text;
         uint32_t which;
-    } *p; /* sorted by text */
+    } * p; /* sorted by text */
     size_t n;
     uint32_t from[257]; /* by first byte */
 };
@@ -85,7 +86,9 @@ struct tokenizer {
     const uint8_t *piece;
     const struct vocab_slot *vocab;
     const struct merge *merge;
-    const float *score;
+    const double *score;
+    const uint32_t *order;
+    uint32_t order_from[257]; /* by first byte */
     const int32_t *byte_id;
     const struct added *added;
     struct rules normalizers, pretokenizers, decoders;
@@ -141,6 +144,7 @@ int model_encode(struct encoder *x, struct slice word);
 int word_encode(struct encoder *x, struct slice word); /* by the kind of model, without looking the whole word up */
 int bpe_encode(struct encoder *x, struct slice word);
 int wordpiece_encode(struct encoder *x, struct slice word);
+int unigram_encode(struct encoder *x, struct slice word);
 
 /* ---- byte-level alphabet (GPT-2): each byte as a printable character ---- */
 uint32_t byte_to_char(uint8_t b);

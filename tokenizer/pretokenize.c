@@ -115,7 +115,14 @@ int pretokenize(struct encoder *x, size_t rule, struct slice s, bool first) {
 /* ---- words to the model ---- */
 
 int word_encode(struct encoder *x, struct slice w) {
-    return x->t->h.model == MODEL_WORDPIECE ? wordpiece_encode(x, w) : bpe_encode(x, w);
+    switch (x->t->h.model) {
+    case MODEL_UNIGRAM:
+        return unigram_encode(x, w);
+    case MODEL_WORDPIECE:
+        return wordpiece_encode(x, w);
+    default:
+        return bpe_encode(x, w);
+    }
 }
 
 static int cached_encode(struct encoder *x, struct slice w) {
@@ -169,7 +176,7 @@ static int part_encode(struct encoder *x, struct slice s) {
 int model_encode(struct encoder *x, struct slice s) {
     const struct matcher *user = &x->t->user;
     size_t from = 0, len;
-    if (user->n)
+    if (user->n && x->t->h.model == MODEL_BPE) /* Unigram finds them itself */
         for (size_t i = 0; i < s.n;) {
             int64_t id = matcher_at(user, s.p + i, s.n - i, &len);
             if (id < 0) {

@@ -100,7 +100,9 @@ int tokenizer_encode(const tokenizer *t, const char *text, size_t n, int flags, 
     struct slice s = { text, n };
     int rc = 0;
     if (n && !utf8_valid(text, n)) {
-        utf8_sanitise(text, n, &repaired);
+        /* SentencePiece's map of characters takes U+FFFD away, but not where bytes are ill-formed: they stay apart until there */
+        if ((t->h.flags & TOK_SENTENCEPIECE) && t->h.section[SEC_CHARSMAP].bytes) utf8_mark(text, n, &repaired);
+        else utf8_sanitise(text, n, &repaired);
         if (repaired.failed) rc = fail_memory(e, n, "a text that is not UTF-8");
         s = (struct slice){ repaired.p, repaired.n };
     }

@@ -81,6 +81,8 @@ static inline int utf8_len(char lead) {
 
 bool utf8_valid(const char *s, size_t n);
 void utf8_sanitise(const char *s, size_t n, buf *out); /* any bytes in; each byte of no character becomes U+FFFD */
+#define UTF8_ILL_FORMED "\xed\xa0\x80" /* a surrogate: no well-formed text has it */
+void utf8_mark(const char *s, size_t n, buf *out); /* the same, but with this sign in the place of U+FFFD */
 void utf8_lossy(const char *s, size_t n, buf *out);    /* the same, but one U+FFFD for each longest beginning of a character */
 void buf_char(buf *out, uint32_t c);
 
