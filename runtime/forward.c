@@ -174,7 +174,7 @@ static void write_out(forward_ctx *f, const span *spans, int n_spans) {
     }
 }
 
-bool forward(forward_ctx *f, const span *spans, int n_spans) {
+static bool run_spans(forward_ctx *f, const span *spans, int n_spans) {
     int n_wanted, m = gather(f, spans, n_spans, &n_wanted);
     const arch *a = &f->model->arch;
     ops_embed(&f->ops, &f->model->embed, f->tok, m, f->x, f->d_ld, a->embed_scale);
@@ -186,4 +186,11 @@ bool forward(forward_ctx *f, const span *spans, int n_spans) {
     write_out(f, spans, n_spans);
     for (int s = 0; s < n_spans; s++) kv_advance(spans[s].seq, spans[s].n);
     return true;
+}
+
+bool forward(forward_ctx *f, const span *spans, int n_spans) {
+    alloc_guard(true);
+    bool done = run_spans(f, spans, n_spans);
+    alloc_guard(false);
+    return done;
 }
