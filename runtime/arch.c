@@ -35,7 +35,10 @@ static const field fields[] = {
 enum { N_FIELDS = sizeof fields / sizeof *fields };
 
 /* The checkpoint's sampling defaults: negative, none. */
-static const struct { const char *name; size_t at; bool whole;
+static const struct {
+    const char *name;
+    size_t at;
+    bool whole;
 } sampling[] = { { "temperature", offsetof(arch, temperature), false },
                  { "top_p", offsetof(arch, top_p), false },
                  { "min_p", offsetof(arch, min_p), false },

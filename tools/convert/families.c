@@ -114,7 +114,8 @@ static const char *const rotary_buffers[] = { "{m}layers.{l}.self_attn.rotary_em
     .eps_key = "rms_norm_eps"
 
 static const family llama = {
-    COMMON, .model_type = "llama", .classes = { "LlamaForCausalLM", "LLaMAForCausalLM" }, .keys = llama_keys, .weights = llama_weights };
+    COMMON, .model_type = "llama", .classes = { "LlamaForCausalLM", "LLaMAForCausalLM" }, .keys = llama_keys,
+    .weights = llama_weights };
 static const family mistral = {
     COMMON, .model_type = "mistral", .classes = { "MistralForCausalLM" }, .keys = mistral_keys, .weights = mistral_weights,
     .layers = mistral_layers };
