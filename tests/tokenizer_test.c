@@ -1,6 +1,7 @@
 /* tokenizer: against the ids and texts of the reference libraries, line by line; the blob against damage; streams against wholes.
  * The cases of gpt2, llama2, bert and t5 lie in the tree; those of families with larger vocabularies are read from ../shared/tokenizers
  * (QUERN_TOKENIZERS names another folder) where it exists. */
+#include "tokenizer/blob.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/unicode.h"
 
@@ -381,6 +382,7 @@ static void test_normalization(void **state) {
         { UNI_COMPOSE, "a\xcc\x96\xcc\x81", "\xc3\xa1\xcc\x96" },                     /* the lower class does not block */
         { 0, "a\xcc\x81\xcc\x96", "a\xcc\x96\xcc\x81" },                              /* canonical order */
         { UNI_COMPOSE, "a\xcc\x81\xcc\x81", "\xc3\xa1\xcc\x81" },
+        { UNI_COMPOSE, "a\xcc\x93\xcc\x81", "a\xcc\x93\xcc\x81" },                    /* the same class does */
         { UNI_COMPOSE, "\xe0\xa5\x98", "\xe0\xa4\x95\xe0\xa4\xbc" },                  /* composition exclusion */
         { UNI_COMPOSE | UNI_COMPAT, "\xef\xac\x83\xe2\x91\xa0", "ffi1" },
         { UNI_COMPAT, "\xef\xbe\x8a\xef\xbe\x9f", "\xe3\x83\x8f\xe3\x82\x9a" },
@@ -510,6 +512,66 @@ static void test_damage(void **state) {
     buf_free(&blob);
 }
 
+/* Writes one wrong number into a good blob: it must be refused. */
+static void poke(buf *blob, size_t at, uint64_t value, size_t bytes, const char *what) {
+    char was[8];
+    memcpy(was, blob->p + at, bytes);
+    memcpy(blob->p + at, &value, bytes);
+    if (survives(blob->p, blob->n)) fail_msg("accepted: %s", what);
+    memcpy(blob->p + at, was, bytes);
+}
+
+static void test_hostile_numbers(void **state) {
+    tokenizer *t = load(FIXTURES "/t5", "tokenizer.json");
+    buf blob = { 0 };
+    struct tok_header h;
+    (void)state;
+    for (int family = 0; family < 2; family++) {
+        blob.n = 0;
+        assert_int_equal(tokenizer_write(t, &blob), 0);
+        tokenizer_free(t);
+        t = load("weights/pip-stories", "tokenizer.json");
+        memcpy(&h, blob.p, sizeof h);
+#define AT(s) ((size_t)h.section[s].at)
+#define HEADER(field, value) poke(&blob, offsetof(struct tok_header, field), (value), sizeof h.field, #field " = " #value)
+        HEADER(n_ids, h.n_ids + 1);
+        HEADER(n_ids, UINT32_MAX);
+        HEADER(n_vocab_slots, UINT32_MAX);
+        HEADER(n_merge_slots, h.n_merge_slots + 1);
+        HEADER(n_added, h.n_added + 1);
+        HEADER(n_order, h.n_order + 1);
+        HEADER(model, 77);
+        HEADER(flags, 1u << 31);
+        HEADER(unk, h.n_ids);
+        HEADER(eos, (uint32_t)-2);
+        for (int s = 0; s < SEC_COUNT; s++) {
+            HEADER(section[s].at, UINT64_MAX - 15);
+            HEADER(section[s].at, h.section[s].at + 4);
+            HEADER(section[s].bytes, UINT64_MAX);
+            HEADER(section[s].bytes, blob.n);
+        }
+        poke(&blob, AT(SEC_TEXT_AT) + 40, UINT32_MAX, 4, "a text that begins outside");
+        poke(&blob, AT(SEC_TEXT_AT) + 4 * h.n_ids, UINT32_MAX, 4, "a last text that ends outside");
+        poke(&blob, AT(SEC_PIECE) + 9, 0xff, 1, "unknown flags of an entry");
+        poke(&blob, AT(SEC_VOCAB), h.n_ids + 1, 4, "a slot with an id that is none");
+        poke(&blob, AT(SEC_BYTE) + 4, h.n_ids, 4, "a byte's id that is none");
+        poke(&blob, AT(SEC_ADDED), h.n_ids, 4, "an added token that is none");
+        poke(&blob, AT(SEC_ADDED) + 8, 0, 4, "added tokens out of order");
+        if (h.n_order) poke(&blob, AT(SEC_ORDER) + 8, h.n_ids, 4, "an order of an entry that is none");
+        for (size_t i = 0; i < h.n_merge_slots; i++) {
+            struct merge m;
+            size_t at = AT(SEC_MERGE) + i * sizeof m;
+            memcpy(&m, blob.p + at, sizeof m);
+            if (m.left < 0 || i > 40) continue;
+            poke(&blob, at + offsetof(struct merge, left), h.n_ids, 4, "a merge of an entry that is none");
+            poke(&blob, at + offsetof(struct merge, right), (uint32_t)-1, 4, "a merge with an entry that is none");
+            poke(&blob, at + offsetof(struct merge, result), h.n_ids, 4, "a merge into an entry that is none");
+        }
+    }
+    tokenizer_free(t);
+    buf_free(&blob);
+}
+
 /* Cut and flipped vocabularies: refused, or read as something else, without a crash. */
 static void test_damaged_files(void **state) {
     static const char *const files[] = { FIXTURES "/llama2/tokenizer.model", "weights/pip-stories/tokenizer.json" };
@@ -541,6 +603,6 @@ static void test_damaged_files(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_fixtures), cmocka_unit_test(test_shared), cmocka_unit_test(test_demo),
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_patterns), cmocka_unit_test(test_bounded_work), cmocka_unit_test(test_normalization),
-        cmocka_unit_test(test_streams), cmocka_unit_test(test_damage), cmocka_unit_test(test_damaged_files) };
+        cmocka_unit_test(test_streams), cmocka_unit_test(test_damage), cmocka_unit_test(test_hostile_numbers), cmocka_unit_test(test_damaged_files) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
