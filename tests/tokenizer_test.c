@@ -1,6 +1,6 @@
 /* tokenizer: against the ids and texts of the reference libraries, line by line; the blob against damage; streams against wholes.
- * The cases of gpt2, llama2, bert and t5 lie in the tree; those of families with larger vocabularies are read from ../shared/tokenizers
- * (QUERN_TOKENIZERS names another folder) where it exists. */
+ * The cases of gpt2, llama2, bert and t5 lie in the tree; those of families with larger vocabularies are read from
+ * ../shared/tokenizers (QUERN_TOKENIZERS names another folder) where it exists. */
 #include "tokenizer/blob.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/unicode.h"
@@ -231,7 +231,8 @@ static void test_demo(void **state) {
     assert_int_equal(tokenizer_size(t), 4096);
     assert_int_equal(tokenizer_bos(t), 0);
     assert_int_equal(tokenizer_eos(t), 5);
-    assert_true(tokenizer_is_special(t, 3) && !tokenizer_is_special(t, 300) && !tokenizer_is_special(t, -1) && !tokenizer_is_special(t, 4096));
+    assert_true(tokenizer_is_special(t, 3) && !tokenizer_is_special(t, 300) && !tokenizer_is_special(t, -1) &&
+                !tokenizer_is_special(t, 4096));
     assert_int_equal(tokenizer_id(t, "<|end|>", 7), 5);
     const char *piece = tokenizer_piece(t, 559, &n);
     assert_int_equal(tokenizer_id(t, piece, n), 559);
@@ -245,7 +246,8 @@ static void test_demo(void **state) {
 /* ---- small tokenizers, written out here ---- */
 
 #define BYTES "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}"
-#define VOCAB "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"\u0120\":3,\"<unk>\":4,\"c\":5,\"abc\":6,\"1\":7},\"merges\":[\"a b\",\"ab c\"]"
+#define VOCAB                                                                                                                      \
+    "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"\u0120\":3,\"<unk>\":4,\"c\":5,\"abc\":6,\"1\":7},\"merges\":[\"a b\",\"ab c\"]"
 
 static int load_text(tokenizer **t, const char *text, err *e) {
     const char *path = "build/tokenizer_test.json";
@@ -278,9 +280,15 @@ static void test_refusals(void **state) {
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"}}", "UnicodeScripts");
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"decoder\":{\"type\":\"CTC\"}}", "decoder \"CTC\"");
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"post_processor\":{\"type\":\"Other\"}}", "post_processor \"Other\"");
-    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a\"},\"behavior\":\"Isolated\"}}", "( without )");
-    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a*\"},\"behavior\":\"Isolated\"}}", "match nothing");
-    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Sideways\"}}", "Sideways");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB
+            "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a\"},\"behavior\":\"Isolated\"}}",
+            "( without )");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB
+            "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a*\"},\"behavior\":\"Isolated\"}}",
+            "match nothing");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB
+            "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Sideways\"}}",
+            "Sideways");
     refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a b\"]}}", "\"b\" is not in the vocabulary");
     refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"ab\"]}}", "not a pair");
     refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}}", "same id 0");
@@ -321,7 +329,9 @@ static void encodes(const char *rules, const char *text, const char *want) {
 
 static void test_patterns(void **state) { /* each split is seen by what it keeps from merging */
     (void)state;
-#define SPLIT(re, how) "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" re "\"},\"behavior\":\"" how "\"}," BYTES "]}"
+#define SPLIT(re, how)                                                                                                             \
+    "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" re                 \
+    "\"},\"behavior\":\"" how "\"}," BYTES "]}"
     encodes("\"pre_tokenizer\":" BYTES, "abcab", "6 2");
     encodes(SPLIT("b", "Isolated"), "abc", "0 1 5");
     encodes(SPLIT("b", "Removed"), "abc", "0 5");
@@ -336,12 +346,19 @@ static void test_patterns(void **state) { /* each split is seen by what it keeps
     encodes(SPLIT("[a-b&]++c", "Removed"), "abcab", "2");
     encodes("\"normalizer\":{\"type\":\"Lowercase\"},\"pre_tokenizer\":" BYTES, "ABC", "6");
     encodes("\"normalizer\":{\"type\":\"NFKC\"},\"pre_tokenizer\":" BYTES, "\xef\xbd\x81\xef\xbd\x82", "2");
-    encodes("\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\"xx\"},\"content\":\"b\"},\"pre_tokenizer\":" BYTES, "axxc", "6");
-    encodes("\"normalizer\":{\"type\":\"Strip\"},\"pre_tokenizer\":" BYTES, " \xe2\x80\x83" "ab\n", "2");
+    encodes("\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\"xx\"},\"content\":\"b\"},\"pre_tokenizer\":" BYTES,
+            "axxc", "6");
+    encodes("\"normalizer\":{\"type\":\"Strip\"},\"pre_tokenizer\":" BYTES,
+            " \xe2\x80\x83"
+            "ab\n",
+            "2");
     encodes("\"pre_tokenizer\":{\"type\":\"ByteLevel\"}", "ab", "3 2"); /* a space in front unless told otherwise */
     encodes("\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"1\",7],\"sep\":[\"c\",5]}", "ab", "7 2 5");
-    encodes("\"added_tokens\":[{\"id\":6,\"content\":\"abc\",\"lstrip\":true,\"rstrip\":true}],\"pre_tokenizer\":" BYTES, "a  abc  b", "0 6 1");
-    encodes("\"added_tokens\":[{\"id\":6,\"content\":\"abc\",\"single_word\":true}],\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"b\"},\"behavior\":\"Removed\"}", "aabc abc", "0 0 5 6");
+    encodes("\"added_tokens\":[{\"id\":6,\"content\":\"abc\",\"lstrip\":true,\"rstrip\":true}],\"pre_tokenizer\":" BYTES,
+            "a  abc  b", "0 6 1");
+    encodes("\"added_tokens\":[{\"id\":6,\"content\":\"abc\",\"single_word\":true}],\"pre_tokenizer\":{\"type\":\"Split\","
+            "\"pattern\":{\"String\":\"b\"},\"behavior\":\"Removed\"}",
+            "aabc abc", "0 0 5 6");
 }
 
 /* A pattern that backtracks without end is stopped with a message; no text makes a usual one do so. */
@@ -374,19 +391,27 @@ static void test_bounded_work(void **state) {
 /* ---- normalization against the conformance cases that matter most (UAX 15) ---- */
 
 static void test_normalization(void **state) {
-    static const struct { int form; const char *from, *to; } cases[] = {
-        { UNI_COMPOSE, "e\xcc\x81", "\xc3\xa9" }, { 0, "\xc3\xa9", "e\xcc\x81" },
-        { UNI_COMPOSE, "\xe2\x84\xab", "\xc3\x85" },                                  /* angstrom sign */
-        { UNI_COMPOSE, "\xe1\x84\x80\xe1\x85\xa1\xe1\x86\xa8", "\xea\xb0\x81" },      /* Hangul L V T */
-        { 0, "\xea\xb0\x81", "\xe1\x84\x80\xe1\x85\xa1\xe1\x86\xa8" },
-        { UNI_COMPOSE, "a\xcc\x96\xcc\x81", "\xc3\xa1\xcc\x96" },                     /* the lower class does not block */
-        { 0, "a\xcc\x81\xcc\x96", "a\xcc\x96\xcc\x81" },                              /* canonical order */
-        { UNI_COMPOSE, "a\xcc\x81\xcc\x81", "\xc3\xa1\xcc\x81" },
-        { UNI_COMPOSE, "a\xcc\x93\xcc\x81", "a\xcc\x93\xcc\x81" },                    /* the same class does */
-        { UNI_COMPOSE, "\xe0\xa5\x98", "\xe0\xa4\x95\xe0\xa4\xbc" },                  /* composition exclusion */
-        { UNI_COMPOSE | UNI_COMPAT, "\xef\xac\x83\xe2\x91\xa0", "ffi1" },
-        { UNI_COMPAT, "\xef\xbe\x8a\xef\xbe\x9f", "\xe3\x83\x8f\xe3\x82\x9a" },
-        { UNI_COMPOSE, "\xcc\x81" "a", "\xcc\x81" "a" }, { UNI_COMPOSE, "", "" } };
+    static const struct {
+        int form;
+        const char *from, *to;
+    } cases[] = { { UNI_COMPOSE, "e\xcc\x81", "\xc3\xa9" },
+                  { 0, "\xc3\xa9", "e\xcc\x81" },
+                  { UNI_COMPOSE, "\xe2\x84\xab", "\xc3\x85" },                             /* angstrom sign */
+                  { UNI_COMPOSE, "\xe1\x84\x80\xe1\x85\xa1\xe1\x86\xa8", "\xea\xb0\x81" }, /* Hangul L V T */
+                  { 0, "\xea\xb0\x81", "\xe1\x84\x80\xe1\x85\xa1\xe1\x86\xa8" },
+                  { UNI_COMPOSE, "a\xcc\x96\xcc\x81", "\xc3\xa1\xcc\x96" }, /* the lower class does not block */
+                  { 0, "a\xcc\x81\xcc\x96", "a\xcc\x96\xcc\x81" },          /* canonical order */
+                  { UNI_COMPOSE, "a\xcc\x81\xcc\x81", "\xc3\xa1\xcc\x81" },
+                  { UNI_COMPOSE, "a\xcc\x93\xcc\x81", "a\xcc\x93\xcc\x81" },   /* the same class does */
+                  { UNI_COMPOSE, "\xe0\xa5\x98", "\xe0\xa4\x95\xe0\xa4\xbc" }, /* composition exclusion */
+                  { UNI_COMPOSE | UNI_COMPAT, "\xef\xac\x83\xe2\x91\xa0", "ffi1" },
+                  { UNI_COMPAT, "\xef\xbe\x8a\xef\xbe\x9f", "\xe3\x83\x8f\xe3\x82\x9a" },
+                  { UNI_COMPOSE,
+                    "\xcc\x81"
+                    "a",
+                    "\xcc\x81"
+                    "a" },
+                  { UNI_COMPOSE, "", "" } };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         buf out = { 0 };
@@ -420,7 +445,8 @@ static void check_streams(const tokenizer *t, int rounds) {
         err e = { 0 };
         detok d;
         bool skip = round & 1, low = round % 3 == 0; /* low ids are the bytes of most vocabularies */
-        for (uint32_t n = next_random(&seed) % 200; n--;) ids_add(&v, (int32_t)(next_random(&seed) % (low ? 270 : (uint32_t)tokenizer_size(t) + 3)) - 1);
+        for (uint32_t n = next_random(&seed) % 200; n--;)
+            ids_add(&v, (int32_t)(next_random(&seed) % (low ? 270 : (uint32_t)tokenizer_size(t) + 3)) - 1);
         assert_int_equal(tokenizer_decode(t, v.p, v.n, skip, &whole, &e), 0);
         detok_begin(&d, t, skip);
         for (size_t i = 0; i < v.n; i++) {
@@ -442,8 +468,9 @@ static void check_streams(const tokenizer *t, int rounds) {
 }
 
 static void test_streams(void **state) {
-    static const char *const from[][2] = { { "gpt2", "tokenizer.json" }, { "llama2", "tokenizer.json" }, { "llama2", "tokenizer.model" },
-        { "bert", "tokenizer.json" }, { "t5", "tokenizer.json" }, { "t5", "spiece.model" } };
+    static const char *const from[][2] = { { "gpt2", "tokenizer.json" },    { "llama2", "tokenizer.json" },
+                                           { "llama2", "tokenizer.model" }, { "bert", "tokenizer.json" },
+                                           { "t5", "tokenizer.json" },      { "t5", "spiece.model" } };
     (void)state;
     for (size_t i = 0; i < sizeof from / sizeof *from; i++) {
         char folder[200];
@@ -601,8 +628,11 @@ static void test_damaged_files(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_fixtures), cmocka_unit_test(test_shared), cmocka_unit_test(test_demo),
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_patterns), cmocka_unit_test(test_bounded_work), cmocka_unit_test(test_normalization),
-        cmocka_unit_test(test_streams), cmocka_unit_test(test_damage), cmocka_unit_test(test_hostile_numbers), cmocka_unit_test(test_damaged_files) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_fixtures),      cmocka_unit_test(test_shared),
+                                        cmocka_unit_test(test_demo),          cmocka_unit_test(test_refusals),
+                                        cmocka_unit_test(test_patterns),      cmocka_unit_test(test_bounded_work),
+                                        cmocka_unit_test(test_normalization), cmocka_unit_test(test_streams),
+                                        cmocka_unit_test(test_damage),        cmocka_unit_test(test_hostile_numbers),
+                                        cmocka_unit_test(test_damaged_files) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
