@@ -610,6 +610,39 @@ static void test_files(void **state) {
     file_close(&f);
 }
 
+/* Runs inspect on the output; fills `said` with both streams. */
+static int inspect(const char *options) {
+    char command[1024];
+    snprintf(command, sizeof command, "%s/inspect '%s' %s >'%s' 2>&1", bin_dir(), out, options, log_path);
+    int status = system(command);
+    buf text = { 0 };
+    err e = { 0 };
+    assert_int_equal(read_file(log_path, sizeof said - 1, &text, &e), 0);
+    memcpy(said, text.p, text.n + 1);
+    buf_free(&text);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void test_inspect(void **state) {
+    (void)state;
+    must_convert("weights/pip-stories", "--type q4");
+    assert_int_equal(inspect("--tensors --verify"), 0);
+    static const char *const shown[] = { "n_layers          6", "pip-stories", "tokenizer", "layers.5.down",
+                                         "[256][768]",          "is embed",    "verified" };
+    for (size_t i = 0; i < sizeof shown / sizeof *shown; i++)
+        if (!strstr(said, shown[i])) fail_msg("inspect does not show \"%s\":\n%s", shown[i], said);
+    int fd = open(out, O_RDWR);
+    assert_int_equal(pwrite(fd, "banana", 6, (3 << 20) + 77), 6);
+    assert_int_equal(inspect(""), 0); /* data is read by --verify only */
+    assert_int_equal(inspect("--verify"), 1);
+    assert_non_null(strstr(said, "damaged"));
+    assert_int_equal(pwrite(fd, "banana", 6, 300), 6);
+    close(fd);
+    assert_int_equal(inspect(""), 1);
+    assert_true(strncmp(said, "inspect: ", 9) == 0);
+}
+
 /* Ctrl-C in the middle: status 130, and neither the file nor its temporary stays. */
 static void test_interrupt(void **state) {
     (void)state;
@@ -662,11 +695,16 @@ static int end(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bad), cmocka_unit_test(test_golden), cmocka_unit_test_setup(test_names, begin_made),
-        cmocka_unit_test_setup(test_tied, begin_made), cmocka_unit_test_setup(test_types, begin_made),
-        cmocka_unit_test_setup(test_config, begin_made), cmocka_unit_test_setup(test_windows, begin_made),
-        cmocka_unit_test_setup(test_rope, begin_made), cmocka_unit_test_setup(test_files, begin_made),
-        cmocka_unit_test_setup(test_interrupt, begin_made) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_bad),
+                                        cmocka_unit_test(test_golden),
+                                        cmocka_unit_test_setup(test_names, begin_made),
+                                        cmocka_unit_test_setup(test_tied, begin_made),
+                                        cmocka_unit_test_setup(test_types, begin_made),
+                                        cmocka_unit_test_setup(test_config, begin_made),
+                                        cmocka_unit_test_setup(test_windows, begin_made),
+                                        cmocka_unit_test_setup(test_rope, begin_made),
+                                        cmocka_unit_test_setup(test_files, begin_made),
+                                        cmocka_unit_test_setup(test_inspect, begin_made),
+                                        cmocka_unit_test_setup(test_interrupt, begin_made) };
     return cmocka_run_group_tests(tests, begin, end);
 }
