@@ -7,6 +7,8 @@
 
 #include "tests/test.h"
 
+#include <unistd.h>
+
 #define FIXTURES "tests/fixtures/tokenizers"
 
 static void print_bad(const char *where, size_t line, const char *what, const char *text, const char *found) {
@@ -250,7 +252,8 @@ static void test_demo(void **state) {
     "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"\u0120\":3,\"<unk>\":4,\"c\":5,\"abc\":6,\"1\":7},\"merges\":[\"a b\",\"ab c\"]"
 
 static int load_text(tokenizer **t, const char *text, err *e) {
-    const char *path = "build/tokenizer_test.json";
+    char path[64];
+    snprintf(path, sizeof path, "build/tokenizer_test.%d.json", (int)getpid());
     FILE *f = fopen(path, "wb");
     assert_non_null(f);
     fputs(text, f);
@@ -610,8 +613,9 @@ static void test_damaged_files(void **state) {
         uint32_t seed = 3;
         for (int i = 0; i < 40; i++) {
             size_t at = next_random(&seed) % text.n, n = i % 2 ? text.n : at;
-            const char *path = "build/tokenizer_test.damaged";
+            char path[64];
             tokenizer *t;
+            snprintf(path, sizeof path, "build/tokenizer_test.%d.damaged", (int)getpid());
             if (i % 2) text.p[at] ^= (char)(1 + next_random(&seed) % 255);
             FILE *out = fopen(path, "wb");
             assert_non_null(out);

@@ -38,7 +38,7 @@ def text(specials):
 def jsonl(program, model, what, rows):
     out = subprocess.run([program, model, what, "--jsonl"], input="".join(json.dumps(r) + "\n" for r in rows), text=True,
                          capture_output=True, check=True).stdout
-    return [json.loads(line) for line in out.splitlines()]
+    return [json.loads(line) for line in out.split("\n") if line]
 
 
 def main():
