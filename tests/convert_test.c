@@ -454,6 +454,11 @@ static void test_config(void **state) {
     assert_true(a.temperature == 0.6f && a.top_k == 20 && a.top_p == 0.9f && a.repeat_penalty == 1.05f && a.min_p < 0);
     assert_true(strcmp(a.name, "made") == 0 && strcmp(a.family, "llama") == 0 && a.attn_scale == (float)(1 / sqrt(8)));
     close_made(&f, &mem);
+    llama_config("");
+    must_convert(made, "");
+    open_made(&f, &a, &mem); /* what a silent config.json means */
+    assert_true(a.norm_eps == 1e-6f && a.act == 0 && a.n_ctx == 2048 && a.n_kv_heads == 1);
+    close_made(&f, &mem);
     put_text("generation_config.json", "{\"temperature\":\"hot\"}");
     must_refuse(made, "", "temperature");
     char path[400];
@@ -528,8 +533,8 @@ static void test_rope(void **state) {
     assert_int_equal(read_file("tests/fixtures/rope.json", 0, &text, &e), 0);
     assert_int_equal(json_parse(&tree, text.p, text.n, &root, &e), 0);
     for (const json *c = root->child; c; c = c->next) {
-        int64_t hd, positions, n_ctx, ctx;
-        double factor;
+        int64_t hd = 0, positions = 0, n_ctx = 0, ctx = 0;
+        double factor = 0;
         char more[4096], quoted[100];
         file f;
         arch a;
