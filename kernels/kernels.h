@@ -95,6 +95,7 @@ typedef struct kernels {
 
     void (*add)(float *x, const float *y, float scale, int n);    /* x = fma(y, scale, x) */
     void (*scale)(float *x, float s, int n);                      /* x = x * s */
+    void (*softmax)(float *x, int n);                             /* x = exp(x - max) / lanes16(exp(x - max) + lane) */
     void (*softcap)(float *x, float cap, int n);                  /* x = cap * tanh(x / cap) */
 
     /* One position of one KV head into its page's blocks: K is [hd][64 positions] (positions in lanes), V [64][pad16(hd)],

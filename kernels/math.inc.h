@@ -138,3 +138,16 @@ INLINE v16 v16_softcap(v16 x, float cap) { return v16_mul(v16_set1(cap), v16_tan
 static void softcap(float *x, float cap, int n) {
     for (int i = 0; i < n; i += 16) v16_store_n(x + i, v16_softcap(v16_load_n(x + i, n - i), cap), n - i);
 }
+
+static void softmax(float *x, int n) {
+    float max = x[0];
+    for (int i = 1; i < n; i++)
+        if (x[i] > max || x[i] != x[i]) max = x[i];
+    v16 sum = v16_set1(0);
+    for (int i = 0; i < n; i += 16) {
+        v16_store_n(x + i, v16_exp(v16_sub(v16_load_n(x + i, n - i), v16_set1(max))), n - i);
+        sum = v16_add(sum, v16_load_n(x + i, n - i));
+    }
+    v16 total = v16_set1(v16_sum(sum));
+    for (int i = 0; i < n; i += 16) v16_store_n(x + i, v16_div(v16_load_n(x + i, n - i), total), n - i);
+}

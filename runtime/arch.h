@@ -19,6 +19,11 @@
     X(act,          0, 0, 3,         "0 silu, 1 gelu (tanh), 2 gelu (erf), 3 relu") \
     X(norm,         0, 0, 1,         "0 RMSNorm, 1 LayerNorm") \
     X(parallel,     0, 0, 1,         "1: attention and MLP read the same input and are added together") \
+    X(n_experts,    0, 0, 4096,      "experts of a mixture; 0: none") \
+    X(n_used,       0, 0, 64,        "experts that each token goes to") \
+    X(d_expert,     0, 0, 1 << 22,   "inner dimension of an expert") \
+    X(d_shared,     0, 0, 1 << 22,   "inner dimension of the expert that every token goes to; 0: none") \
+    X(renorm,       0, 0, 1,         "1: the chosen experts' weights are scaled to sum to 1") \
     X(n_ropes,      0, 0, 64,        "tensors rope.0, rope.1, ...: inverse frequencies") \
     X(rope_ctx,     0, 0, 1 << 28,   "a session with a longer --ctx takes the tables rope.N.long where they exist; 0: never") \
     X(bos,         -1, -1, 1 << 24,  "id that begins a text, for files without a tokenizer; -1: none")

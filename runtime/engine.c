@@ -219,8 +219,14 @@ static void read_weights(void *arg, int task, int worker) {
     uint64_t bytes = 0, sum = 0;
     for (int l = 0; l < m->arch.n_layers; l++) {
         const layer *w = &m->layers[l];
-        const mat *const mats[] = { &w->qkv, &w->attn_out, &w->gate_up, &w->down };
-        for (int i = 0; i < 4; i++) read_share(t, mats[i], task, &bytes, &sum);
+        const mlp_weights *mlp = w->experts ? w->experts : &w->mlp; /* of a mixture, as many experts as a token uses */
+        const mat *const mats[] = { &w->qkv, &w->attn_out, &w->shared.gate_up, &w->shared.up, &w->shared.down };
+        for (size_t i = 0; i < sizeof mats / sizeof *mats; i++) read_share(t, mats[i], task, &bytes, &sum);
+        for (int i = 0; i < (w->experts ? m->arch.n_used : 1); i++) {
+            read_share(t, &mlp[i].gate_up, task, &bytes, &sum);
+            read_share(t, &mlp[i].up, task, &bytes, &sum);
+            read_share(t, &mlp[i].down, task, &bytes, &sum);
+        }
     }
     read_share(t, &m->output, task, &bytes, &sum);
     atomic_fetch_add(&t->bytes, bytes);

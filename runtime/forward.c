@@ -4,7 +4,7 @@
  * step and a batch of many sequences are the same arithmetic. An operation happens if and only if its tensor is in the file.
  * It must not know threads, files, instruction sets, quantisation formats or the names of model families.
  * The equations: Vaswani et al. 2017 (attention), Zhang and Sennrich 2019 (RMSNorm), Su et al. 2021 (RoPE), Shazeer 2020
- * (gated MLP), Ainslie et al. 2023 (grouped queries), Jiang et al. 2023 (sliding window). */
+ * (gated MLP), Ainslie et al. 2023 (grouped queries), Jiang et al. 2023 (sliding window), Shazeer et al. 2017 (experts). */
 #include "runtime/forward.h"
 
 #include <string.h>
@@ -13,13 +13,14 @@ void forward_layout(forward_ctx *f, carve *c, int max_rows, int ctx) {
     const model *m = f->model;
     const arch *a = &m->arch;
     size_t rows = (size_t)max_rows, width = (size_t)a->n_heads * (size_t)a->head_dim;
-    int max_k = max_int(max_int(a->d_model, a->d_ff), (int)width);
+    int d_ff = max_int(max_int(a->d_ff, a->d_expert), a->d_shared), max_k = max_int(max_int(a->d_model, d_ff), (int)width);
     f->max_rows = max_rows;
     f->d_ld = round_up((size_t)a->d_model, GROUP);
     f->qkv_ld = (size_t)(m->q_rows + 2 * m->kv_rows);
     f->att_ld = round_up(width, GROUP);
-    f->gate_up_ld = 2 * round_up((size_t)a->d_ff, PANEL);
-    f->ff_ld = round_up((size_t)a->d_ff, GROUP);
+    f->gate_up_ld = 2 * round_up((size_t)d_ff, PANEL);
+    f->ff_ld = round_up((size_t)d_ff, GROUP);
+    f->route_ld = round_up((size_t)a->n_experts, PANEL);
     f->vocab_ld = round_up((size_t)a->n_vocab, PANEL);
     f->max_freq = 0;
     for (int i = 0; i < a->n_ropes; i++) f->max_freq = max_int(f->max_freq, m->ropes[i].n_freq);
@@ -30,6 +31,13 @@ void forward_layout(forward_ctx *f, carve *c, int max_rows, int ctx) {
     f->att = carve_take(c, rows * f->att_ld * sizeof(float));
     f->gate_up = carve_take(c, rows * f->gate_up_ld * sizeof(float));
     f->ff = carve_take(c, rows * f->ff_ld * sizeof(float));
+    if (a->n_experts) {
+        f->route = carve_take(c, rows * f->route_ld * sizeof(float));
+        f->gathered = carve_take(c, rows * f->d_ld * sizeof(float));
+        f->expert_out = carve_take(c, rows * f->d_ld * sizeof(float));
+        f->chosen = carve_take(c, rows * (size_t)a->n_used * sizeof *f->chosen);
+        f->expert_row = carve_take(c, rows * sizeof *f->expert_row);
+    }
     f->cos = carve_take(c, (size_t)a->n_ropes * rows * (size_t)f->max_freq * sizeof(float));
     f->sin = carve_take(c, (size_t)a->n_ropes * rows * (size_t)f->max_freq * sizeof(float));
     f->tok = carve_take(c, rows * sizeof *f->tok);
@@ -73,6 +81,7 @@ static int keep_wanted(forward_ctx *f, int n_wanted) {
         size_t from = (size_t)f->wanted[i], to = (size_t)i;
         if (from == to) continue;
         memcpy(f->x + to * f->d_ld, f->x + from * f->d_ld, f->d_ld * sizeof *f->x);
+        memcpy(f->h + to * f->d_ld, f->h + from * f->d_ld, f->d_ld * sizeof *f->h);
         memcpy(f->qkv + to * f->qkv_ld, f->qkv + from * f->qkv_ld, (size_t)f->model->q_rows * sizeof *f->qkv);
         f->pos[to] = f->pos[from];
         f->seq[to] = f->seq[from];
@@ -80,15 +89,24 @@ static int keep_wanted(forward_ctx *f, int n_wanted) {
     return n_wanted;
 }
 
-/* q, k, v of the normed rows: norms of heads, rotation, and k and v appended to the pages. */
-static void project_qkv(forward_ctx *f, const layer *w, int l, int m) {
+/* to[m] = the norm of from[m] where the file has one; returns the rows to go on with: to, or from itself. */
+static const float *norm(forward_ctx *f, const norm_weights *w, float *to, const float *from, const char *name, int l, int m) {
+    const arch *a = &f->model->arch;
+    if (!w->w) return from;
+    ops_norm(&f->ops, a->norm, to, from, f->d_ld, m, w->w, w->b, a->d_model, a->norm_eps);
+    tap(f, name, l, to, m, f->d_ld, a->d_model);
+    return to;
+}
+
+/* q, k, v of the normed rows h: norms of heads, rotation, and k and v appended to the pages. */
+static void project_qkv(forward_ctx *f, const layer *w, int l, const float *h, int m) {
     const model *mo = f->model;
     const arch *a = &mo->arch;
-    ops_matmul(&f->ops, &w->qkv, f->h, f->d_ld, m, f->qkv, f->qkv_ld);
+    ops_matmul(&f->ops, &w->qkv, h, f->d_ld, m, f->qkv, f->qkv_ld);
     tap(f, "qkv", l, f->qkv, m, f->qkv_ld, (int)f->qkv_ld);
     bool rotates = w->rope >= 0;
     ops_rope_append(&f->ops, &(qkv_rows){ .qkv = f->qkv, .ld = f->qkv_ld, .m = m, .n_heads = a->n_heads, .n_kv_heads = a->n_kv_heads, .hd = a->head_dim,
-                                         .k_at = mo->q_rows, .v_at = mo->q_rows + mo->kv_rows, .q_norm = w->q_norm, .k_norm = w->k_norm,
+                                         .k_at = mo->q_rows, .v_at = mo->q_rows + mo->kv_rows, .q_norm = w->q_norm, .k_norm = w->k_norm, .norm_whole = w->qk_norm_whole,
                                          .eps = a->norm_eps, .attn_scale = a->attn_scale, .cos = rotates ? rope_rows(f, f->cos, w->rope) : NULL,
                                          .sin = rotates ? rope_rows(f, f->sin, w->rope) : NULL, .n_freq = rotates ? mo->ropes[w->rope].n_freq : 0,
                                          .seq = f->seq, .pos = f->pos, .group = w->kv_group, .slot = w->kv_slot, .store = a->kv_layer[l] < 0 || a->kv_layer[l] == l });
@@ -105,42 +123,84 @@ static void attend(forward_ctx *f, const layer *w, int l, int m) {
     tap(f, "attn_out", l, f->block, m, f->d_ld, a->d_model);
 }
 
-static void mlp(forward_ctx *f, const layer *w, int l, int m) {
+/* out[m] = MLP of in[m], gated or not. */
+static void mlp(forward_ctx *f, const mlp_weights *w, int l, const float *in, int m, float *out) {
     const arch *a = &f->model->arch;
-    ops_matmul(&f->ops, &w->gate_up, f->h, f->d_ld, m, f->gate_up, f->gate_up_ld);
-    ops_glu(&f->ops, (act_kind)a->act, f->ff, f->ff_ld, f->gate_up, f->gate_up_ld, m, (int)round_up((size_t)a->d_ff, PANEL));
-    tap(f, "glu", l, f->ff, m, f->ff_ld, a->d_ff);
-    ops_matmul(&f->ops, &w->down, f->ff, f->ff_ld, m, f->block, f->d_ld);
-    tap(f, "down", l, f->block, m, f->d_ld, a->d_model);
+    if (w->gate_up.data) {
+        ops_matmul(&f->ops, &w->gate_up, in, f->d_ld, m, f->gate_up, f->gate_up_ld);
+        ops_glu(&f->ops, (act_kind)a->act, f->ff, f->ff_ld, f->gate_up, f->gate_up_ld, m, w->gate_up.n / 2, w->down.k);
+    } else {
+        ops_matmul(&f->ops, &w->up, in, f->d_ld, m, f->ff, f->ff_ld);
+        ops_act(&f->ops, (act_kind)a->act, f->ff, f->ff_ld, m, w->down.k);
+    }
+    tap(f, "act", l, f->ff, m, f->ff_ld, w->down.k);
+    ops_matmul(&f->ops, &w->down, f->ff, f->ff_ld, m, out, f->d_ld);
 }
 
-static void norm(forward_ctx *f, const float *w, const char *name, int l, int m) {
+/* block[m] = the chosen experts' outputs, each times its weight, added in the order of the experts' numbers; plus the shared
+ * expert's, times its gate. Each expert sees its rows together, so its weights are read once. */
+static void experts(forward_ctx *f, const layer *w, int l, const float *in, int m) {
     const arch *a = &f->model->arch;
-    ops_rmsnorm(&f->ops, f->h, f->x, f->d_ld, m, w, a->d_model, a->norm_eps);
-    tap(f, name, l, f->h, m, f->d_ld, a->d_model);
+    ops_matmul(&f->ops, &w->router, in, f->d_ld, m, f->route, f->route_ld);
+    tap(f, "router", l, f->route, m, f->route_ld, a->n_experts);
+    ops_route(&f->ops, f->route, f->route_ld, m, a->n_experts, a->n_used, a->renorm, f->chosen);
+    memset(f->block, 0, (size_t)m * f->d_ld * sizeof *f->block);
+    for (int e = 0; e < a->n_experts; e++) {
+        int n = 0;
+        for (int i = 0; i < m * a->n_used; i++)
+            if (f->chosen[i] == e) f->expert_row[n++] = i / a->n_used;
+        if (n == 0) continue;
+        for (int i = 0; i < n; i++) memcpy(f->gathered + (size_t)i * f->d_ld, in + (size_t)f->expert_row[i] * f->d_ld, f->d_ld * sizeof *in);
+        mlp(f, &w->experts[e], l, f->gathered, n, f->expert_out);
+        for (int i = 0; i < n; i++) {
+            size_t row = (size_t)f->expert_row[i];
+            f->ops.k->add(f->block + row * f->d_ld, f->expert_out + (size_t)i * f->d_ld, f->route[row * f->route_ld + (size_t)e], a->d_model);
+        }
+    }
+    if (!w->shared.down.data) return;
+    mlp(f, &w->shared, l, in, m, f->expert_out);
+    if (w->shared_gate.data) ops_matmul(&f->ops, &w->shared_gate, in, f->d_ld, m, f->gathered, f->d_ld);
+    for (int i = 0; i < m; i++) {
+        float gate[16] = { f->gathered[(size_t)i * f->d_ld], 0 };
+        if (w->shared_gate.data) f->ops.k->softmax(gate, 2); /* of (g, 0): the sigmoid of g */
+        f->ops.k->add(f->block + (size_t)i * f->d_ld, f->expert_out + (size_t)i * f->d_ld, w->shared_gate.data ? gate[0] : 1, a->d_model);
+    }
 }
 
-static void add_block(forward_ctx *f, int l, int m) {
+static void feed_forward(forward_ctx *f, const layer *w, int l, const float *in, int m) {
+    if (w->router.data) experts(f, w, l, in, m);
+    else mlp(f, &w->mlp, l, in, m, f->block);
+    tap(f, "mlp", l, f->block, m, f->d_ld, f->model->arch.d_model);
+}
+
+/* The residual stream takes what a block adds, normed first where the file has a norm for it. */
+static void add_block(forward_ctx *f, const norm_weights *post, const char *name, int l, int m) {
     const arch *a = &f->model->arch;
+    norm(f, post, f->block, f->block, name, l, m);
     ops_add(&f->ops, f->x, f->block, f->d_ld, m, a->d_model, a->residual_scale);
     tap(f, "residual", l, f->x, m, f->d_ld, a->d_model);
 }
 
 /* All layers over m rows; afterwards x holds the wanted rows. Returns how many, or -1 when stopped. */
 static int forward_layers(forward_ctx *f, int m, int n_wanted) {
-    const model *mo = f->model;
-    for (int l = 0; l < mo->arch.n_layers; l++) {
-        const layer *w = &mo->layers[l];
+    const arch *a = &f->model->arch;
+    for (int l = 0; l < a->n_layers; l++) {
+        const layer *w = &f->model->layers[l];
         if (f->stop && atomic_load_explicit(f->stop, memory_order_relaxed)) return -1;
-        norm(f, w->attn_norm, "attn_norm", l, m);
-        project_qkv(f, w, l, m);
-        if (l == mo->arch.n_layers - 1) m = keep_wanted(f, n_wanted);
+        const float *h = norm(f, &w->attn_norm, f->h, f->x, "attn_norm", l, m);
+        project_qkv(f, w, l, h, m);
+        if (l == a->n_layers - 1) m = keep_wanted(f, n_wanted);
         if (m == 0) break;
         attend(f, w, l, m);
-        add_block(f, l, m);
-        norm(f, w->mlp_norm, "mlp_norm", l, m);
-        mlp(f, w, l, m);
-        add_block(f, l, m);
+        if (a->parallel) { /* the MLP reads the same stream as attention did: norm it before the sum */
+            if (w->mlp_norm.w) h = norm(f, &w->mlp_norm, f->h, f->x, "mlp_norm", l, m);
+            add_block(f, &w->attn_post_norm, "attn_post_norm", l, m);
+        } else {
+            add_block(f, &w->attn_post_norm, "attn_post_norm", l, m);
+            h = norm(f, &w->mlp_norm, f->h, f->x, "mlp_norm", l, m);
+        }
+        feed_forward(f, w, l, h, m);
+        add_block(f, &w->mlp_post_norm, "mlp_post_norm", l, m);
     }
     return m;
 }
@@ -178,11 +238,15 @@ bool forward(forward_ctx *f, const span *spans, int n_spans) {
     int n_wanted, m = gather(f, spans, n_spans, &n_wanted);
     const arch *a = &f->model->arch;
     ops_embed(&f->ops, &f->model->embed, f->tok, m, f->x, f->d_ld, a->embed_scale);
+    if (f->model->pos_embed.data) {
+        ops_embed(&f->ops, &f->model->pos_embed, f->pos, m, f->h, f->d_ld, 1);
+        ops_add(&f->ops, f->x, f->h, f->d_ld, m, a->d_model, 1);
+    }
     tap(f, "embed", -1, f->x, m, f->d_ld, a->d_model);
     rope_tables(f, m);
     m = forward_layers(f, m, n_wanted);
     if (m < 0) return false;
-    norm(f, f->model->final_norm, "final_norm", a->n_layers, m);
+    norm(f, &f->model->final_norm, f->h, f->x, "final_norm", a->n_layers, m);
     write_out(f, spans, n_spans);
     for (int s = 0; s < n_spans; s++) kv_advance(spans[s].seq, spans[s].n);
     return true;

@@ -27,7 +27,7 @@ typedef struct forward_ctx {
     exec ops;
     const model *model;
     int max_rows;
-    size_t d_ld, qkv_ld, att_ld, gate_up_ld, ff_ld, vocab_ld; /* floats a row */
+    size_t d_ld, qkv_ld, att_ld, gate_up_ld, ff_ld, vocab_ld, route_ld; /* floats a row */
     float *x;        /* [max_rows][d_ld] the residual stream */
     float *h;        /* [max_rows][d_ld] a normed copy */
     float *block;    /* [max_rows][d_ld] what a block adds */
@@ -35,6 +35,10 @@ typedef struct forward_ctx {
     float *att;      /* [max_rows][att_ld] heads side by side */
     float *gate_up;  /* [max_rows][gate_up_ld] */
     float *ff;       /* [max_rows][ff_ld] */
+    float *route;    /* [max_rows][route_ld] the router's logits, then its weights */
+    float *gathered, *expert_out; /* [max_rows][d_ld] the rows of one expert */
+    int *chosen;     /* [max_rows][n_used] experts of each row, ascending */
+    int *expert_row; /* [max_rows] rows of one expert */
     float *cos, *sin;/* [n_ropes][max_rows][n_freq of the longest table] */
     int max_freq;
     int32_t *tok;    /* [max_rows] */

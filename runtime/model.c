@@ -8,13 +8,13 @@
 typedef struct binder {
     model *m;
     err *e;
-    uint32_t bound; /* tensors of the file that found their place */
+    bool *taken; /* [n_tensors] tensors of the file that found their place */
 } binder;
 
 static const file_tensor *bind(binder *b, const char *name, bool required) {
     const file_tensor *t = file_find(&b->m->file, name);
     if (!t && required) fail(b->e, "%s: tensor %s is missing: the file is damaged or made by another version; convert again", b->m->file.path, name);
-    b->bound += t != NULL;
+    if (t) b->taken[t - b->m->file.tensors] = true;
     return t;
 }
 
@@ -43,6 +43,15 @@ static int bind_matrix(binder *b, const char *name, const char *bias, bool requi
     return bias ? bind_vector(b, bias, false, n, &out->bias, NULL) : 0;
 }
 
+/* NAME and its NAME_bias. */
+static int bind_norm(binder *b, const char *name, bool required, norm_weights *out) {
+    char bias[80];
+    int d = b->m->arch.d_model;
+    snprintf(bias, sizeof bias, "%s_bias", name);
+    if (bind_vector(b, name, required, d, &out->w, NULL)) return -1;
+    return out->w ? bind_vector(b, bias, false, d, &out->b, NULL) : 0;
+}
+
 /* Layers that keep the same positions share pages; a layer that reads another's cache has none of its own. */
 static int bind_kv(binder *b, int l) {
     model *m = b->m;
@@ -68,19 +77,69 @@ static int bind_kv(binder *b, int l) {
     return 0;
 }
 
+/* The names of layer l's parts. */
+typedef struct part_name {
+    char name[72], bias[80];
+} part_name;
+
+static part_name in_layer(int l, const char *prefix, const char *part) {
+    part_name n;
+    snprintf(n.name, sizeof n.name, "layers.%d.%s%s", l, prefix, part);
+    snprintf(n.bias, sizeof n.bias, "%s_bias", n.name);
+    return n;
+}
+
+static int bind_part(binder *b, int l, const char *prefix, const char *part, bool required, int n, int k, mat *out) {
+    part_name p = in_layer(l, prefix, part);
+    return bind_matrix(b, p.name, p.bias, required, n, k, out);
+}
+
+/* An MLP of inner dimension d: gated or not, as the file has it. */
+static int bind_mlp(binder *b, int l, const char *prefix, int d, mlp_weights *w) {
+    int d_model = b->m->arch.d_model;
+    bool gated = file_find(&b->m->file, in_layer(l, prefix, "up").name) == NULL;
+    if (gated ? bind_part(b, l, prefix, "gate_up", true, 2 * (int)round_up((size_t)d, PANEL), d_model, &w->gate_up)
+              : bind_part(b, l, prefix, "up", true, d, d_model, &w->up))
+        return -1;
+    return bind_part(b, l, prefix, "down", true, d_model, d, &w->down);
+}
+
+static int bind_experts(binder *b, int l, layer *w) {
+    const arch *a = &b->m->arch;
+    if (bind_part(b, l, "", "router", true, a->n_experts, a->d_model, &w->router)) return -1;
+    w->experts = arena_alloc(&b->m->mem, (size_t)a->n_experts * sizeof *w->experts);
+    if (!w->experts) return fail_memory(b->e, (size_t)a->n_experts * sizeof *w->experts, "experts");
+    for (int i = 0; i < a->n_experts; i++) {
+        char prefix[32];
+        snprintf(prefix, sizeof prefix, "experts.%d.", i);
+        if (bind_mlp(b, l, prefix, a->d_expert, &w->experts[i])) return -1;
+    }
+    if (a->d_shared == 0) return 0;
+    return bind_mlp(b, l, "shared.", a->d_shared, &w->shared) || bind_part(b, l, "", "shared_gate", false, 1, a->d_model, &w->shared_gate) ? -1 : 0;
+}
+
+static int bind_qk_norms(binder *b, int l, layer *w) {
+    const arch *a = &b->m->arch;
+    const file_tensor *t = file_find(&b->m->file, in_layer(l, "", "q_norm").name);
+    w->qk_norm_whole = t && t->dims[0] != (uint64_t)a->head_dim;
+    int q = w->qk_norm_whole ? a->n_heads * a->head_dim : a->head_dim, k = w->qk_norm_whole ? a->n_kv_heads * a->head_dim : a->head_dim;
+    return bind_vector(b, in_layer(l, "", "q_norm").name, false, q, &w->q_norm, NULL) || bind_vector(b, in_layer(l, "", "k_norm").name, false, k, &w->k_norm, NULL) ? -1 : 0;
+}
+
 static int bind_layer(binder *b, int l) {
     const arch *a = &b->m->arch;
     layer *w = &b->m->layers[l];
-    int d = a->d_model, q = b->m->q_rows, kv = b->m->kv_rows, ff = (int)round_up((size_t)a->d_ff, PANEL);
-    char name[64], bias[64];
-#define NAME(x) (snprintf(name, sizeof name, "layers.%d." x, l), snprintf(bias, sizeof bias, "layers.%d." x "_bias", l), name)
-    if (bind_vector(b, NAME("attn_norm"), true, d, &w->attn_norm, NULL) || bind_matrix(b, NAME("qkv"), bias, true, q + 2 * kv, d, &w->qkv) ||
-        bind_vector(b, NAME("q_norm"), false, a->head_dim, &w->q_norm, NULL) || bind_vector(b, NAME("k_norm"), false, a->head_dim, &w->k_norm, NULL) ||
-        bind_matrix(b, NAME("attn_out"), bias, true, d, a->n_heads * a->head_dim, &w->attn_out) ||
-        bind_vector(b, NAME("mlp_norm"), true, d, &w->mlp_norm, NULL) || bind_matrix(b, NAME("gate_up"), bias, true, 2 * ff, d, &w->gate_up) ||
-        bind_matrix(b, NAME("down"), bias, true, d, a->d_ff, &w->down))
+    int d = a->d_model, q = b->m->q_rows, kv = b->m->kv_rows;
+    struct { const char *name; norm_weights *to; } norms[] = { { "attn_norm", &w->attn_norm }, { "attn_post_norm", &w->attn_post_norm },
+                                                               { "mlp_norm", &w->mlp_norm }, { "mlp_post_norm", &w->mlp_post_norm } };
+    for (int i = 0; i < 4; i++)
+        if (bind_norm(b, in_layer(l, "", norms[i].name).name, false, norms[i].to)) return -1;
+    if (!w->attn_norm.w && !w->attn_post_norm.w) return fail(b->e, "%s: layer %d has no norm at its attention; convert again", b->m->file.path, l);
+    if (bind_part(b, l, "", "qkv", true, q + 2 * kv, d, &w->qkv) || bind_qk_norms(b, l, w) ||
+        bind_part(b, l, "", "attn_out", true, d, a->n_heads * a->head_dim, &w->attn_out))
         return -1;
-#undef NAME
+    bool mixture = a->n_experts > 0 && file_find(&b->m->file, in_layer(l, "", "router").name);
+    if (mixture ? bind_experts(b, l, w) : bind_mlp(b, l, "", a->d_ff, &w->mlp)) return -1;
     return bind_kv(b, l);
 }
 
@@ -103,26 +162,25 @@ static int bind_ropes(binder *b) {
     return 0;
 }
 
-/* What is in the file and has no place here would silently not be computed: refuse, and name it. */
+/* What is in the file and has no place here would silently not be computed: refuse, and name the first such tensor. Binding
+ * marked each row that it took. */
 static int refuse_unknown(binder *b) {
-    model *m = b->m;
-    if (b->bound == m->file.n_tensors) return 0;
-    static const char *const parts[] = { "attn_norm", "qkv", "qkv_bias", "q_norm", "k_norm", "attn_out", "attn_out_bias", "mlp_norm", "gate_up", "gate_up_bias", "down", "down_bias" };
-    for (uint32_t i = 0; i < m->file.n_tensors; i++) {
-        const char *name = m->file.tensors[i].name, *part = name;
-        bool known = strcmp(name, "embed") == 0 || strcmp(name, "output") == 0 || strcmp(name, "final_norm") == 0 || strncmp(name, "rope.", 5) == 0;
-        if (strncmp(name, "layers.", 7) == 0 && (part = strchr(name + 7, '.')))
-            for (size_t j = 0; j < sizeof parts / sizeof *parts; j++) known |= strcmp(part + 1, parts[j]) == 0;
-        if (!known) return fail(b->e, "%s: tensor %s is not known to this version: it was made by a newer convert; use a newer quern", m->file.path, name);
-    }
-    return fail(b->e, "%s: %u tensors, of which %u have a place in a model of %d layers; convert again", m->file.path, m->file.n_tensors, b->bound, m->arch.n_layers);
+    for (uint32_t i = 0; i < b->m->file.n_tensors; i++)
+        if (!b->taken[i])
+            return fail(b->e, "%s: tensor %s has no place in this model: it was made by a newer convert, or is damaged; use a newer quern or convert again",
+                        b->m->file.path, b->m->file.tensors[i].name);
+    return 0;
 }
 
 int model_open(model *m, const char *path, err *e) {
     *m = (model){ 0 };
     if (file_open(&m->file, path, e)) return -1;
-    binder b = { m, e, 0 };
+    binder b = { m, e, arena_alloc(&m->mem, m->file.n_tensors) };
     const arch *a = &m->arch;
+    if (!b.taken) {
+        fail_memory(e, m->file.n_tensors, "a list of tensors");
+        goto failed;
+    }
     if (arch_read(&m->arch, &m->file, &m->mem, e)) goto failed;
     if (!(m->layers = arena_alloc(&m->mem, (size_t)a->n_layers * sizeof *m->layers))) {
         fail_memory(e, (size_t)a->n_layers * sizeof *m->layers, "layers");
@@ -130,10 +188,10 @@ int model_open(model *m, const char *path, err *e) {
     }
     m->q_rows = (int)round_up((size_t)a->n_heads * (size_t)a->head_dim, PANEL);
     m->kv_rows = (int)round_up((size_t)a->n_kv_heads * (size_t)a->head_dim, PANEL);
-    if (bind_matrix(&b, "embed", NULL, true, a->n_vocab, a->d_model, &m->embed)) goto failed;
+    if (bind_matrix(&b, "embed", NULL, true, a->n_vocab, a->d_model, &m->embed) || bind_matrix(&b, "pos_embed", NULL, false, a->n_ctx, a->d_model, &m->pos_embed)) goto failed;
     for (int l = 0; l < a->n_layers; l++)
         if (bind_layer(&b, l)) goto failed;
-    if (bind_vector(&b, "final_norm", true, a->d_model, &m->final_norm, NULL) || bind_matrix(&b, "output", "output_bias", true, a->n_vocab, a->d_model, &m->output) ||
+    if (bind_norm(&b, "final_norm", true, &m->final_norm) || bind_matrix(&b, "output", "output_bias", true, a->n_vocab, a->d_model, &m->output) ||
         bind_ropes(&b) || refuse_unknown(&b))
         goto failed;
     model_choose_ropes(m, 1);
@@ -175,20 +233,18 @@ static uint64_t mat_bytes(const mat *w) {
 
 static uint64_t mat_macs(const mat *w) { return w->data ? (uint64_t)w->n * (uint64_t)w->k : 0; }
 
-uint64_t model_decode_bytes(const model *m) {
-    uint64_t sum = mat_bytes(&m->output);
+static uint64_t mlp_sum(const mlp_weights *w, uint64_t (*of)(const mat *)) { return of(&w->gate_up) + of(&w->up) + of(&w->down); }
+
+/* A token reads its own experts only: n_used of n_experts, which are of one size. */
+static uint64_t layers_sum(const model *m, uint64_t (*of)(const mat *)) {
+    uint64_t sum = 0;
     for (int l = 0; l < m->arch.n_layers; l++) {
         const layer *w = &m->layers[l];
-        sum += mat_bytes(&w->qkv) + mat_bytes(&w->attn_out) + mat_bytes(&w->gate_up) + mat_bytes(&w->down);
+        sum += of(&w->qkv) + of(&w->attn_out) + mlp_sum(&w->mlp, of) + of(&w->router) + mlp_sum(&w->shared, of) + of(&w->shared_gate);
+        if (w->experts) sum += (uint64_t)m->arch.n_used * mlp_sum(&w->experts[0], of);
     }
     return sum;
 }
 
-uint64_t model_macs(const model *m, bool with_output) {
-    uint64_t sum = with_output ? mat_macs(&m->output) : 0;
-    for (int l = 0; l < m->arch.n_layers; l++) {
-        const layer *w = &m->layers[l];
-        sum += mat_macs(&w->qkv) + mat_macs(&w->attn_out) + mat_macs(&w->gate_up) + mat_macs(&w->down);
-    }
-    return sum;
-}
+uint64_t model_decode_bytes(const model *m) { return layers_sum(m, mat_bytes) + mat_bytes(&m->output); }
+uint64_t model_macs(const model *m, bool with_output) { return layers_sum(m, mat_macs) + (with_output ? mat_macs(&m->output) : 0); }

@@ -8,14 +8,28 @@
 #include "weights/file.h"
 
 /* A matrix or vector that is not in the file has data NULL. All pointers are borrowed from the mapping until model_close. */
+typedef struct norm_weights {
+    const float *w, *b;         /* [d_model]; w NULL: there is no norm here */
+} norm_weights;
+
+typedef struct mlp_weights {
+    mat gate_up;                /* [2 * pad16(d)][d_model] 16 rows of gate, 16 rows of up, ...; or */
+    mat up;                     /* [d][d_model] without a gate */
+    mat down;                   /* [d_model][d] */
+} mlp_weights;
+
 typedef struct layer {
-    const float *attn_norm;     /* [d_model] */
+    norm_weights attn_norm, attn_post_norm; /* before attention; after it, before the residual sum */
     mat qkv;                    /* [q_rows + 2 kv_rows][d_model] rows of q, k, v, each part padded to 16; bias likewise */
-    const float *q_norm, *k_norm; /* [head_dim] RMSNorm of each head, before rotation */
+    const float *q_norm, *k_norm; /* RMSNorm before rotation: [head_dim] of each head, or [heads * head_dim] of all together */
+    bool qk_norm_whole;
     mat attn_out;               /* [d_model][n_heads * head_dim] */
-    const float *mlp_norm;      /* [d_model] */
-    mat gate_up;                /* [2 * pad16(d_ff)][d_model] 16 rows of gate, 16 rows of up, ... */
-    mat down;                   /* [d_model][d_ff] */
+    norm_weights mlp_norm, mlp_post_norm;
+    mlp_weights mlp;            /* dense; or */
+    mat router;                 /* [n_experts][d_model] of a mixture of experts */
+    mlp_weights *experts;       /* [n_experts] */
+    mlp_weights shared;         /* the expert every token goes to, times the sigmoid of */
+    mat shared_gate;            /* [1][d_model] */
     int window;                 /* positions seen, 0: all */
     int rope;                   /* rope table, -1: none */
     int kv_group, kv_slot;      /* where its keys and values lie: the page group, and the layer within it */
@@ -33,7 +47,8 @@ typedef struct model {
     arena mem;
     layer *layers;              /* [n_layers] */
     mat embed, output;          /* [n_vocab][d_model] */
-    const float *final_norm;    /* [d_model] */
+    mat pos_embed;              /* [n_ctx][d_model] added to the embedding */
+    norm_weights final_norm;
     rope_table *ropes;          /* [n_ropes] */
     int q_rows, kv_rows;        /* pad16(n_heads * head_dim), pad16(n_kv_heads * head_dim) */
     struct { int window, n_layers; } kv_group[KV_MAX_GROUPS];

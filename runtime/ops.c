@@ -77,9 +77,9 @@ void ops_matmul(exec *x, const mat *w, const float *in, size_t ldx, int m, float
 typedef struct row_task {
     exec *x;
     float *y;
-    const float *in, *w;
+    const float *in, *w, *b;
     size_t ldx, ldy;
-    int m, n, n_tasks;
+    int m, n, used, n_tasks;
     float eps;
     act_kind kind;
     const mat *embed;
@@ -100,7 +100,23 @@ static void rows(exec *x, row_task *t) {
 }
 
 static void rmsnorm_row(const row_task *t, int i) { t->x->k->rmsnorm(t->y + (size_t)i * t->ldy, t->in + (size_t)i * t->ldx, t->w, t->n, t->eps); }
-static void glu_row(const row_task *t, int i) { t->x->k->glu(t->kind, t->y + (size_t)i * t->ldy, t->in + (size_t)i * t->ldx, t->n); }
+static void layernorm_row(const row_task *t, int i) { t->x->k->layernorm(t->y + (size_t)i * t->ldy, t->in + (size_t)i * t->ldx, t->w, t->b, t->n, t->eps); }
+
+/* Buffers are shared by matrices of different widths, so the padding is zeroed, not assumed. */
+static void zero_tail(float *y, int n) { memset(y + n, 0, (round_up((size_t)n, GROUP) - (size_t)n) * sizeof *y); }
+
+static void glu_row(const row_task *t, int i) {
+    float *y = t->y + (size_t)i * t->ldy;
+    t->x->k->glu(t->kind, y, t->in + (size_t)i * t->ldx, t->n);
+    zero_tail(y, t->used);
+}
+
+static void act_row(const row_task *t, int i) {
+    float *y = t->y + (size_t)i * t->ldy;
+    t->x->k->act(t->kind, y, t->n);
+    zero_tail(y, t->n);
+}
+
 static void add_row(const row_task *t, int i) { t->x->k->add(t->y + (size_t)i * t->ldy, t->in + (size_t)i * t->ldx, t->eps, t->n); }
 
 static void embed_row(const row_task *t, int i) {
@@ -109,16 +125,49 @@ static void embed_row(const row_task *t, int i) {
     if (t->eps != 1) t->x->k->scale(y, t->eps, t->n);
 }
 
-void ops_rmsnorm(exec *x, float *y, const float *in, size_t ld, int m, const float *w, int n, float eps) {
-    rows(x, &(row_task){ .y = y, .in = in, .w = w, .ldx = ld, .ldy = ld, .m = m, .n = n, .eps = eps, .row = rmsnorm_row });
+void ops_norm(exec *x, int kind, float *y, const float *in, size_t ld, int m, const float *w, const float *b, int n, float eps) {
+    rows(x, &(row_task){ .y = y, .in = in, .w = w, .b = b, .ldx = ld, .ldy = ld, .m = m, .n = n, .eps = eps, .row = kind ? layernorm_row : rmsnorm_row });
 }
 
 void ops_embed(exec *x, const mat *embed, const int32_t *tok, int m, float *y, size_t ld, float scale) {
     rows(x, &(row_task){ .y = y, .ldy = ld, .m = m, .n = embed->k, .embed = embed, .tok = tok, .eps = scale, .row = embed_row });
 }
 
-void ops_glu(exec *x, act_kind kind, float *y, size_t ldy, const float *gate_up, size_t ldx, int m, int n) {
-    rows(x, &(row_task){ .y = y, .in = gate_up, .ldx = ldx, .ldy = ldy, .m = m, .n = n, .kind = kind, .row = glu_row });
+void ops_glu(exec *x, act_kind kind, float *y, size_t ldy, const float *gate_up, size_t ldx, int m, int n, int used) {
+    rows(x, &(row_task){ .y = y, .in = gate_up, .ldx = ldx, .ldy = ldy, .m = m, .n = n, .used = used, .kind = kind, .row = glu_row });
+}
+
+void ops_act(exec *x, act_kind kind, float *y, size_t ld, int m, int n) {
+    rows(x, &(row_task){ .y = y, .ldy = ld, .m = m, .n = n, .kind = kind, .row = act_row });
+}
+
+/* The n_used largest of a row of weights, by repeated search: there are few. */
+static void route_row(float *w, int n, int n_used, bool renorm, int *chosen) {
+    float sum = 0;
+    for (int j = 0; j < n_used; j++) {
+        int best = -1;
+        for (int i = 0; i < n; i++) {
+            bool taken = false;
+            for (int c = 0; c < j; c++) taken |= chosen[c] == i;
+            if (!taken && (best < 0 || w[i] > w[best])) best = i;
+        }
+        chosen[j] = best;
+    }
+    for (int j = 1; j < n_used; j++) /* ascending, so that sums over experts have one order */
+        for (int c = j; c > 0 && chosen[c - 1] > chosen[c]; c--) {
+            int t = chosen[c];
+            chosen[c] = chosen[c - 1];
+            chosen[c - 1] = t;
+        }
+    for (int j = 0; j < n_used; j++) sum += w[chosen[j]];
+    for (int j = 0; renorm && j < n_used; j++) w[chosen[j]] /= sum;
+}
+
+void ops_route(exec *x, float *route, size_t ld, int m, int n, int n_used, bool renorm, int *chosen) {
+    for (int i = 0; i < m; i++) {
+        x->k->softmax(route + (size_t)i * ld, n);
+        route_row(route + (size_t)i * ld, n, n_used, renorm, chosen + (size_t)i * (size_t)n_used);
+    }
 }
 
 void ops_add(exec *x, float *y, const float *in, size_t ld, int m, int n, float scale) {
@@ -144,16 +193,22 @@ typedef struct append_task {
     int n_tasks;
 } append_task;
 
+static void norm_heads(const kernels *k, float *x, const float *w, int n_heads, int hd, bool whole, float eps) {
+    if (!w) return;
+    if (whole) k->rmsnorm(x, x, w, n_heads * hd, eps);
+    for (int h = 0; !whole && h < n_heads; h++) k->rmsnorm(x + (size_t)h * (size_t)hd, x + (size_t)h * (size_t)hd, w, hd, eps);
+}
+
 static void append_row(const exec *x, const qkv_rows *r, int i) {
     const kernels *k = x->k;
     size_t hd = (size_t)r->hd;
     float *q = r->qkv + (size_t)i * r->ld, *key = q + r->k_at, *value = q + r->v_at;
     const float *c = r->n_freq ? r->cos + (size_t)i * (size_t)r->n_freq : NULL, *s = r->n_freq ? r->sin + (size_t)i * (size_t)r->n_freq : NULL;
-    for (int h = 0; r->q_norm && h < r->n_heads; h++) k->rmsnorm(q + (size_t)h * hd, q + (size_t)h * hd, r->q_norm, r->hd, r->eps);
+    norm_heads(k, q, r->q_norm, r->n_heads, r->hd, r->norm_whole, r->eps);
     if (r->n_freq) k->rope(q, hd, r->n_heads, c, s, r->n_freq);
     k->scale(q, r->attn_scale, r->n_heads * r->hd);
     if (!r->store) return;
-    for (int h = 0; r->k_norm && h < r->n_kv_heads; h++) k->rmsnorm(key + (size_t)h * hd, key + (size_t)h * hd, r->k_norm, r->hd, r->eps);
+    norm_heads(k, key, r->k_norm, r->n_kv_heads, r->hd, r->norm_whole, r->eps);
     if (r->n_freq) k->rope(key, hd, r->n_kv_heads, c, s, r->n_freq);
     const kv_pool *p = r->seq[i]->pool;
     char *page = (char *)(uintptr_t)r->seq[i]->page[r->group][r->pos[i] / KV_PAGE];

@@ -27,9 +27,15 @@ void ops_layout(exec *x, carve *c, int max_rows, int max_k, int n_heads, int n_k
 
 /* y[m][ldy] = x[m][ldx] times w, columns 0 to pad16(n). x is zero from k to pad64(k). */
 void ops_matmul(exec *x, const mat *w, const float *in, size_t ldx, int m, float *y, size_t ldy);
-void ops_rmsnorm(exec *x, float *y, const float *in, size_t ld, int m, const float *w, int n, float eps);
+/* kind 0: RMSNorm, 1: LayerNorm; b may be NULL. y may be in. */
+void ops_norm(exec *x, int kind, float *y, const float *in, size_t ld, int m, const float *w, const float *b, int n, float eps);
 void ops_embed(exec *x, const mat *embed, const int32_t *tok, int m, float *y, size_t ld, float scale);
-void ops_glu(exec *x, act_kind kind, float *y, size_t ldy, const float *gate_up, size_t ldx, int m, int n);
+/* y[m][n] = act(gate) * up; zeros from n to pad64(used): the next matmul reads `used` inputs. */
+void ops_glu(exec *x, act_kind kind, float *y, size_t ldy, const float *gate_up, size_t ldx, int m, int n, int used);
+void ops_act(exec *x, act_kind kind, float *y, size_t ld, int m, int n); /* in place; zeros from n to pad64(n) */
+/* Router logits [m][n] to weights: softmax, the n_used largest kept (ties: the lower number; renorm: scaled to sum to 1), the
+ * others 0; chosen[m][n_used] are their numbers, ascending. */
+void ops_route(exec *x, float *route, size_t ld, int m, int n, int n_used, bool renorm, int *chosen);
 void ops_add(exec *x, float *y, const float *in, size_t ld, int m, int n, float scale);
 
 /* cos and sin [m][n_freq] of the rows' positions, times factor. */
@@ -40,7 +46,8 @@ typedef struct qkv_rows {
     float *qkv;                /* [m][ld] */
     size_t ld;
     int m, n_heads, n_kv_heads, hd, k_at, v_at; /* columns where k and v begin */
-    const float *q_norm, *k_norm; /* NULL: none */
+    const float *q_norm, *k_norm; /* NULL: none; of each head, or (norm_whole) of all together */
+    bool norm_whole;
     float eps, attn_scale;
     const float *cos, *sin;    /* [m][n_freq] NULL: no rotation */
     int n_freq;
