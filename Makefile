@@ -3,6 +3,7 @@
 #   all            run, convert, inspect, quality, bench/model, bench/kernels
 #   demo           converts the demo checkpoint and generates from it
 #   test           builds and runs every test (cmocka; installs it where missing)
+#   test-emulated  the kernels of CPUs that this machine is not, under qemu where it is installed
 #   asan ubsan tsan  the tests under a sanitizer
 #   fuzz           fuzzers over the parsers (clang)      FUZZ_SECONDS=60
 #   bench          the demo model's speed against this machine's limits
@@ -40,6 +41,9 @@ FLAGS_k_dotprod    = -march=armv8.2-a+dotprod
 FLAGS_k_i8mm       = -march=armv8.2-a+dotprod+i8mm
 endif
 
+# Sanitizers: the kernels' unrolled text takes them minutes at -O3, and gains nothing there.
+$(foreach k,scalar avx2 avxvnni avx512 avx512vnni amx neon dotprod i8mm,$(eval FLAGS_k_$(k) += $$(if $$(SAN),-O1)))
+
 LIB_SRC   := $(filter-out $(OTHER_ARCH),$(wildcard kernels/*.c weights/*.c tokenizer/*.c runtime/*.c))
 LIB_OBJ   := $(LIB_SRC:%.c=$(BUILD)/%.o)
 TOOLS     := $(patsubst tools/%.c,%,$(wildcard tools/*.c)) $(patsubst tools/%/main.c,%,$(wildcard tools/*/main.c))
@@ -47,7 +51,7 @@ BENCHES   := $(foreach b,$(basename $(wildcard bench/*.c)),$(if $(findstring _,$
 TESTS     := $(patsubst tests/%.c,%,$(wildcard tests/*_test.c))
 PROGRAMS  := $(TOOLS:%=$(BIN)/%) $(BENCHES:%=$(BIN)/%)
 
-.PHONY: all demo test test-clients bench asan ubsan tsan fuzz lint install clean
+.PHONY: all demo test test-emulated test-clients bench asan ubsan tsan fuzz lint install clean
 .SECONDARY:
 all: $(PROGRAMS)
 
@@ -92,6 +96,9 @@ cmocka:
 
 test: cmocka all $(TESTS:%=$(BUILD)/tests/%)
 	@set -e; for t in $(TESTS); do echo "== $$t"; QUERN_BIN=$(BIN) $(BUILD)/tests/$$t; done; echo "all tests passed"
+
+test-emulated:
+	@MAKE="$(MAKE)" sh tests/emulated.sh $(BUILD)
 
 asan:
 	ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 $(MAKE) BUILD=build/asan BIN=build/asan SAN="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" test

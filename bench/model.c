@@ -60,6 +60,8 @@ static int largest(const list *l) {
     return most;
 }
 
+static int compare_ints(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
+
 static int check_range(const program *p, const char *name, int v, int least, int most) {
     return v < least || v > most ? usage_error(p, "%s: expected %d to %d, found %d", name, least, most, v) : OPTIONS_GO_ON;
 }
@@ -76,6 +78,7 @@ static int check(const program *p, bench *b, int n_words, const char *prompts, c
     if ((rc = check_range(p, "--ctx", b->engine_opts.ctx, 0, MAX_SIZE)) != OPTIONS_GO_ON) return rc;
     if (b->json && b->csv) return usage_error(p, "--json and --csv exclude each other: both write to stdout");
     if (!largest(&b->prompts) && !b->steps) return usage_error(p, "nothing to measure: -p and -n are both 0");
+    qsort(b->depths.v, (size_t)b->depths.n, sizeof *b->depths.v, compare_ints); /* each goes on where the one before ended */
     b->positions = largest(&b->depths) + max_int(largest(&b->prompts), b->steps);
     return OPTIONS_GO_ON;
 }
@@ -144,13 +147,13 @@ static void close_all(bench *b) {
 /* ---- limits ---- */
 
 /* Before the rows and after them: the better of both is the limit. More repeats get more time. */
-static int measure_limits(bench *b, bool peaks, err *e) {
+static int measure_limits(bench *b, err *e) {
     double unit = 0.02 * min_int(b->repeats, 10), weights = engine_read_rate(b->g, 5 * unit);
     if (weights > b->report.weights) b->report.weights = weights;
     pool *p;
     if (pool_new(&p, b->report.info->threads, e)) return -1;
     int rc = limits_read(p, kernels_get(), 5 * unit, &b->report.limits, e);
-    if (!rc && peaks) limits_peaks(p, kernels_get(), unit, &b->report.limits);
+    if (!rc) limits_peaks(p, kernels_get(), unit, &b->report.limits);
     pool_free(p);
     return rc;
 }
@@ -176,8 +179,10 @@ static int load_context(bench *b, session *s, err *e) {
 static int begin_depth(bench *b, int depth, err *e) {
     free(b->saved);
     b->saved = NULL;
-    for (int k = 0; k < b->n_sessions; k++) session_truncate(b->s[k], 0);
-    return depth ? session_sync(b->s[0], b->tok, depth, e) : 0;
+    for (int k = 1; k < b->n_sessions; k++) session_truncate(b->s[k], 0);
+    if (depth) return session_sync(b->s[0], b->tok, depth, e);
+    session_truncate(b->s[0], 0);
+    return 0;
 }
 
 /* Session k holds depth tokens again. A session that never did, or whose windows gave pages back, gets a copy of the first one's. */
@@ -199,7 +204,7 @@ static void summarise(bench *b, bench_row *row) {
     int n = b->repeats;
     qsort(t, (size_t)n, sizeof *t, compare_seconds);
     row->seconds = n % 2 ? t[n / 2] : (t[n / 2 - 1] + t[n / 2]) / 2;
-    row->spread = (t[n - 1] - t[0]) / row->seconds;
+    row->spread = row->seconds / t[0] - row->seconds / t[n - 1]; /* of the speeds */
 }
 
 static int time_prompt(bench *b, bench_row *row, err *e) {
@@ -277,7 +282,7 @@ static int warm_up(bench *b, err *e) {
 }
 
 static int measure(bench *b, err *e) {
-    if (measure_limits(b, true, e) || warm_up(b, e) || measure_rows(b, e) || measure_limits(b, false, e)) return -1;
+    if (measure_limits(b, e) || warm_up(b, e) || measure_rows(b, e) || measure_limits(b, e)) return -1;
     if (isatty(2)) fprintf(stderr, "\r%-40s\r", "");
     bench_report_finish(&b->report);
     return 0;

@@ -11,7 +11,7 @@ typedef struct bench_row {
     int depth, batch;           /* tokens of context before it; sequences at once */
     double tokens;              /* of one repeat, all sequences together */
     double bytes, ops;          /* what one repeat must at least read; 2 x multiply-adds of its matrices */
-    double seconds, spread;     /* median of the repeats; (largest - smallest) / median */
+    double seconds, spread;     /* median of the repeats; (largest - smallest) / median speed */
     double share;               /* of the limit that binds: bench_report_finish */
     bool memory_binds;
 } bench_row;

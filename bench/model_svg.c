@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { WIDTH = 760, LEFT = 70, RIGHT = 120, PLOT = 220, PANEL_GAP = 76, BAR = 22, BAR_LEFT = 190, MOST_LINES = 32 };
+enum { WIDTH = 760, LEFT = 70, RIGHT = 120, PLOT = 220, PANEL_GAP = 76, BAR = 22, BAR_LEFT = 190, LEGEND = 18, MOST_LINES = 32 };
 
 static const char *const colours[] = { "#3b82c4", "#d9772b", "#2f9e6e", "#b5559c", "#8a8f2a", "#c94f4f" };
 
@@ -61,13 +61,10 @@ static void draw_axes(const axes *a, buf *out) {
 }
 
 static void draw_line(const bench_report *r, const axes *a, bool decode, int key, const char *stroke, buf *out) {
-    const bench_row *last = NULL;
     buf_fmt(out, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", stroke);
     for (int i = 0; i < r->n_rows; i++) {
         const bench_row *row = &r->rows[i];
-        if (row->decode != decode || line_key(row) != key) continue;
-        buf_fmt(out, "%.1f,%.1f ", x_at(a, row->depth), y_at(a, row->tokens / row->seconds));
-        if (!last || row->depth >= last->depth) last = row;
+        if (row->decode == decode && line_key(row) == key) buf_fmt(out, "%.1f,%.1f ", x_at(a, row->depth), y_at(a, row->tokens / row->seconds));
     }
     buf_str(out, "\"/>\n");
     for (int i = 0; i < r->n_rows; i++) {
@@ -76,7 +73,6 @@ static void draw_line(const bench_report *r, const axes *a, bool decode, int key
             buf_fmt(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"%s\"><title>%.4g tok/s</title></circle>\n", x_at(a, row->depth), y_at(a, row->tokens / row->seconds), stroke,
                     row->tokens / row->seconds);
     }
-    buf_fmt(out, "<text x=\"%.1f\" y=\"%.1f\" style=\"fill:%s\">%s %d</text>\n", x_at(a, last->depth) + 9, y_at(a, last->tokens / last->seconds) + 4, stroke, decode ? "batch" : "prompt", key);
 }
 
 /* Returns the height used; 0 without such rows. */
@@ -92,8 +88,13 @@ static int draw_chart(const bench_report *r, bool decode, int top, buf *out) {
     a.most_y *= 1.08;
     buf_fmt(out, "<text class=\"head\" x=\"%d\" y=\"%d\">%s, tokens a second%s</text>\n", LEFT, top + 14, decode ? "decode" : "prompt", decode ? ", all sequences together" : "");
     draw_axes(&a, out);
-    for (int i = 0; i < n; i++) draw_line(r, &a, decode, keys[i], colour(i), out);
-    return PLOT + PANEL_GAP + 14;
+    for (int i = 0; i < n; i++) {
+        int y = a.top + LEGEND * i;
+        draw_line(r, &a, decode, keys[i], colour(i), out);
+        buf_fmt(out, "<circle cx=\"%d\" cy=\"%d\" r=\"5\" fill=\"%s\"/><text x=\"%d\" y=\"%d\">%s %d</text>\n", WIDTH - RIGHT + 16, y, colour(i), WIDTH - RIGHT + 28, y + 4,
+                decode ? "batch" : "prompt", keys[i]);
+    }
+    return max_int(PLOT, LEGEND * n) + PANEL_GAP + 14;
 }
 
 /* Bars from 0 to 100 % of the limit that binds. */
@@ -109,7 +110,7 @@ static int draw_shares(const bench_report *r, int top, buf *out) {
         if (row->decode) buf_fmt(out, " batch %d", row->batch);
         buf_fmt(out, "</text><rect class=\"whole\" x=\"%d\" y=\"%d\" width=\"%.0f\" height=\"%d\"/>", BAR_LEFT, y, width, BAR - 6);
         buf_fmt(out, "<rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\" fill=\"%s\"/>", BAR_LEFT, y, width * fmin(row->share, 1), BAR - 6, colour(row->decode ? 0 : 1));
-        buf_fmt(out, "<text x=\"%.1f\" y=\"%d\">%.0f %% of %s</text>\n", BAR_LEFT + width + 8, y + 12, 100 * row->share, row->memory_binds ? "reading" : "computing");
+        buf_fmt(out, "<text x=\"%.1f\" y=\"%d\">%.0f %% (%s)</text>\n", BAR_LEFT + width + 8, y + 12, 100 * row->share, row->memory_binds ? "memory" : "compute");
     }
     return 28 + r->n_rows * BAR;
 }
@@ -121,7 +122,7 @@ void bench_svg(const bench_report *r, buf *out) {
     top += draw_chart(r, false, top, &body);
     top += draw_shares(r, top, &body) + 20;
     buf_fmt(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" font-size=\"12\">\n", WIDTH, top, WIDTH, top);
-    buf_str(out, "<style>text{fill:#333}.head{font-size:14px;font-weight:bold}.grid{stroke:#8884}.whole{fill:#8883}"
+    buf_str(out, "<style>text{fill:#333}.head{font-size:14px;font-weight:bold}.grid{stroke:#888;stroke-opacity:.35}.whole{fill:#888;fill-opacity:.2}"
                  "@media(prefers-color-scheme:dark){text{fill:#ddd}}</style>\n");
     buf_fmt(out, "<text class=\"head\" x=\"%d\" y=\"26\">", LEFT);
     add_text(out, r->info->name);

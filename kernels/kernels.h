@@ -7,6 +7,7 @@
  *   lanes16    a reduction over n plain elements: 16 partial results, lane i takes elements i, i+16, ... in order, starting
  *              from +0; then one tree: lane i += lane i+8, then i+4, i+2, i+1.
  *   pad16/64   n rounded up to a multiple of 16 / 64. Buffers are padded so and the padding holds zeros.
+ *   NaN        any NaN equals any other: its sign and payload are the processor's.
  * kernels/ knows no layers, files, threads or models. m token rows, n output rows, k inputs, p panel of 16 rows,
  * g group of 64 inputs, h head, hd head dimension, t position. */
 #ifndef QUERN_KERNELS_H
@@ -104,11 +105,12 @@ typedef struct kernels {
 
     /* s_t = chain over d in order of fma(q[d], k[t][d], s), from +0; then softcap; then + bias. max over t in [t0, t1);
      * p_t = exp(s_t - max); sum = lanes16 over position t % 16 of p; out[d] = chain over t in order of fma(p_t, v[t][d], out).
-     * A NaN score makes max, sum and out NaN. */
+     * max is never -0; a max of -inf (all masked) is subtracted as 0, so sum and out are 0. A NaN score, or one of +inf, makes
+     * max, sum and out NaN. */
     void (*attention)(const attn_job *job);
 
     /* Merges two runs of positions, a before b, into a: max = larger; ea = exp(a.max - max), eb = exp(b.max - max);
-     * sum = fma(b.sum, eb, a.sum * ea); out likewise. n = pad16(hd). */
+     * sum = fma(b.sum, eb, a.sum * ea); out likewise. n = pad16(hd). A max of -inf is subtracted as 0. */
     void (*attn_merge)(float *max_a, float *sum_a, float *out_a, float max_b, float sum_b, const float *out_b, int n);
 
     /* Probes for bench: they measure the machine, not the model. */

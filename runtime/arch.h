@@ -80,5 +80,6 @@ int arch_read(arch *a, const struct file *f, arena *mem, err *e); /* checks ever
 int arch_check(const arch *a, err *e);                            /* the cross-field part of arch_read */
 void arch_write(const arch *a, buf *records);                     /* as weights/file.h records; defaults are written too */
 void arch_print(const arch *a, FILE *out);                        /* for inspect: one field a line, vectors run-length coded */
+void arch_fields(FILE *out);                                      /* the table of all fields that stands in weights/FORMAT.md */
 
 #endif

@@ -235,15 +235,8 @@ static void read_weights(void *arg, int task, int worker) {
 
 double engine_read_rate(engine *g, double seconds) {
     read_task t = { .g = g, .n_tasks = pool_size(g->pool) };
-    double best = 0, begin = now_seconds();
-    do {
-        atomic_store(&t.bytes, 0);
-        double start = now_seconds();
-        pool_run(g->pool, read_weights, &t, t.n_tasks);
-        double rate = (double)atomic_load(&t.bytes) / (now_seconds() - start);
-        if (rate > best) best = rate;
-    } while (now_seconds() - begin < seconds);
-    return best;
+    pool_run(g->pool, read_weights, &t, t.n_tasks); /* from the disk, if need be; and to count */
+    return pool_best_rate(g->pool, read_weights, &t, t.n_tasks, (double)atomic_load(&t.bytes), seconds, seconds / 5);
 }
 
 /* ---- sessions ---- */

@@ -62,18 +62,6 @@ static void read_piece(void *arg, int task, int worker) {
     atomic_fetch_xor(&j->sum, j->k->probe_read(j->buffer + (size_t)task * j->piece, j->piece));
 }
 
-static double best_read(pool *p, read_job *j, int n_tasks, double seconds) {
-    double best = 0, begin = now_seconds(), end;
-    do {
-        double start = now_seconds();
-        pool_run(p, read_piece, j, n_tasks);
-        end = now_seconds();
-        double rate = (double)((size_t)n_tasks * j->piece) / (end - start);
-        if (rate > best) best = rate;
-    } while (end - begin < seconds);
-    return best;
-}
-
 int limits_read(pool *p, const kernels *k, double seconds, limits *l, err *e) {
     int n_tasks = pool_size(p) * TASKS_A_THREAD;
     size_t want = (size_t)(memory_available() / 4);
@@ -88,7 +76,7 @@ int limits_read(pool *p, const kernels *k, double seconds, limits *l, err *e) {
 #endif
     read_job j = { .k = k, .buffer = aligned, .piece = piece };
     pool_run(p, touch_piece, &j, n_tasks);
-    double rate = best_read(p, &j, n_tasks, seconds);
+    double rate = pool_best_rate(p, read_piece, &j, n_tasks, (double)bytes, seconds, seconds / 5);
     if (rate > l->read) l->read = rate;
     l->buffer = bytes;
     munmap(base, bytes + HUGE_PAGE);
@@ -100,28 +88,25 @@ int limits_read(pool *p, const kernels *k, double seconds, limits *l, err *e) {
 typedef struct probe_job {
     double (*probe)(long reps);
     long reps;
-    double done[POOL_MAX]; /* [tasks] operations */
 } probe_job;
 
 static void probe_task(void *arg, int task, int worker) {
-    (void)worker;
-    probe_job *j = arg;
-    j->done[task] = j->probe(j->reps);
+    (void)task, (void)worker;
+    const probe_job *j = arg;
+    j->probe(j->reps);
 }
 
-/* Rounds grow until they are a tenth of the time: a fork is then nothing, and a disturbed round is one of several. */
+/* Runs grow until they are much longer than a fork. */
 static double best_probe(pool *p, double (*probe)(long reps), double seconds) {
     probe_job j = { .probe = probe, .reps = 1000 };
-    double best = 0, begin = now_seconds(), end;
+    double once, operations;
     do {
-        double start = now_seconds(), sum = 0;
-        pool_run(p, probe_task, &j, pool_size(p));
-        end = now_seconds();
-        for (int i = 0; i < pool_size(p); i++) sum += j.done[i];
-        if (sum / (end - start) > best) best = sum / (end - start);
-        if (end - start < seconds / 10 && j.reps < 1L << 30) j.reps *= 2;
-    } while (end - begin < seconds);
-    return best;
+        j.reps *= 2;
+        double start = now_seconds();
+        operations = probe(j.reps);
+        once = now_seconds() - start;
+    } while (once < seconds / 50 && j.reps < 1L << 30);
+    return pool_best_rate(p, probe_task, &j, pool_size(p), operations * pool_size(p), seconds, 0);
 }
 
 void limits_peaks(pool *p, const kernels *k, double seconds, limits *l) {

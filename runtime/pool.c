@@ -229,6 +229,20 @@ void pool_run(pool *p, pool_fn *fn, void *arg, int n_tasks) {
 }
 #endif
 
+double pool_best_rate(pool *p, pool_fn *fn, void *arg, int n_tasks, double amount, double seconds, double hold) {
+    double begin = now_seconds(), start = begin, sum = 0, best = 0;
+    for (double now = begin; now - begin < seconds || best == 0;) {
+        pool_run(p, fn, arg, n_tasks);
+        now = now_seconds();
+        sum += amount;
+        if (now - start < hold || now == start) continue;
+        if (sum / (now - start) > best) best = sum / (now - start);
+        sum = 0;
+        start = now;
+    }
+    return best;
+}
+
 /* ---- how many threads ---- */
 
 #ifdef __linux__

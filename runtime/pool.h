@@ -15,6 +15,11 @@ int pool_size(const pool *p);
  * contiguous range, so that the same task tends to meet the same cache, then steals. Not re-entrant; one caller at a time. */
 void pool_run(pool *p, pool_fn *fn, void *arg, int n_tasks);
 
+/* Runs it again and again for about so many seconds: the best rate, in `amount` (of one run) a second, that held for at least
+ * `hold` seconds. What swings with its surroundings wants a hold, else a lucky moment is taken for a limit; what can only be
+ * disturbed wants none. */
+double pool_best_rate(pool *p, pool_fn *fn, void *arg, int n_tasks, double amount, double seconds, double hold);
+
 enum { POOL_MAX = 256 };
 
 /* min(affinity, physical cores, cgroup quota), at least 1; reason gets one line that says how it came about. */
