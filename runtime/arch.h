@@ -8,7 +8,8 @@
 
 /* X(name, default, min, max, what): whole numbers. A default below min means: required. */
 #define ARCH_INTS(X) \
-    X(n_layers,     0, 1, 1024,      "transformer layers") \
+    X(n_layers,    -1, 0, 1024,      "decoder layers; 0: an encoder alone") \
+    X(n_enc_layers, 0, 0, 1024,      "encoder layers, which see the whole input at once; 0: a decoder alone") \
     X(d_model,      0, 1, 1 << 20,   "width of the residual stream") \
     X(n_heads,      0, 1, 4096,      "query heads") \
     X(n_kv_heads,   0, 1, 4096,      "key/value heads; divides n_heads") \
@@ -26,6 +27,9 @@
     X(renorm,       0, 0, 1,         "1: the chosen experts' weights are scaled to sum to 1") \
     X(n_ropes,      0, 0, 64,        "tensors rope.0, rope.1, ...: inverse frequencies") \
     X(rope_ctx,     0, 0, 1 << 28,   "a session with a longer --ctx takes the tables rope.N.long where they exist; 0: never") \
+    X(decoder_start, -1, -1, 1 << 24, "id that begins the decoder's text where there is an encoder; -1: none") \
+    X(pooling,      0, 0, 3,         "embedding of a text: 0 none, 1 its first token, 2 the mean, 3 its last token") \
+    X(normalize,    0, 0, 1,         "1: embeddings are scaled to length 1") \
     X(bos,         -1, -1, 1 << 24,  "id that begins a text, for files without a tokenizer; -1: none")
 
 /* Real numbers. */

@@ -15,6 +15,7 @@ void forward_layout(forward_ctx *f, carve *c, int max_rows, int ctx) {
     size_t rows = (size_t)max_rows, width = (size_t)a->n_heads * (size_t)a->head_dim;
     int d_ff = max_int(max_int(a->d_ff, a->d_expert), a->d_shared), max_k = max_int(max_int(a->d_model, d_ff), (int)width);
     f->max_rows = max_rows;
+    f->ctx = ctx;
     f->d_ld = round_up((size_t)a->d_model, GROUP);
     f->qkv_ld = (size_t)(m->q_rows + 2 * m->kv_rows);
     f->att_ld = round_up(width, GROUP);
@@ -42,6 +43,9 @@ void forward_layout(forward_ctx *f, carve *c, int max_rows, int ctx) {
     f->sin = carve_take(c, (size_t)a->n_ropes * rows * (size_t)f->max_freq * sizeof(float));
     f->tok = carve_take(c, rows * sizeof *f->tok);
     f->pos = carve_take(c, rows * sizeof *f->pos);
+    f->end = carve_take(c, rows * sizeof *f->end);
+    f->cross_end = carve_take(c, rows * sizeof *f->cross_end);
+    f->cross = carve_take(c, rows * sizeof *f->cross);
     f->wanted = carve_take(c, rows * sizeof *f->wanted);
     f->seq = carve_take(c, rows * sizeof *f->seq);
     ops_layout(&f->ops, c, max_rows, max_k, a->n_heads, a->n_kv_heads, a->head_dim, ctx);
@@ -59,7 +63,10 @@ static int gather(forward_ctx *f, const span *spans, int n_spans, int *n_wanted)
         for (int i = 0; i < spans[s].n; i++, m++) {
             f->tok[m] = spans[s].tok[i];
             f->pos[m] = spans[s].seq->len + i;
+            f->end[m] = f->pos[m] + 1;
             f->seq[m] = spans[s].seq;
+            f->cross[m] = spans[s].cross;
+            f->cross_end[m] = spans[s].cross ? spans[s].cross->len : 0;
             if (spans[s].out >= OUT_ALL || (spans[s].out == OUT_LAST && i == spans[s].n - 1)) f->wanted[(*n_wanted)++] = m;
         }
     return m;
@@ -84,7 +91,10 @@ static int keep_wanted(forward_ctx *f, int n_wanted) {
         memcpy(f->h + to * f->d_ld, f->h + from * f->d_ld, f->d_ld * sizeof *f->h);
         memcpy(f->qkv + to * f->qkv_ld, f->qkv + from * f->qkv_ld, (size_t)f->model->q_rows * sizeof *f->qkv);
         f->pos[to] = f->pos[from];
+        f->end[to] = f->end[from];
         f->seq[to] = f->seq[from];
+        f->cross[to] = f->cross[from];
+        f->cross_end[to] = f->cross_end[from];
     }
     return n_wanted;
 }
@@ -109,18 +119,41 @@ static void project_qkv(forward_ctx *f, const layer *w, int l, const float *h, i
                                          .k_at = mo->q_rows, .v_at = mo->q_rows + mo->kv_rows, .q_norm = w->q_norm, .k_norm = w->k_norm, .norm_whole = w->qk_norm_whole,
                                          .eps = a->norm_eps, .attn_scale = a->attn_scale, .cos = rotates ? rope_rows(f, f->cos, w->rope) : NULL,
                                          .sin = rotates ? rope_rows(f, f->sin, w->rope) : NULL, .n_freq = rotates ? mo->ropes[w->rope].n_freq : 0,
-                                         .seq = f->seq, .pos = f->pos, .group = w->kv_group, .slot = w->kv_slot, .store = a->kv_layer[l] < 0 || a->kv_layer[l] == l });
+                                         .seq = f->seq, .pos = f->pos, .group = w->kv_group, .slot = w->kv_slot, .store = w->own_kv });
     tap(f, "rope", l, f->qkv, m, f->qkv_ld, (int)f->qkv_ld);
 }
 
-static void attend(forward_ctx *f, const layer *w, int l, int m) {
+/* block[m] = attention of the queries in qkv over a sequence's pages, through the matrix `out`. */
+static void attend(forward_ctx *f, const attn_rows *over, const mat *out, int l) {
     const arch *a = &f->model->arch;
-    ops_attention(&f->ops, &(attn_rows){ .q = f->qkv, .ldq = f->qkv_ld, .y = f->att, .ldy = f->att_ld, .m = m, .n_heads = a->n_heads, .n_kv_heads = a->n_kv_heads,
-                                         .hd = a->head_dim, .window = w->window, .softcap = a->attn_softcap, .seq = f->seq, .pos = f->pos,
-                                         .group = w->kv_group, .slot = w->kv_slot });
-    tap(f, "attention", l, f->att, m, f->att_ld, a->n_heads * a->head_dim);
-    ops_matmul(&f->ops, &w->attn_out, f->att, f->att_ld, m, f->block, f->d_ld);
-    tap(f, "attn_out", l, f->block, m, f->d_ld, a->d_model);
+    attn_rows r = *over;
+    r.q = f->qkv;
+    r.ldq = f->qkv_ld;
+    r.y = f->att;
+    r.ldy = f->att_ld;
+    r.n_heads = a->n_heads;
+    r.n_kv_heads = a->n_kv_heads;
+    r.hd = a->head_dim;
+    r.softcap = a->attn_softcap;
+    r.pos = f->pos;
+    ops_attention(&f->ops, &r);
+    tap(f, "attention", l, f->att, r.m, f->att_ld, a->n_heads * a->head_dim);
+    ops_matmul(&f->ops, out, f->att, f->att_ld, r.m, f->block, f->d_ld);
+    tap(f, "attn_out", l, f->block, r.m, f->d_ld, a->d_model);
+}
+
+/* Attention of the text so far over itself; of the encoder over all of its text. */
+static void self_attention(forward_ctx *f, const layer *w, const bias_table *bias, int l, int m) {
+    attend(f, &(attn_rows){ .m = m, .window = w->window, .seq = f->seq, .end = f->end, .group = w->kv_group, .slot = w->kv_slot,
+                            .bias = bias->expanded, .ld_bias = 2 * (size_t)f->ctx, .bias_zero = f->ctx }, &w->attn_out, l);
+}
+
+/* Attention over the encoder's output. */
+static void cross_attention(forward_ctx *f, const layer *w, int l, const float *h, int m) {
+    const arch *a = &f->model->arch;
+    ops_matmul(&f->ops, &w->cross_q, h, f->d_ld, m, f->qkv, f->qkv_ld);
+    ops_rope_append(&f->ops, &(qkv_rows){ .qkv = f->qkv, .ld = f->qkv_ld, .m = m, .n_heads = a->n_heads, .hd = a->head_dim, .attn_scale = a->attn_scale });
+    attend(f, &(attn_rows){ .m = m, .seq = f->cross, .end = f->cross_end, .group = 1, .slot = l }, &w->cross_out, l);
 }
 
 /* out[m] = MLP of in[m], gated or not. */
@@ -173,34 +206,36 @@ static void feed_forward(forward_ctx *f, const layer *w, int l, const float *in,
     tap(f, "mlp", l, f->block, m, f->d_ld, f->model->arch.d_model);
 }
 
-/* The residual stream takes what a block adds, normed first where the file has a norm for it. */
-static void add_block(forward_ctx *f, const norm_weights *post, const char *name, int l, int m) {
+/* The residual stream takes what a block adds, normed before the sum or after it where the file has a norm for it. */
+static void add_block(forward_ctx *f, const norm_weights *post, const norm_weights *sum, int l, int m) {
     const arch *a = &f->model->arch;
-    norm(f, post, f->block, f->block, name, l, m);
+    norm(f, post, f->block, f->block, "post_norm", l, m);
     ops_add(&f->ops, f->x, f->block, f->d_ld, m, a->d_model, a->residual_scale);
+    norm(f, sum, f->x, f->x, "sum_norm", l, m);
     tap(f, "residual", l, f->x, m, f->d_ld, a->d_model);
 }
 
-/* All layers over m rows; afterwards x holds the wanted rows. Returns how many, or -1 when stopped. */
-static int forward_layers(forward_ctx *f, int m, int n_wanted) {
+/* All layers of a stack over m rows; afterwards x holds the wanted rows. Returns how many, or -1 when stopped. */
+static int forward_layers(forward_ctx *f, const layer *layers, int n_layers, const bias_table *bias, int m, int n_wanted) {
     const arch *a = &f->model->arch;
-    for (int l = 0; l < a->n_layers; l++) {
-        const layer *w = &f->model->layers[l];
+    static const norm_weights none;
+    for (int l = 0; l < n_layers; l++) {
+        const layer *w = &layers[l];
         if (f->stop && atomic_load_explicit(f->stop, memory_order_relaxed)) return -1;
         const float *h = norm(f, &w->attn_norm, f->h, f->x, "attn_norm", l, m);
         project_qkv(f, w, l, h, m);
-        if (l == a->n_layers - 1) m = keep_wanted(f, n_wanted);
+        if (l == n_layers - 1) m = keep_wanted(f, n_wanted);
         if (m == 0) break;
-        attend(f, w, l, m);
-        if (a->parallel) { /* the MLP reads the same stream as attention did: norm it before the sum */
-            if (w->mlp_norm.w) h = norm(f, &w->mlp_norm, f->h, f->x, "mlp_norm", l, m);
-            add_block(f, &w->attn_post_norm, "attn_post_norm", l, m);
-        } else {
-            add_block(f, &w->attn_post_norm, "attn_post_norm", l, m);
-            h = norm(f, &w->mlp_norm, f->h, f->x, "mlp_norm", l, m);
+        self_attention(f, w, bias, l, m);
+        if (a->parallel && w->mlp_norm.w) h = norm(f, &w->mlp_norm, f->h, f->x, "mlp_norm", l, m); /* of the stream before the sum */
+        add_block(f, &w->attn_post_norm, &w->attn_sum_norm, l, m);
+        if (w->cross_q.data) {
+            cross_attention(f, w, l, norm(f, &w->cross_norm, f->h, f->x, "cross_norm", l, m), m);
+            add_block(f, &none, &none, l, m);
         }
+        if (!a->parallel) h = norm(f, &w->mlp_norm, f->h, f->x, "mlp_norm", l, m);
         feed_forward(f, w, l, h, m);
-        add_block(f, &w->mlp_post_norm, "mlp_post_norm", l, m);
+        add_block(f, &w->mlp_post_norm, &w->mlp_sum_norm, l, m);
     }
     return m;
 }
@@ -234,20 +269,53 @@ static void write_out(forward_ctx *f, const span *spans, int n_spans) {
     }
 }
 
-bool forward(forward_ctx *f, const span *spans, int n_spans) {
-    int n_wanted, m = gather(f, spans, n_spans, &n_wanted);
-    const arch *a = &f->model->arch;
-    ops_embed(&f->ops, &f->model->embed, f->tok, m, f->x, f->d_ld, a->embed_scale);
-    if (f->model->pos_embed.data) {
-        ops_embed(&f->ops, &f->model->pos_embed, f->pos, m, f->h, f->d_ld, 1);
-        ops_add(&f->ops, f->x, f->h, f->d_ld, m, a->d_model, 1);
+/* Token and position embeddings into x. */
+static void embed(forward_ctx *f, int m) {
+    const model *mo = f->model;
+    ops_embed(&f->ops, &mo->embed, f->tok, m, f->x, f->d_ld, mo->arch.embed_scale);
+    if (mo->pos_embed.data) {
+        ops_embed(&f->ops, &mo->pos_embed, f->pos, m, f->h, f->d_ld, 1);
+        ops_add(&f->ops, f->x, f->h, f->d_ld, m, mo->arch.d_model, 1);
     }
-    tap(f, "embed", -1, f->x, m, f->d_ld, a->d_model);
+    norm(f, &mo->embed_norm, f->x, f->x, "embed_norm", -1, m);
+    tap(f, "embed", -1, f->x, m, f->d_ld, mo->arch.d_model);
+}
+
+bool forward(forward_ctx *f, const span *spans, int n_spans) {
+    const model *mo = f->model;
+    int n_wanted, m = gather(f, spans, n_spans, &n_wanted);
+    embed(f, m);
     rope_tables(f, m);
-    m = forward_layers(f, m, n_wanted);
+    m = forward_layers(f, mo->layers, mo->arch.n_layers, &mo->rel_bias, m, n_wanted);
     if (m < 0) return false;
-    norm(f, &f->model->final_norm, f->h, f->x, "final_norm", a->n_layers, m);
+    norm(f, &mo->final_norm, f->h, f->x, "final_norm", mo->arch.n_layers, m);
     write_out(f, spans, n_spans);
     for (int s = 0; s < n_spans; s++) kv_advance(spans[s].seq, spans[s].n);
+    return true;
+}
+
+/* Keys and values of the encoder's output for each decoder layer's cross attention. */
+static void store_cross(forward_ctx *f, const float *h, int m) {
+    const model *mo = f->model;
+    const arch *a = &mo->arch;
+    for (int l = 0; l < a->n_layers; l++) {
+        ops_matmul(&f->ops, &mo->layers[l].cross_kv, h, f->d_ld, m, f->qkv, f->qkv_ld);
+        ops_rope_append(&f->ops, &(qkv_rows){ .qkv = f->qkv, .ld = f->qkv_ld, .m = m, .n_kv_heads = a->n_kv_heads, .hd = a->head_dim, .k_at = 0, .v_at = mo->kv_rows,
+                                             .attn_scale = 1, .seq = f->seq, .pos = f->pos, .group = 1, .slot = l, .store = true });
+    }
+}
+
+bool encode(forward_ctx *f, kv_seq *seq, const int32_t *tok, int n, float *dst) {
+    const model *mo = f->model;
+    int n_wanted, m = gather(f, &(span){ .seq = seq, .tok = tok, .n = n, .out = OUT_ALL }, 1, &n_wanted);
+    for (int i = 0; i < m; i++) f->end[i] = seq->len + n; /* every row sees the whole text */
+    embed(f, m);
+    rope_tables(f, m);
+    if (forward_layers(f, mo->enc_layers, mo->arch.n_enc_layers, &mo->enc_rel_bias, m, n_wanted) < 0) return false;
+    const float *h = norm(f, &mo->enc_final_norm, f->h, f->x, "enc_norm", mo->arch.n_enc_layers, m);
+    if (dst) memcpy(dst, h, (size_t)m * f->d_ld * sizeof *h);
+    store_cross(f, h, m);
+    kv_advance(seq, n);
+    kv_drop_group(seq, 0);
     return true;
 }

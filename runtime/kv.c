@@ -149,6 +149,10 @@ int kv_truncate(kv_seq *s, int len) {
     return s->len = len;
 }
 
+void kv_drop_group(kv_seq *s, int group) {
+    for (int j = 0; j < s->cap / KV_PAGE; j++) page_drop(&s->pool->group[group], &s->page[group][j]);
+}
+
 int kv_fork(kv_seq *dst, const kv_seq *src, err *e) {
     if (src->len > dst->cap) return fail_code(e, ERR_CONTEXT, "%d positions do not fit in a context of %d", src->len, dst->cap);
     kv_truncate(dst, 0);

@@ -50,6 +50,7 @@ static inline void kv_advance(kv_seq *s, int n) { s->len += n; }
 /* Forgets all positions from len on. Where a window already gave back what position len would need, everything goes.
  * Returns the length kept: len or 0. */
 int kv_truncate(kv_seq *s, int len);
+void kv_drop_group(kv_seq *s, int group); /* gives back all pages of a group that is not read any more */
 int kv_fork(kv_seq *dst, const kv_seq *src, err *e); /* dst (initialised, same pool) becomes a copy that shares all pages */
 
 /* Byte offset of a layer's head's K block in its group's page; the V block stands p->k_bytes further. */

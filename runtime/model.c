@@ -59,7 +59,8 @@ static int bind_kv(binder *b, int l) {
     int owner = m->arch.kv_layer[l];
     w->window = m->arch.window[l];
     w->rope = m->arch.rope[l];
-    if (owner >= 0 && owner != l) {
+    w->own_kv = owner < 0 || owner == l;
+    if (!w->own_kv) {
         w->kv_group = m->layers[owner].kv_group; /* arch_check: owner < l, and it owns its cache */
         w->kv_slot = m->layers[owner].kv_slot;
         return 0;
@@ -82,65 +83,106 @@ typedef struct part_name {
     char name[72], bias[80];
 } part_name;
 
-static part_name in_layer(int l, const char *prefix, const char *part) {
+static part_name in_layer(const char *stack, int l, const char *prefix, const char *part) {
     part_name n;
-    snprintf(n.name, sizeof n.name, "layers.%d.%s%s", l, prefix, part);
+    snprintf(n.name, sizeof n.name, "%s.%d.%s%s", stack, l, prefix, part);
     snprintf(n.bias, sizeof n.bias, "%s_bias", n.name);
     return n;
 }
 
-static int bind_part(binder *b, int l, const char *prefix, const char *part, bool required, int n, int k, mat *out) {
-    part_name p = in_layer(l, prefix, part);
+static int bind_part(binder *b, const char *stack, int l, const char *prefix, const char *part, bool required, int n, int k, mat *out) {
+    part_name p = in_layer(stack, l, prefix, part);
     return bind_matrix(b, p.name, p.bias, required, n, k, out);
 }
 
 /* An MLP of inner dimension d: gated or not, as the file has it. */
-static int bind_mlp(binder *b, int l, const char *prefix, int d, mlp_weights *w) {
+static int bind_mlp(binder *b, const char *stack, int l, const char *prefix, int d, mlp_weights *w) {
     int d_model = b->m->arch.d_model;
-    bool gated = file_find(&b->m->file, in_layer(l, prefix, "up").name) == NULL;
-    if (gated ? bind_part(b, l, prefix, "gate_up", true, 2 * (int)round_up((size_t)d, PANEL), d_model, &w->gate_up)
-              : bind_part(b, l, prefix, "up", true, d, d_model, &w->up))
+    bool gated = file_find(&b->m->file, in_layer(stack, l, prefix, "up").name) == NULL;
+    if (gated ? bind_part(b, stack, l, prefix, "gate_up", true, 2 * (int)round_up((size_t)d, PANEL), d_model, &w->gate_up)
+              : bind_part(b, stack, l, prefix, "up", true, d, d_model, &w->up))
         return -1;
-    return bind_part(b, l, prefix, "down", true, d_model, d, &w->down);
+    return bind_part(b, stack, l, prefix, "down", true, d_model, d, &w->down);
 }
 
-static int bind_experts(binder *b, int l, layer *w) {
+static int bind_experts(binder *b, const char *stack, int l, layer *w) {
     const arch *a = &b->m->arch;
-    if (bind_part(b, l, "", "router", true, a->n_experts, a->d_model, &w->router)) return -1;
+    if (bind_part(b, stack, l, "", "router", true, a->n_experts, a->d_model, &w->router)) return -1;
     w->experts = arena_alloc(&b->m->mem, (size_t)a->n_experts * sizeof *w->experts);
     if (!w->experts) return fail_memory(b->e, (size_t)a->n_experts * sizeof *w->experts, "experts");
     for (int i = 0; i < a->n_experts; i++) {
         char prefix[32];
         snprintf(prefix, sizeof prefix, "experts.%d.", i);
-        if (bind_mlp(b, l, prefix, a->d_expert, &w->experts[i])) return -1;
+        if (bind_mlp(b, stack, l, prefix, a->d_expert, &w->experts[i])) return -1;
     }
     if (a->d_shared == 0) return 0;
-    return bind_mlp(b, l, "shared.", a->d_shared, &w->shared) || bind_part(b, l, "", "shared_gate", false, 1, a->d_model, &w->shared_gate) ? -1 : 0;
+    return bind_mlp(b, stack, l, "shared.", a->d_shared, &w->shared) || bind_part(b, stack, l, "", "shared_gate", false, 1, a->d_model, &w->shared_gate) ? -1 : 0;
 }
 
-static int bind_qk_norms(binder *b, int l, layer *w) {
+static int bind_qk_norms(binder *b, const char *stack, int l, layer *w) {
     const arch *a = &b->m->arch;
-    const file_tensor *t = file_find(&b->m->file, in_layer(l, "", "q_norm").name);
+    const file_tensor *t = file_find(&b->m->file, in_layer(stack, l, "", "q_norm").name);
     w->qk_norm_whole = t && t->dims[0] != (uint64_t)a->head_dim;
     int q = w->qk_norm_whole ? a->n_heads * a->head_dim : a->head_dim, k = w->qk_norm_whole ? a->n_kv_heads * a->head_dim : a->head_dim;
-    return bind_vector(b, in_layer(l, "", "q_norm").name, false, q, &w->q_norm, NULL) || bind_vector(b, in_layer(l, "", "k_norm").name, false, k, &w->k_norm, NULL) ? -1 : 0;
+    return bind_vector(b, in_layer(stack, l, "", "q_norm").name, false, q, &w->q_norm, NULL) || bind_vector(b, in_layer(stack, l, "", "k_norm").name, false, k, &w->k_norm, NULL) ? -1 : 0;
 }
 
-static int bind_layer(binder *b, int l) {
+static int bind_norms(binder *b, const char *stack, int l, layer *w) {
+    struct { const char *name; norm_weights *to; } norms[] = {
+        { "attn_norm", &w->attn_norm }, { "attn_post_norm", &w->attn_post_norm }, { "attn_sum_norm", &w->attn_sum_norm }, { "mlp_norm", &w->mlp_norm },
+        { "mlp_post_norm", &w->mlp_post_norm }, { "mlp_sum_norm", &w->mlp_sum_norm }, { "cross_norm", &w->cross_norm } };
+    for (size_t i = 0; i < sizeof norms / sizeof *norms; i++)
+        if (bind_norm(b, in_layer(stack, l, "", norms[i].name).name, false, norms[i].to)) return -1;
+    if (w->attn_norm.w || w->attn_post_norm.w || w->attn_sum_norm.w) return 0;
+    return fail(b->e, "%s: %s.%d has no norm at its attention; convert again", b->m->file.path, stack, l);
+}
+
+static int bind_cross(binder *b, const char *stack, int l, layer *w) {
+    const model *m = b->m;
+    int d = m->arch.d_model;
+    return bind_part(b, stack, l, "", "cross_q", true, m->q_rows, d, &w->cross_q) || bind_part(b, stack, l, "", "cross_kv", true, 2 * m->kv_rows, d, &w->cross_kv) ||
+                   bind_part(b, stack, l, "", "cross_out", true, d, m->arch.n_heads * m->arch.head_dim, &w->cross_out) ? -1 : 0;
+}
+
+static int bind_layer(binder *b, const char *stack, int l, layer *w) {
     const arch *a = &b->m->arch;
-    layer *w = &b->m->layers[l];
     int d = a->d_model, q = b->m->q_rows, kv = b->m->kv_rows;
-    struct { const char *name; norm_weights *to; } norms[] = { { "attn_norm", &w->attn_norm }, { "attn_post_norm", &w->attn_post_norm },
-                                                               { "mlp_norm", &w->mlp_norm }, { "mlp_post_norm", &w->mlp_post_norm } };
-    for (int i = 0; i < 4; i++)
-        if (bind_norm(b, in_layer(l, "", norms[i].name).name, false, norms[i].to)) return -1;
-    if (!w->attn_norm.w && !w->attn_post_norm.w) return fail(b->e, "%s: layer %d has no norm at its attention; convert again", b->m->file.path, l);
-    if (bind_part(b, l, "", "qkv", true, q + 2 * kv, d, &w->qkv) || bind_qk_norms(b, l, w) ||
-        bind_part(b, l, "", "attn_out", true, d, a->n_heads * a->head_dim, &w->attn_out))
+    if (bind_norms(b, stack, l, w) || bind_part(b, stack, l, "", "qkv", true, q + 2 * kv, d, &w->qkv) || bind_qk_norms(b, stack, l, w) ||
+        bind_part(b, stack, l, "", "attn_out", true, d, a->n_heads * a->head_dim, &w->attn_out))
         return -1;
-    bool mixture = a->n_experts > 0 && file_find(&b->m->file, in_layer(l, "", "router").name);
-    if (mixture ? bind_experts(b, l, w) : bind_mlp(b, l, "", a->d_ff, &w->mlp)) return -1;
-    return bind_kv(b, l);
+    bool mixture = a->n_experts > 0 && file_find(&b->m->file, in_layer(stack, l, "", "router").name);
+    return mixture ? bind_experts(b, stack, l, w) : bind_mlp(b, stack, l, "", a->d_ff, &w->mlp);
+}
+
+/* The encoder's layers keep their own pages, all positions, no rotation. */
+static int bind_encoder(binder *b) {
+    model *m = b->m;
+    for (int l = 0; l < m->arch.n_enc_layers; l++) {
+        layer *w = &m->enc_layers[l];
+        if (bind_layer(b, "enc", l, w)) return -1;
+        w->rope = -1;
+        w->kv_slot = l;
+        w->own_kv = true;
+    }
+    return bind_norm(b, "enc.final_norm", false, &m->enc_final_norm);
+}
+
+static int bind_decoder(binder *b) {
+    model *m = b->m;
+    for (int l = 0; l < m->arch.n_layers; l++)
+        if (bind_layer(b, "layers", l, &m->layers[l]) || bind_kv(b, l) || (m->arch.n_enc_layers && bind_cross(b, "layers", l, &m->layers[l]))) return -1;
+    if (m->arch.n_layers == 0) return 0;
+    return bind_norm(b, "final_norm", true, &m->final_norm) || bind_matrix(b, "output", "output_bias", true, m->arch.n_vocab, m->arch.d_model, &m->output) ? -1 : 0;
+}
+
+static int bind_bias(binder *b, const char *name, bias_table *t) {
+    const file_tensor *f = file_find(&b->m->file, name);
+    mat w;
+    if (!f) return 0;
+    if (f->type != W_F32 || f->dims[1] % 2 == 0 || f->dims[1] > 1 << 20) return bad_shape(b, name, f, (uint64_t)b->m->arch.n_heads, f->dims[1] | 1);
+    if (bind_matrix(b, name, NULL, true, b->m->arch.n_heads, (int)f->dims[1], &w)) return -1;
+    *t = (bias_table){ .file = w.data, .reach = w.k / 2 };
+    return 0;
 }
 
 static int bind_ropes(binder *b) {
@@ -182,17 +224,17 @@ int model_open(model *m, const char *path, err *e) {
         goto failed;
     }
     if (arch_read(&m->arch, &m->file, &m->mem, e)) goto failed;
-    if (!(m->layers = arena_alloc(&m->mem, (size_t)a->n_layers * sizeof *m->layers))) {
-        fail_memory(e, (size_t)a->n_layers * sizeof *m->layers, "layers");
+    m->layers = arena_alloc(&m->mem, (size_t)a->n_layers * sizeof *m->layers);
+    m->enc_layers = arena_alloc(&m->mem, (size_t)a->n_enc_layers * sizeof *m->layers);
+    if (!m->layers || !m->enc_layers) {
+        fail_memory(e, (size_t)(a->n_layers + a->n_enc_layers) * sizeof *m->layers, "layers");
         goto failed;
     }
     m->q_rows = (int)round_up((size_t)a->n_heads * (size_t)a->head_dim, PANEL);
     m->kv_rows = (int)round_up((size_t)a->n_kv_heads * (size_t)a->head_dim, PANEL);
-    if (bind_matrix(&b, "embed", NULL, true, a->n_vocab, a->d_model, &m->embed) || bind_matrix(&b, "pos_embed", NULL, false, a->n_ctx, a->d_model, &m->pos_embed)) goto failed;
-    for (int l = 0; l < a->n_layers; l++)
-        if (bind_layer(&b, l)) goto failed;
-    if (bind_norm(&b, "final_norm", true, &m->final_norm) || bind_matrix(&b, "output", "output_bias", true, a->n_vocab, a->d_model, &m->output) ||
-        bind_ropes(&b) || refuse_unknown(&b))
+    if (bind_matrix(&b, "embed", NULL, true, a->n_vocab, a->d_model, &m->embed) || bind_matrix(&b, "pos_embed", NULL, false, a->n_ctx, a->d_model, &m->pos_embed) ||
+        bind_norm(&b, "embed_norm", false, &m->embed_norm) || bind_encoder(&b) || bind_decoder(&b) || bind_bias(&b, "rel_bias", &m->rel_bias) ||
+        bind_bias(&b, "enc.rel_bias", &m->enc_rel_bias) || bind_ropes(&b) || refuse_unknown(&b))
         goto failed;
     model_choose_ropes(m, 1);
     return 0;
@@ -225,6 +267,20 @@ bool model_choose_ropes(model *m, int ctx) {
     return any_long;
 }
 
+static int expand(const model *m, bias_table *t, int ctx, arena *mem, err *e) {
+    if (!t->file) return 0;
+    size_t ld = round_up(2 * (size_t)t->reach + 1, GROUP), bytes = (size_t)m->arch.n_heads * 2 * (size_t)ctx * sizeof(float);
+    if (!(t->expanded = arena_alloc(mem, bytes))) return fail_memory(e, bytes, "position biases");
+    for (int h = 0; h < m->arch.n_heads; h++)
+        for (int i = 0; i < 2 * ctx; i++) {
+            int distance = max_int(-t->reach, min_int(t->reach, i - ctx));
+            t->expanded[(size_t)h * 2 * (size_t)ctx + (size_t)i] = t->file[(size_t)h * ld + (size_t)(distance + t->reach)];
+        }
+    return 0;
+}
+
+int model_expand_biases(model *m, int ctx, err *e) { return expand(m, &m->rel_bias, ctx, &m->mem, e) || expand(m, &m->enc_rel_bias, ctx, &m->mem, e) ? -1 : 0; }
+
 static uint64_t mat_bytes(const mat *w) {
     uint64_t bytes = 0;
     if (w->data) matrix_bytes((wtype)w->type, (uint64_t)w->n, (uint64_t)w->k, &bytes);
@@ -240,7 +296,7 @@ static uint64_t layers_sum(const model *m, uint64_t (*of)(const mat *)) {
     uint64_t sum = 0;
     for (int l = 0; l < m->arch.n_layers; l++) {
         const layer *w = &m->layers[l];
-        sum += of(&w->qkv) + of(&w->attn_out) + mlp_sum(&w->mlp, of) + of(&w->router) + mlp_sum(&w->shared, of) + of(&w->shared_gate);
+        sum += of(&w->qkv) + of(&w->attn_out) + of(&w->cross_q) + of(&w->cross_out) + mlp_sum(&w->mlp, of) + of(&w->router) + mlp_sum(&w->shared, of) + of(&w->shared_gate);
         if (w->experts) sum += (uint64_t)m->arch.n_used * mlp_sum(&w->experts[0], of);
     }
     return sum;

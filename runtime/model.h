@@ -19,12 +19,16 @@ typedef struct mlp_weights {
 } mlp_weights;
 
 typedef struct layer {
-    norm_weights attn_norm, attn_post_norm; /* before attention; after it, before the residual sum */
+    norm_weights attn_norm, attn_post_norm, attn_sum_norm; /* before attention; after it; after the residual sum */
     mat qkv;                    /* [q_rows + 2 kv_rows][d_model] rows of q, k, v, each part padded to 16; bias likewise */
     const float *q_norm, *k_norm; /* RMSNorm before rotation: [head_dim] of each head, or [heads * head_dim] of all together */
     bool qk_norm_whole;
     mat attn_out;               /* [d_model][n_heads * head_dim] */
-    norm_weights mlp_norm, mlp_post_norm;
+    norm_weights cross_norm;    /* attention over the encoder's output: */
+    mat cross_q;                /* [q_rows][d_model] */
+    mat cross_kv;               /* [2 kv_rows][d_model] of the encoder's output, once a text */
+    mat cross_out;              /* [d_model][n_heads * head_dim] */
+    norm_weights mlp_norm, mlp_post_norm, mlp_sum_norm;
     mlp_weights mlp;            /* dense; or */
     mat router;                 /* [n_experts][d_model] of a mixture of experts */
     mlp_weights *experts;       /* [n_experts] */
@@ -33,6 +37,7 @@ typedef struct layer {
     int window;                 /* positions seen, 0: all */
     int rope;                   /* rope table, -1: none */
     int kv_group, kv_slot;      /* where its keys and values lie: the page group, and the layer within it */
+    bool own_kv;                /* false: it reads an earlier layer's */
 } layer;
 
 typedef struct rope_table {
@@ -41,14 +46,22 @@ typedef struct rope_table {
     float factor;               /* multiplies cos and sin */
 } rope_table;
 
+/* What is added to the score of a key by its distance from the query (Raffel et al. 2020). */
+typedef struct bias_table {
+    const float *file;          /* [n_heads][2 reach + 1] rows padded to 64; NULL: none */
+    int reach;                  /* beyond it the last value holds */
+    float *expanded;            /* [n_heads][2 ctx]: column ctx + key - query */
+} bias_table;
+
 typedef struct model {
     file file;
     arch arch;
     arena mem;
-    layer *layers;              /* [n_layers] */
+    layer *layers, *enc_layers; /* [n_layers], [n_enc_layers] */
     mat embed, output;          /* [n_vocab][d_model] */
     mat pos_embed;              /* [n_ctx][d_model] added to the embedding */
-    norm_weights final_norm;
+    norm_weights embed_norm, final_norm, enc_final_norm;
+    bias_table rel_bias, enc_rel_bias; /* of all layers of the decoder, of the encoder */
     rope_table *ropes;          /* [n_ropes] */
     int q_rows, kv_rows;        /* pad16(n_heads * head_dim), pad16(n_kv_heads * head_dim) */
     struct { int window, n_layers; } kv_group[KV_MAX_GROUPS];
@@ -62,6 +75,9 @@ void model_close(model *m);
 
 /* Takes the RoPE tables for a session of ctx positions (DESIGN: what depends on the length is chosen once); true: the long ones. */
 bool model_choose_ropes(model *m, int ctx);
+
+/* Fills the bias tables for a context. Memory: the model's arena. */
+int model_expand_biases(model *m, int ctx, err *e);
 
 /* Bytes of weights that one decode step reads (the embedding is looked up; a tied output is read once). */
 uint64_t model_decode_bytes(const model *m);

@@ -245,7 +245,7 @@ static part part_at(float *base, int heads) { return (part){ base, base + heads,
 /* A row's segments of 512 positions: numbers first to last. */
 static void row_segments(const attn_rows *r, int i, int *first, int *last) {
     *first = kv_first(r->window, r->pos[i]) / ATTN_SEGMENT;
-    *last = r->pos[i] / ATTN_SEGMENT;
+    *last = (r->end[i] - 1) / ATTN_SEGMENT;
 }
 
 static void attend_segment(const attn_task *t, int i, int kvh, int segment, part out) {
@@ -254,8 +254,9 @@ static void attend_segment(const attn_task *t, int i, int kvh, int segment, part
     size_t k_at = kv_block_at(p, r->slot, kvh);
     attn_job job = { .q = r->q + (size_t)i * r->ldq + (size_t)kvh * (size_t)t->heads * (size_t)r->hd, .ldq = (size_t)r->hd, .n_q = t->heads, .hd = r->hd,
                      .page = r->seq[i]->page[r->group], .k_at = k_at, .v_at = k_at + p->k_bytes, .type = p->type,
-                     .t0 = max_int(segment * ATTN_SEGMENT, kv_first(r->window, r->pos[i])), .t1 = min_int((segment + 1) * ATTN_SEGMENT, r->pos[i] + 1),
-                     .softcap = r->softcap, .max = out.max, .sum = out.sum, .out = out.out };
+                     .t0 = max_int(segment * ATTN_SEGMENT, kv_first(r->window, r->pos[i])), .t1 = min_int((segment + 1) * ATTN_SEGMENT, r->end[i]),
+                     .softcap = r->softcap, .ld_bias = r->ld_bias,
+                     .bias = r->bias ? r->bias + (size_t)(kvh * t->heads) * r->ld_bias + (size_t)(r->bias_zero - r->pos[i]) : NULL, .max = out.max, .sum = out.sum, .out = out.out };
     t->x->k->attention(&job);
 }
 
@@ -313,8 +314,8 @@ void ops_attention(exec *x, const attn_rows *r) {
     attn_task t = { x, r, r->n_heads / r->n_kv_heads, (int)round_up((size_t)r->hd, PANEL), 1 };
     double positions = 0;
     for (int i = 0; i < r->m; i++) {
-        t.n_segments = max_int(t.n_segments, r->pos[i] / ATTN_SEGMENT + 1);
-        positions += r->pos[i] + 1 - kv_first(r->window, r->pos[i]);
+        t.n_segments = max_int(t.n_segments, (r->end[i] - 1) / ATTN_SEGMENT + 1);
+        positions += r->end[i] - kv_first(r->window, r->pos[i]);
     }
     int n = r->m * r->n_kv_heads;
     size_t parts = (size_t)n * (size_t)t.n_segments * (size_t)t.heads * (size_t)(t.hdp + 2);

@@ -58,7 +58,7 @@ typedef struct qkv_rows {
 } qkv_rows;
 void ops_rope_append(exec *x, const qkv_rows *r);
 
-/* y[m][ldy] = attention of each row's heads over its own sequence, positions kv_first(window, pos) to pos. */
+/* y[m][ldy] = attention of each row's heads over a sequence, positions kv_first(window, pos) to end - 1. */
 typedef struct attn_rows {
     const float *q;            /* [m][ldq] */
     size_t ldq;
@@ -66,8 +66,11 @@ typedef struct attn_rows {
     size_t ldy;
     int m, n_heads, n_kv_heads, hd, window;
     float softcap;
-    kv_seq *const *seq;
-    const int *pos;
+    kv_seq *const *seq;        /* [m] */
+    const int *pos, *end;      /* [m] */
+    const float *bias;         /* [n_heads][ld_bias] column bias_zero + key - query; NULL: none */
+    size_t ld_bias;
+    int bias_zero;
     int group, slot;
 } attn_rows;
 void ops_attention(exec *x, const attn_rows *r);
