@@ -60,8 +60,9 @@ static inline size_t kv_block_at(const kv_pool *p, int layer_in_group, int head)
 /* First position that a query at pos sees. */
 static inline int kv_first(int window, int pos) { return window && pos >= window ? pos - window + 1 : 0; }
 
-/* Save and load: the pages that a sequence holds, in order. load expects an empty sequence. */
-int kv_save(const kv_seq *s, FILE *f, hash64 *h, err *e);
-int kv_load(kv_seq *s, int len, FILE *f, hash64 *h, err *e);
+/* Save and load: the pages that a sequence holds of one group, in order. kv_load adds len positions' pages to a sequence without
+ * any in this group, and leaves s->len alone. */
+int kv_save(const kv_seq *s, int group, FILE *f, hash64 *h, err *e);
+int kv_load(kv_seq *s, int group, int len, FILE *f, hash64 *h, err *e);
 
 #endif

@@ -2,6 +2,7 @@
  * no cut can change a bit; the choice here is only for speed. It must not know layers, files or instruction sets. */
 #include "runtime/ops.h"
 
+#include <math.h>
 #include <string.h>
 
 void ops_layout(exec *x, carve *c, int max_rows, int max_k, int n_heads, int n_kv_heads, int hd, int ctx) {
@@ -183,6 +184,18 @@ void ops_rope_table(exec *x, const float *inv_freq, int n_freq, float factor, co
             *c *= factor;
             *s *= factor;
         }
+}
+
+void ops_pool(const float *hidden, size_t ld, int n, int d, int pooling, bool normalize, float *out) {
+    double square = 0;
+    for (int j = 0; j < d; j++) {
+        double sum = 0;
+        if (pooling == 2)
+            for (int i = 0; i < n; i++) sum += hidden[(size_t)i * ld + (size_t)j];
+        out[j] = pooling == 2 ? (float)(sum / n) : hidden[(pooling == 3 ? (size_t)(n - 1) * ld : 0) + (size_t)j];
+        square += (double)out[j] * out[j];
+    }
+    for (int j = 0; normalize && square > 0 && j < d; j++) out[j] = (float)(out[j] / sqrt(square));
 }
 
 /* ---- attention ---- */
