@@ -7,13 +7,36 @@
  * (gated MLP), Ainslie et al. 2023 (grouped queries), Jiang et al. 2023 (sliding window), Shazeer et al. 2017 (experts). */
 #include "runtime/forward.h"
 
+#include <math.h>
 #include <string.h>
+
+/* The widest inner dimension of the side paths: per-layer embeddings and LAuReL. */
+static size_t side_width(const model *m) {
+    size_t width = (size_t)m->arch.d_per_layer;
+    for (int l = 0; l < m->arch.n_layers; l++)
+        if ((size_t)m->layers[l].laurel_left.n > width) width = (size_t)m->layers[l].laurel_left.n;
+    return width;
+}
+
+static void lay_side_paths(forward_ctx *f, carve *c, size_t rows) {
+    const arch *a = &f->model->arch;
+    f->side_ld = round_up(side_width(f->model), GROUP);
+    f->per_layer_ld = round_up((size_t)a->n_layers * (size_t)a->d_per_layer, GROUP);
+    f->coef_ld = round_up((size_t)(a->n_streams * a->n_streams), GROUP);
+    f->side = carve_take(c, rows * f->side_ld * sizeof(float));
+    f->per_layer = carve_take(c, rows * f->per_layer_ld * sizeof(float));
+    if (a->n_streams == 1) return;
+    f->coefs = carve_take(c, 2 * rows * f->coef_ld * sizeof(float));
+    f->streams = carve_take(c, (size_t)a->n_streams * rows * f->d_ld * sizeof(float));
+    f->predicted = carve_take(c, (size_t)a->n_streams * rows * f->d_ld * sizeof(float));
+}
 
 void forward_layout(forward_ctx *f, carve *c, int max_rows, int ctx) {
     const model *m = f->model;
     const arch *a = &m->arch;
     size_t rows = (size_t)max_rows, width = (size_t)a->n_heads * (size_t)a->head_dim;
-    int d_ff = max_int(max_int(a->d_ff, a->d_expert), a->d_shared), max_k = max_int(max_int(a->d_model, d_ff), (int)width);
+    int d_ff = max_int(max_int(a->d_ff, a->d_expert), a->d_shared);
+    int max_k = max_int(max_int(a->d_model, d_ff), max_int((int)width, (int)side_width(m)));
     f->max_rows = max_rows;
     f->ctx = ctx;
     f->d_ld = round_up((size_t)a->d_model, GROUP);
@@ -30,8 +53,9 @@ void forward_layout(forward_ctx *f, carve *c, int max_rows, int ctx) {
     f->block = carve_take(c, rows * f->d_ld * sizeof(float));
     f->qkv = carve_take(c, rows * f->qkv_ld * sizeof(float));
     f->att = carve_take(c, rows * f->att_ld * sizeof(float));
-    f->gate_up = carve_take(c, rows * f->gate_up_ld * sizeof(float));
+    f->gate_up = carve_take(c, (rows * f->gate_up_ld + (size_t)a->n_layers * (size_t)a->d_per_layer + GROUP) * sizeof(float)); /* and one row of per-layer embeddings */
     f->ff = carve_take(c, rows * f->ff_ld * sizeof(float));
+    lay_side_paths(f, c, rows);
     if (a->n_experts) {
         f->route = carve_take(c, rows * f->route_ld * sizeof(float));
         f->gathered = carve_take(c, rows * f->d_ld * sizeof(float));
@@ -82,6 +106,8 @@ static void rope_tables(forward_ctx *f, int m) {
     }
 }
 
+static float *stream(const forward_ctx *f, float *streams, int i) { return streams + (size_t)i * (size_t)f->max_rows * f->d_ld; }
+
 /* Only the wanted rows go on: nothing after the last layer's keys and values needs the others. */
 static int keep_wanted(forward_ctx *f, int n_wanted) {
     for (int i = 0; i < n_wanted; i++) {
@@ -90,6 +116,8 @@ static int keep_wanted(forward_ctx *f, int n_wanted) {
         memcpy(f->x + to * f->d_ld, f->x + from * f->d_ld, f->d_ld * sizeof *f->x);
         memcpy(f->h + to * f->d_ld, f->h + from * f->d_ld, f->d_ld * sizeof *f->h);
         memcpy(f->qkv + to * f->qkv_ld, f->qkv + from * f->qkv_ld, (size_t)f->model->q_rows * sizeof *f->qkv);
+        memcpy(f->per_layer + to * f->per_layer_ld, f->per_layer + from * f->per_layer_ld, f->per_layer_ld * sizeof *f->per_layer);
+        for (int k = 0; f->streams && k < f->model->arch.n_streams; k++) memcpy(stream(f, f->predicted, k) + to * f->d_ld, stream(f, f->predicted, k) + from * f->d_ld, f->d_ld * sizeof *f->x);
         f->pos[to] = f->pos[from];
         f->end[to] = f->end[from];
         f->seq[to] = f->seq[from];
@@ -116,7 +144,7 @@ static void project_qkv(forward_ctx *f, const layer *w, int l, const float *h, i
     tap(f, "qkv", l, f->qkv, m, f->qkv_ld, (int)f->qkv_ld);
     bool rotates = w->rope >= 0;
     ops_rope_append(&f->ops, &(qkv_rows){ .qkv = f->qkv, .ld = f->qkv_ld, .m = m, .n_heads = a->n_heads, .n_kv_heads = a->n_kv_heads, .hd = a->head_dim,
-                                         .k_at = mo->q_rows, .v_at = mo->q_rows + mo->kv_rows, .q_norm = w->q_norm, .k_norm = w->k_norm, .norm_whole = w->qk_norm_whole,
+                                         .k_at = mo->q_rows, .v_at = mo->q_rows + mo->kv_rows, .q_norm = w->q_norm, .k_norm = w->k_norm, .norm_whole = w->qk_norm_whole, .v_norm = w->v_norm,
                                          .eps = a->norm_eps, .attn_scale = a->attn_scale, .cos = rotates ? rope_rows(f, f->cos, w->rope) : NULL,
                                          .sin = rotates ? rope_rows(f, f->sin, w->rope) : NULL, .n_freq = rotates ? mo->ropes[w->rope].n_freq : 0,
                                          .seq = f->seq, .pos = f->pos, .group = w->kv_group, .slot = w->kv_slot, .store = w->own_kv });
@@ -157,10 +185,11 @@ static void cross_attention(forward_ctx *f, const layer *w, int l, const float *
 }
 
 /* out[m] = MLP of in[m], gated or not. */
-static void mlp(forward_ctx *f, const mlp_weights *w, int l, const float *in, int m, float *out) {
+static void mlp(forward_ctx *f, const mlp_weights *w, int l, float sparsity, const float *in, int m, float *out) {
     const arch *a = &f->model->arch;
     if (w->gate_up.data) {
         ops_matmul(&f->ops, &w->gate_up, in, f->d_ld, m, f->gate_up, f->gate_up_ld);
+        if (sparsity != 0) ops_sparsify(&f->ops, f->gate_up, f->gate_up_ld, m, w->down.k, sparsity);
         ops_glu(&f->ops, (act_kind)a->act, f->ff, f->ff_ld, f->gate_up, f->gate_up_ld, m, w->gate_up.n / 2, w->down.k);
     } else {
         ops_matmul(&f->ops, &w->up, in, f->d_ld, m, f->ff, f->ff_ld);
@@ -184,14 +213,14 @@ static void experts(forward_ctx *f, const layer *w, int l, const float *in, int 
             if (f->chosen[i] == e) f->expert_row[n++] = i / a->n_used;
         if (n == 0) continue;
         for (int i = 0; i < n; i++) memcpy(f->gathered + (size_t)i * f->d_ld, in + (size_t)f->expert_row[i] * f->d_ld, f->d_ld * sizeof *in);
-        mlp(f, &w->experts[e], l, f->gathered, n, f->expert_out);
+        mlp(f, &w->experts[e], l, 0, f->gathered, n, f->expert_out);
         for (int i = 0; i < n; i++) {
             size_t row = (size_t)f->expert_row[i];
             f->ops.k->add(f->block + row * f->d_ld, f->expert_out + (size_t)i * f->d_ld, f->route[row * f->route_ld + (size_t)e], a->d_model);
         }
     }
     if (!w->shared.down.data) return;
-    mlp(f, &w->shared, l, in, m, f->expert_out);
+    mlp(f, &w->shared, l, 0, in, m, f->expert_out);
     if (w->shared_gate.data) ops_matmul(&f->ops, &w->shared_gate, in, f->d_ld, m, f->gathered, f->d_ld);
     for (int i = 0; i < m; i++) {
         float gate[16] = { f->gathered[(size_t)i * f->d_ld], 0 };
@@ -202,7 +231,7 @@ static void experts(forward_ctx *f, const layer *w, int l, const float *in, int 
 
 static void feed_forward(forward_ctx *f, const layer *w, int l, const float *in, int m) {
     if (w->router.data) experts(f, w, l, in, m);
-    else mlp(f, &w->mlp, l, in, m, f->block);
+    else mlp(f, &w->mlp, l, w->sparsity, in, m, f->block);
     tap(f, "mlp", l, f->block, m, f->d_ld, f->model->arch.d_model);
 }
 
@@ -215,6 +244,114 @@ static void add_block(forward_ctx *f, const norm_weights *post, const norm_weigh
     tap(f, "residual", l, f->x, m, f->d_ld, a->d_model);
 }
 
+/* ---- the side paths of Gemma 3n's kind: low-rank residuals, several streams, per-layer embeddings ---- */
+
+/* x = (x + h + norm(right(left(h)))) / sqrt 2, h the input of attention, x the stream with attention's output. */
+static void add_laurel(forward_ctx *f, const layer *w, int l, const float *h, int m) {
+    int d = f->model->arch.d_model;
+    ops_matmul(&f->ops, &w->laurel_left, h, f->d_ld, m, f->side, f->side_ld);
+    ops_matmul(&f->ops, &w->laurel_right, f->side, f->side_ld, m, f->block, f->d_ld);
+    norm(f, &w->laurel_norm, f->block, f->block, "laurel_norm", l, m);
+    ops_add(&f->ops, f->x, h, f->d_ld, m, d, 1);
+    ops_add(&f->ops, f->x, f->block, f->d_ld, m, d, 1);
+    ops_scale(&f->ops, f->x, f->d_ld, m, d, 0.70710678f);
+    tap(f, "laurel", l, f->x, m, f->d_ld, d);
+}
+
+/* coefs[m] = w of tanh(router of x): how much of each stream goes where. */
+static void stream_coefs(forward_ctx *f, const layer *w, const mat *coefs, const float *x, int l, int m) {
+    float *routed = f->coefs + (size_t)f->max_rows * f->coef_ld;
+    const float *h = norm(f, &w->altup.router_norm, f->h, x, "altup_norm", l, m);
+    ops_matmul(&f->ops, &w->altup.router, h, f->d_ld, m, routed, f->coef_ld);
+    for (int i = 0; i < m; i++) f->ops.k->softcap(routed + (size_t)i * f->coef_ld, 1, f->model->arch.n_streams); /* cap 1: tanh */
+    ops_matmul(&f->ops, coefs, routed, f->coef_ld, m, f->coefs, f->coef_ld);
+}
+
+/* Before a layer: each stream plus a mixture of all; the layer works on the prediction of stream 0. */
+static void predict_streams(forward_ctx *f, const layer *w, int l, int m) {
+    int n = f->model->arch.n_streams, d = f->model->arch.d_model;
+    stream_coefs(f, w, &w->altup.predict, stream(f, f->streams, 0), l, m);
+    for (int k = 0; k < n; k++)
+        for (int i = 0; i < m; i++) {
+            float *to = stream(f, f->predicted, k) + (size_t)i * f->d_ld;
+            memcpy(to, stream(f, f->streams, k) + (size_t)i * f->d_ld, f->d_ld * sizeof *to);
+            for (int j = 0; j < n; j++) f->ops.k->add(to, stream(f, f->streams, j) + (size_t)i * f->d_ld, f->coefs[(size_t)i * f->coef_ld + (size_t)(k * n + j)], d);
+        }
+    memcpy(f->x, f->predicted, (size_t)m * f->d_ld * sizeof *f->x);
+}
+
+/* After a layer: what it changed in stream 0 corrects all streams. */
+static void correct_streams(forward_ctx *f, const layer *w, int l, int m) {
+    int n = f->model->arch.n_streams, d = f->model->arch.d_model;
+    stream_coefs(f, w, &w->altup.correct, f->x, l, m);
+    ops_add(&f->ops, f->x, f->predicted, f->d_ld, m, d, -1); /* the innovation */
+    for (int k = 0; k < n; k++) {
+        memcpy(stream(f, f->streams, k), stream(f, f->predicted, k), (size_t)m * f->d_ld * sizeof *f->x);
+        for (int i = 0; i < m; i++)
+            f->ops.k->add(stream(f, f->streams, k) + (size_t)i * f->d_ld, f->x + (size_t)i * f->d_ld, f->coefs[(size_t)i * f->coef_ld + (size_t)k], d);
+    }
+    tap(f, "corrected", l, f->streams, m, f->d_ld, d);
+}
+
+/* The layer's own embedding of each token, gated by stream 0, into the other streams. */
+static void add_per_layer(forward_ctx *f, const layer *w, int l, int m) {
+    const arch *a = &f->model->arch;
+    size_t p = (size_t)a->d_per_layer;
+    memcpy(f->h, f->streams, (size_t)m * f->d_ld * sizeof *f->h);
+    for (int i = 0; w->altup.scale.w && i < m; i++) f->ops.k->mul(f->h + (size_t)i * f->d_ld, w->altup.scale.w, a->d_model);
+    ops_matmul(&f->ops, &w->per_layer_gate, f->h, f->d_ld, m, f->side, f->side_ld);
+    ops_act(&f->ops, (act_kind)a->act, f->side, f->side_ld, m, a->d_per_layer);
+    for (int i = 0; i < m; i++) f->ops.k->mul(f->side + (size_t)i * f->side_ld, f->per_layer + (size_t)i * f->per_layer_ld + (size_t)l * p, a->d_per_layer);
+    ops_matmul(&f->ops, &w->per_layer_out, f->side, f->side_ld, m, f->block, f->d_ld);
+    norm(f, &w->per_layer_norm, f->block, f->block, "per_layer_norm", l, m);
+    for (int k = 1; k < a->n_streams; k++) ops_add(&f->ops, stream(f, f->streams, k), f->block, f->d_ld, m, a->d_model, 1);
+    tap(f, "per_layer", l, f->block, m, f->d_ld, a->d_model);
+}
+
+/* row times a number that gives it the root mean square of like. */
+static void match_magnitude(const forward_ctx *f, float *row, const float *like) {
+    int d = f->model->arch.d_model;
+    float want = f->ops.k->mean_square(like, d), have = f->ops.k->mean_square(row, d);
+    f->ops.k->scale(row, sqrtf(want) / sqrtf(have > 1e-5f ? have : 1e-5f), d);
+}
+
+/* The embedding in x, through a matrix each, becomes the streams. */
+static void open_streams(forward_ctx *f, int m) {
+    memcpy(f->streams, f->x, (size_t)m * f->d_ld * sizeof *f->x);
+    for (int k = 1; k < f->model->arch.n_streams; k++) {
+        ops_matmul(&f->ops, &f->model->stream_in[k], f->x, f->d_ld, m, stream(f, f->streams, k), f->d_ld);
+        for (int i = 0; i < m; i++) match_magnitude(f, stream(f, f->streams, k) + (size_t)i * f->d_ld, f->x + (size_t)i * f->d_ld);
+    }
+}
+
+/* And back: x = the mean of all streams. */
+static void close_streams(forward_ctx *f, int m) {
+    int n = f->model->arch.n_streams, d = f->model->arch.d_model;
+    memcpy(f->x, f->streams, (size_t)m * f->d_ld * sizeof *f->x);
+    for (int k = 1; k < n; k++) {
+        ops_matmul(&f->ops, &f->model->stream_out[k], stream(f, f->streams, k), f->d_ld, m, f->block, f->d_ld);
+        for (int i = 0; i < m; i++) match_magnitude(f, f->block + (size_t)i * f->d_ld, f->streams + (size_t)i * f->d_ld);
+        ops_add(&f->ops, f->x, f->block, f->d_ld, m, d, 1);
+    }
+    ops_scale(&f->ops, f->x, f->d_ld, m, d, 1 / (float)n);
+}
+
+/* per_layer[m] = (norm(projection of the embedding) + the tokens' own rows) / sqrt 2, for all layers at once. */
+static void per_layer_inputs(forward_ctx *f, int m) {
+    const model *mo = f->model;
+    const arch *a = &mo->arch;
+    int p = a->d_per_layer, wide = a->n_layers * p;
+    ops_matmul(&f->ops, &mo->per_layer_proj, f->x, f->d_ld, m, f->per_layer, f->per_layer_ld);
+    ops_scale(&f->ops, f->per_layer, f->per_layer_ld, m, wide, 1 / sqrtf((float)a->d_model));
+    for (int i = 0; i < m; i++) {
+        float *row = f->per_layer + (size_t)i * f->per_layer_ld, *own = f->gate_up; /* free here; at least as wide, see forward_layout */
+        for (int l = 0; l < a->n_layers; l++) f->ops.k->rmsnorm(row + (size_t)l * (size_t)p, row + (size_t)l * (size_t)p, mo->per_layer_norm, p, a->norm_eps);
+        f->ops.k->row_load(&mo->per_layer_embed, f->tok[i] < a->n_vocab_per_layer ? f->tok[i] : 0, own);
+        f->ops.k->add(row, own, a->per_layer_scale, wide);
+    }
+    ops_scale(&f->ops, f->per_layer, f->per_layer_ld, m, wide, 0.70710678f);
+}
+
 /* All layers of a stack over m rows; afterwards x holds the wanted rows. Returns how many, or -1 when stopped. */
 static int forward_layers(forward_ctx *f, const layer *layers, int n_layers, const bias_table *bias, int m, int n_wanted) {
     const arch *a = &f->model->arch;
@@ -222,6 +359,7 @@ static int forward_layers(forward_ctx *f, const layer *layers, int n_layers, con
     for (int l = 0; l < n_layers; l++) {
         const layer *w = &layers[l];
         if (f->stop && atomic_load_explicit(f->stop, memory_order_relaxed)) return -1;
+        if (w->altup.router.data) predict_streams(f, w, l, m);
         const float *h = norm(f, &w->attn_norm, f->h, f->x, "attn_norm", l, m);
         project_qkv(f, w, l, h, m);
         if (l == n_layers - 1) m = keep_wanted(f, n_wanted);
@@ -229,6 +367,7 @@ static int forward_layers(forward_ctx *f, const layer *layers, int n_layers, con
         self_attention(f, w, bias, l, m);
         if (a->parallel && w->mlp_norm.w) h = norm(f, &w->mlp_norm, f->h, f->x, "mlp_norm", l, m); /* of the stream before the sum */
         add_block(f, &w->attn_post_norm, &w->attn_sum_norm, l, m);
+        if (w->laurel_left.data) add_laurel(f, w, l, h, m);
         if (w->cross_q.data) {
             cross_attention(f, w, l, norm(f, &w->cross_norm, f->h, f->x, "cross_norm", l, m), m);
             add_block(f, &none, &none, l, m);
@@ -236,6 +375,8 @@ static int forward_layers(forward_ctx *f, const layer *layers, int n_layers, con
         if (!a->parallel) h = norm(f, &w->mlp_norm, f->h, f->x, "mlp_norm", l, m);
         feed_forward(f, w, l, h, m);
         add_block(f, &w->mlp_post_norm, &w->mlp_sum_norm, l, m);
+        if (w->altup.router.data) correct_streams(f, w, l, m);
+        if (w->per_layer_gate.data) add_per_layer(f, w, l, m);
     }
     return m;
 }
@@ -285,9 +426,12 @@ bool forward(forward_ctx *f, const span *spans, int n_spans) {
     const model *mo = f->model;
     int n_wanted, m = gather(f, spans, n_spans, &n_wanted);
     embed(f, m);
+    if (mo->per_layer_embed.data) per_layer_inputs(f, m);
+    if (f->streams) open_streams(f, m);
     rope_tables(f, m);
     m = forward_layers(f, mo->layers, mo->arch.n_layers, &mo->rel_bias, m, n_wanted);
     if (m < 0) return false;
+    if (f->streams) close_streams(f, m);
     norm(f, &mo->final_norm, f->h, f->x, "final_norm", mo->arch.n_layers, m);
     write_out(f, spans, n_spans);
     for (int s = 0; s < n_spans; s++) kv_advance(spans[s].seq, spans[s].n);

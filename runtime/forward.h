@@ -28,7 +28,7 @@ typedef struct forward_ctx {
     exec ops;
     const model *model;
     int max_rows;
-    size_t d_ld, qkv_ld, att_ld, gate_up_ld, ff_ld, vocab_ld, route_ld; /* floats a row */
+    size_t d_ld, qkv_ld, att_ld, gate_up_ld, ff_ld, vocab_ld, route_ld, coef_ld, per_layer_ld, side_ld; /* floats a row */
     float *x;        /* [max_rows][d_ld] the residual stream */
     float *h;        /* [max_rows][d_ld] a normed copy */
     float *block;    /* [max_rows][d_ld] what a block adds */
@@ -36,6 +36,10 @@ typedef struct forward_ctx {
     float *att;      /* [max_rows][att_ld] heads side by side */
     float *gate_up;  /* [max_rows][gate_up_ld] */
     float *ff;       /* [max_rows][ff_ld] */
+    float *streams, *predicted; /* [n_streams][max_rows][d_ld] */
+    float *coefs;    /* [max_rows][coef_ld] */
+    float *per_layer;/* [max_rows][per_layer_ld] the embeddings of all layers */
+    float *side;     /* [max_rows][side_ld] inside a side path */
     float *route;    /* [max_rows][route_ld] the router's logits, then its weights */
     float *gathered, *expert_out; /* [max_rows][d_ld] the rows of one expert */
     int *chosen;     /* [max_rows][n_used] experts of each row, ascending */

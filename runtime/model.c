@@ -59,7 +59,7 @@ static int bind_kv(binder *b, int l) {
     int owner = m->arch.kv_layer[l];
     w->window = m->arch.window[l];
     w->rope = m->arch.rope[l];
-    w->own_kv = owner < 0 || owner == l;
+    w->sparsity = m->arch.sparsity[l];
     if (!w->own_kv) {
         w->kv_group = m->layers[owner].kv_group; /* arch_check: owner < l, and it owns its cache */
         w->kv_slot = m->layers[owner].kv_slot;
@@ -144,10 +144,30 @@ static int bind_cross(binder *b, const char *stack, int l, layer *w) {
                    bind_part(b, stack, l, "", "cross_out", true, d, m->arch.n_heads * m->arch.head_dim, &w->cross_out) ? -1 : 0;
 }
 
-static int bind_layer(binder *b, const char *stack, int l, layer *w) {
+/* The optional paths beside a layer: per-layer embeddings, LAuReL, AltUp. */
+static int bind_side_paths(binder *b, const char *stack, int l, layer *w) {
     const arch *a = &b->m->arch;
-    int d = a->d_model, q = b->m->q_rows, kv = b->m->kv_rows;
+    int d = a->d_model, n = a->n_streams, p = a->d_per_layer;
+    const file_tensor *left = file_find(&b->m->file, in_layer(stack, l, "", "laurel_left").name);
+    if (left && (left->dims[0] > 1 << 20 || bind_part(b, stack, l, "", "laurel_left", true, (int)left->dims[0], d, &w->laurel_left) ||
+                 bind_part(b, stack, l, "", "laurel_right", true, d, (int)left->dims[0], &w->laurel_right) ||
+                 bind_norm(b, in_layer(stack, l, "", "laurel_norm").name, true, &w->laurel_norm)))
+        return -1;
+    if (p && (bind_part(b, stack, l, "", "per_layer_gate", true, p, d, &w->per_layer_gate) || bind_part(b, stack, l, "", "per_layer_out", true, d, p, &w->per_layer_out) ||
+              bind_norm(b, in_layer(stack, l, "", "per_layer_norm").name, true, &w->per_layer_norm)))
+        return -1;
+    if (n == 1) return 0;
+    return bind_norm(b, in_layer(stack, l, "", "altup_norm").name, true, &w->altup.router_norm) || bind_part(b, stack, l, "", "altup_router", true, n, d, &w->altup.router) ||
+                   bind_part(b, stack, l, "", "altup_predict", true, n * n, n, &w->altup.predict) || bind_part(b, stack, l, "", "altup_correct", true, n, n, &w->altup.correct) ||
+                   bind_norm(b, in_layer(stack, l, "", "altup_scale").name, false, &w->altup.scale) ? -1 : 0;
+}
+
+static int bind_layer(binder *b, const char *stack, int l, bool own_kv, layer *w) {
+    const arch *a = &b->m->arch;
+    int d = a->d_model, q = b->m->q_rows, kv = own_kv ? b->m->kv_rows : 0;
+    w->own_kv = own_kv;
     if (bind_norms(b, stack, l, w) || bind_part(b, stack, l, "", "qkv", true, q + 2 * kv, d, &w->qkv) || bind_qk_norms(b, stack, l, w) ||
+        bind_vector(b, in_layer(stack, l, "", "v_norm").name, false, a->head_dim, &w->v_norm, NULL) || bind_side_paths(b, stack, l, w) ||
         bind_part(b, stack, l, "", "attn_out", true, d, a->n_heads * a->head_dim, &w->attn_out))
         return -1;
     bool mixture = a->n_experts > 0 && file_find(&b->m->file, in_layer(stack, l, "", "router").name);
@@ -159,10 +179,9 @@ static int bind_encoder(binder *b) {
     model *m = b->m;
     for (int l = 0; l < m->arch.n_enc_layers; l++) {
         layer *w = &m->enc_layers[l];
-        if (bind_layer(b, "enc", l, w)) return -1;
+        if (bind_layer(b, "enc", l, true, w)) return -1;
         w->rope = -1;
         w->kv_slot = l;
-        w->own_kv = true;
     }
     return bind_norm(b, "enc.final_norm", false, &m->enc_final_norm);
 }
@@ -170,9 +189,26 @@ static int bind_encoder(binder *b) {
 static int bind_decoder(binder *b) {
     model *m = b->m;
     for (int l = 0; l < m->arch.n_layers; l++)
-        if (bind_layer(b, "layers", l, &m->layers[l]) || bind_kv(b, l) || (m->arch.n_enc_layers && bind_cross(b, "layers", l, &m->layers[l]))) return -1;
+        if (bind_layer(b, "layers", l, m->arch.kv_layer[l] < 0 || m->arch.kv_layer[l] == l, &m->layers[l]) || bind_kv(b, l) || (m->arch.n_enc_layers && bind_cross(b, "layers", l, &m->layers[l]))) return -1;
     if (m->arch.n_layers == 0) return 0;
     return bind_norm(b, "final_norm", true, &m->final_norm) || bind_matrix(b, "output", "output_bias", true, m->arch.n_vocab, m->arch.d_model, &m->output) ? -1 : 0;
+}
+
+/* Tables and matrices of the streams, and of the per-layer embeddings. */
+static int bind_streams(binder *b) {
+    model *m = b->m;
+    const arch *a = &m->arch;
+    int wide = a->n_layers * a->d_per_layer;
+    for (int i = 1; i < a->n_streams; i++) {
+        char in[32], out[32];
+        snprintf(in, sizeof in, "stream_in.%d", i);
+        snprintf(out, sizeof out, "stream_out.%d", i);
+        if (bind_matrix(b, in, NULL, true, a->d_model, a->d_model, &m->stream_in[i]) || bind_matrix(b, out, NULL, true, a->d_model, a->d_model, &m->stream_out[i])) return -1;
+    }
+    if (wide == 0) return 0;
+    return bind_matrix(b, "per_layer_embed", NULL, true, a->n_vocab_per_layer, wide, &m->per_layer_embed) ||
+                   bind_matrix(b, "per_layer_proj", NULL, true, wide, a->d_model, &m->per_layer_proj) ||
+                   bind_vector(b, "per_layer_norm", true, a->d_per_layer, &m->per_layer_norm, NULL) ? -1 : 0;
 }
 
 static int bind_bias(binder *b, const char *name, bias_table *t) {
@@ -233,7 +269,7 @@ int model_open(model *m, const char *path, err *e) {
     m->q_rows = (int)round_up((size_t)a->n_heads * (size_t)a->head_dim, PANEL);
     m->kv_rows = (int)round_up((size_t)a->n_kv_heads * (size_t)a->head_dim, PANEL);
     if (bind_matrix(&b, "embed", NULL, true, a->n_vocab, a->d_model, &m->embed) || bind_matrix(&b, "pos_embed", NULL, false, a->n_ctx, a->d_model, &m->pos_embed) ||
-        bind_norm(&b, "embed_norm", false, &m->embed_norm) || bind_encoder(&b) || bind_decoder(&b) || bind_bias(&b, "rel_bias", &m->rel_bias) ||
+        bind_norm(&b, "embed_norm", false, &m->embed_norm) || bind_encoder(&b) || bind_decoder(&b) || bind_streams(&b) || bind_bias(&b, "rel_bias", &m->rel_bias) ||
         bind_bias(&b, "enc.rel_bias", &m->enc_rel_bias) || bind_ropes(&b) || refuse_unknown(&b))
         goto failed;
     model_choose_ropes(m, 1);
@@ -293,10 +329,11 @@ static uint64_t mlp_sum(const mlp_weights *w, uint64_t (*of)(const mat *)) { ret
 
 /* A token reads its own experts only: n_used of n_experts, which are of one size. */
 static uint64_t layers_sum(const model *m, uint64_t (*of)(const mat *)) {
-    uint64_t sum = 0;
+    uint64_t sum = of(&m->per_layer_proj);
+    for (int i = 1; i < m->arch.n_streams; i++) sum += of(&m->stream_in[i]) + of(&m->stream_out[i]);
     for (int l = 0; l < m->arch.n_layers; l++) {
         const layer *w = &m->layers[l];
-        sum += of(&w->qkv) + of(&w->attn_out) + of(&w->cross_q) + of(&w->cross_out) + mlp_sum(&w->mlp, of) + of(&w->router) + mlp_sum(&w->shared, of) + of(&w->shared_gate);
+        sum += of(&w->qkv) + of(&w->attn_out) + of(&w->cross_q) + of(&w->cross_out) + of(&w->laurel_left) + of(&w->laurel_right) + of(&w->per_layer_gate) + of(&w->per_layer_out) + mlp_sum(&w->mlp, of) + of(&w->router) + mlp_sum(&w->shared, of) + of(&w->shared_gate);
         if (w->experts) sum += (uint64_t)m->arch.n_used * mlp_sum(&w->experts[0], of);
     }
     return sum;

@@ -18,10 +18,20 @@ typedef struct mlp_weights {
     mat down;                   /* [d_model][d] */
 } mlp_weights;
 
+/* AltUp (Baykal et al. 2023): the streams are predicted before a layer and corrected after it. n = n_streams. */
+typedef struct altup_weights {
+    norm_weights router_norm;   /* times 1 / d_model */
+    mat router;                 /* [n][d_model] */
+    mat predict;                /* [n * n][n] row i n + j: what stream j gets of stream i */
+    mat correct;                /* [n][n], bias 1 */
+    norm_weights scale;         /* w: [d_model] multiplies the corrected stream 0 */
+} altup_weights;
+
 typedef struct layer {
     norm_weights attn_norm, attn_post_norm, attn_sum_norm; /* before attention; after it; after the residual sum */
     mat qkv;                    /* [q_rows + 2 kv_rows][d_model] rows of q, k, v, each part padded to 16; bias likewise */
     const float *q_norm, *k_norm; /* RMSNorm before rotation: [head_dim] of each head, or [heads * head_dim] of all together */
+    const float *v_norm;        /* [head_dim] of each head of v */
     bool qk_norm_whole;
     mat attn_out;               /* [d_model][n_heads * head_dim] */
     norm_weights cross_norm;    /* attention over the encoder's output: */
@@ -34,6 +44,12 @@ typedef struct layer {
     mlp_weights *experts;       /* [n_experts] */
     mlp_weights shared;         /* the expert every token goes to, times the sigmoid of */
     mat shared_gate;            /* [1][d_model] */
+    mat laurel_left, laurel_right; /* [r][d_model], [d_model][r]: a low-rank path beside attention (LAuReL, Menghani et al. 2024) */
+    norm_weights laurel_norm;
+    altup_weights altup;
+    mat per_layer_gate, per_layer_out; /* [d_per_layer][d_model], [d_model][d_per_layer] */
+    norm_weights per_layer_norm;
+    float sparsity;             /* of the gates; 0: none */
     int window;                 /* positions seen, 0: all */
     int rope;                   /* rope table, -1: none */
     int kv_group, kv_slot;      /* where its keys and values lie: the page group, and the layer within it */
@@ -60,6 +76,10 @@ typedef struct model {
     layer *layers, *enc_layers; /* [n_layers], [n_enc_layers] */
     mat embed, output;          /* [n_vocab][d_model] */
     mat pos_embed;              /* [n_ctx][d_model] added to the embedding */
+    mat per_layer_embed;        /* [n_vocab_per_layer][n_layers * d_per_layer] rows, read on demand */
+    mat per_layer_proj;         /* [n_layers * d_per_layer][d_model] */
+    const float *per_layer_norm;/* [d_per_layer] */
+    mat stream_in[8], stream_out[8]; /* [d_model][d_model] to and from the streams 1 .. n_streams - 1 */
     norm_weights embed_norm, final_norm, enc_final_norm;
     bias_table rel_bias, enc_rel_bias; /* of all layers of the decoder, of the encoder */
     rope_table *ropes;          /* [n_ropes] */

@@ -112,6 +112,8 @@ static void glu_row(const row_task *t, int i) {
     zero_tail(y, t->used);
 }
 
+static void sparsify_row(const row_task *t, int i) { t->x->k->sparsify(t->y + (size_t)i * t->ldy, t->n, t->eps); }
+
 static void act_row(const row_task *t, int i) {
     float *y = t->y + (size_t)i * t->ldy;
     t->x->k->act(t->kind, y, t->n);
@@ -136,6 +138,10 @@ void ops_embed(exec *x, const mat *embed, const int32_t *tok, int m, float *y, s
 
 void ops_glu(exec *x, act_kind kind, float *y, size_t ldy, const float *gate_up, size_t ldx, int m, int n, int used) {
     rows(x, &(row_task){ .y = y, .in = gate_up, .ldx = ldx, .ldy = ldy, .m = m, .n = n, .used = used, .kind = kind, .row = glu_row });
+}
+
+void ops_sparsify(exec *x, float *gate_up, size_t ld, int m, int n, float sparsity) {
+    rows(x, &(row_task){ .y = gate_up, .ldy = ld, .m = m, .n = n, .eps = sparsity, .row = sparsify_row });
 }
 
 void ops_act(exec *x, act_kind kind, float *y, size_t ld, int m, int n) {
@@ -170,6 +176,10 @@ void ops_route(exec *x, float *route, size_t ld, int m, int n, int n_used, bool 
         route_row(route + (size_t)i * ld, n, n_used, renorm, chosen + (size_t)i * (size_t)n_used);
     }
 }
+
+static void scale_row(const row_task *t, int i) { t->x->k->scale(t->y + (size_t)i * t->ldy, t->eps, t->n); }
+
+void ops_scale(exec *x, float *y, size_t ld, int m, int n, float s) { rows(x, &(row_task){ .y = y, .ldy = ld, .m = m, .n = n, .eps = s, .row = scale_row }); }
 
 void ops_add(exec *x, float *y, const float *in, size_t ld, int m, int n, float scale) {
     rows(x, &(row_task){ .y = y, .in = in, .ldx = ld, .ldy = ld, .m = m, .n = n, .eps = scale, .row = add_row });
@@ -222,6 +232,7 @@ static void append_row(const exec *x, const qkv_rows *r, int i) {
     k->scale(q, r->attn_scale, r->n_heads * r->hd);
     if (!r->store) return;
     norm_heads(k, key, r->k_norm, r->n_kv_heads, r->hd, r->norm_whole, r->eps);
+    norm_heads(k, value, r->v_norm, r->n_kv_heads, r->hd, false, r->eps);
     if (r->n_freq) k->rope(key, hd, r->n_kv_heads, c, s, r->n_freq);
     const kv_pool *p = r->seq[i]->pool;
     char *page = (char *)(uintptr_t)r->seq[i]->page[r->group][r->pos[i] / KV_PAGE];

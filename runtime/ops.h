@@ -32,10 +32,12 @@ void ops_norm(exec *x, int kind, float *y, const float *in, size_t ld, int m, co
 void ops_embed(exec *x, const mat *embed, const int32_t *tok, int m, float *y, size_t ld, float scale);
 /* y[m][n] = act(gate) * up; zeros from n to pad64(used): the next matmul reads `used` inputs. */
 void ops_glu(exec *x, act_kind kind, float *y, size_t ldy, const float *gate_up, size_t ldx, int m, int n, int used);
+void ops_sparsify(exec *x, float *gate_up, size_t ld, int m, int n, float sparsity); /* kernels.h: sparsify */
 void ops_act(exec *x, act_kind kind, float *y, size_t ld, int m, int n); /* in place; zeros from n to pad64(n) */
 /* Router logits [m][n] to weights: softmax, the n_used largest kept (ties: the lower number; renorm: scaled to sum to 1), the
  * others 0; chosen[m][n_used] are their numbers, ascending. */
 void ops_route(exec *x, float *route, size_t ld, int m, int n, int n_used, bool renorm, int *chosen);
+void ops_scale(exec *x, float *y, size_t ld, int m, int n, float s);
 void ops_add(exec *x, float *y, const float *in, size_t ld, int m, int n, float scale);
 
 /* cos and sin [m][n_freq] of the rows' positions, times factor. */
@@ -51,6 +53,7 @@ typedef struct qkv_rows {
     int m, n_heads, n_kv_heads, hd, k_at, v_at; /* columns where k and v begin */
     const float *q_norm, *k_norm; /* NULL: none; of each head, or (norm_whole) of all together */
     bool norm_whole;
+    const float *v_norm;
     float eps, attn_scale;
     const float *cos, *sin;    /* [m][n_freq] NULL: no rotation */
     int n_freq;
