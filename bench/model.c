@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "runtime/options.h"
@@ -26,14 +27,14 @@ typedef struct bench {
     int steps, repeats;
     bool json, csv;
     const char *svg;
-    int positions;       /* of context that a session needs */
+    int positions; /* of context that a session needs */
     engine *g;
-    session **s;         /* [largest batch] */
+    session **s; /* [largest batch] */
     int n_sessions;
-    int32_t *tok;        /* [positions + sequences] made-up ids */
-    char *saved;         /* the context of the rows under way, as session_save wrote it; NULL: not yet needed */
+    int32_t *tok; /* [positions + sequences] made-up ids */
+    char *saved;  /* the context of the rows under way, as session_save wrote it; NULL: not yet needed */
     size_t n_saved;
-    double *seconds;     /* [repeats] */
+    double *seconds; /* [repeats] */
     bench_report report;
 } bench;
 
@@ -45,7 +46,8 @@ static int parse_list(const program *p, const char *name, const char *text, int 
         char *end;
         errno = 0;
         long v = strtol(at, &end, 10);
-        if (end == at || errno || (*end && *end != ',')) return usage_error(p, "%s: expected whole numbers with commas between, found \"%s\"", name, text);
+        if (end == at || errno || (*end && *end != ','))
+            return usage_error(p, "%s: expected whole numbers with commas between, found \"%s\"", name, text);
         if (v < least || v > most) return usage_error(p, "%s: expected %d to %d, found %ld", name, least, most, v);
         if (out->n == MAX_LIST) return usage_error(p, "%s: at most %d numbers", name, MAX_LIST);
         out->v[out->n++] = (int)v;
@@ -86,8 +88,9 @@ static int check(const program *p, bench *b, int n_words, const char *prompts, c
 /* ---- opening ---- */
 
 static int refuse_context(const bench *b, int have, const char *whose, err *e) {
-    return fail_code(e, ERR_CONTEXT, "--depth %d and then -p %d or -n %d need a context of %d, %s has %d: choose smaller ones%s", largest(&b->depths), largest(&b->prompts),
-                     b->steps, b->positions, whose, have, b->engine_opts.ctx ? ", or a larger --ctx" : "");
+    return fail_code(e, ERR_CONTEXT, "--depth %d and then -p %d or -n %d need a context of %d, %s has %d: choose smaller ones%s",
+                     largest(&b->depths), largest(&b->prompts), b->steps, b->positions, whose, have,
+                     b->engine_opts.ctx ? ", or a larger --ctx" : "");
 }
 
 /* Opens the engine with just the context that the rows need, or says that the model has less. */
@@ -109,8 +112,8 @@ static int check_memory(const bench *b, err *e) {
     uint64_t need = 0, have = memory_available();
     uint64_t sequence = engine_kv_read_bytes(b->g, b->positions - 1);
     if (mul_overflows(sequence, (uint64_t)b->n_sessions + (b->n_sessions > 1), &need) || need > have)
-        return fail_code(e, ERR_MEMORY, "%d sequences of %d tokens need %.1f GB of cache, %.1f GB of memory are free: choose a smaller --batch or --depth", b->n_sessions,
-                         b->positions, (double)need / 1e9, (double)have / 1e9);
+        return fail_code(e, ERR_MEMORY, "%d sequences of %d tokens need %.1f GB of cache, %.1f are free: lower --batch or --depth",
+                         b->n_sessions, b->positions, (double)need / 1e9, (double)have / 1e9);
     return 0;
 }
 
@@ -119,7 +122,8 @@ static int open_all(bench *b, err *e) {
     const engine_info *i = b->report.info = engine_about(b->g);
     b->n_sessions = b->steps ? largest(&b->batches) : 1;
     if (check_memory(b, e)) return -1;
-    size_t n_tok = (size_t)b->positions + (size_t)b->n_sessions, n_rows = (size_t)b->depths.n * (size_t)(b->prompts.n + b->batches.n);
+    size_t n_tok = (size_t)b->positions + (size_t)b->n_sessions;
+    size_t n_rows = (size_t)b->depths.n * (size_t)(b->prompts.n + b->batches.n);
     b->s = calloc((size_t)b->n_sessions, sizeof *b->s);
     b->tok = calloc(n_tok, sizeof *b->tok);
     b->seconds = calloc((size_t)b->repeats, sizeof *b->seconds);
@@ -146,6 +150,8 @@ static void close_all(bench *b) {
 
 /* ---- limits ---- */
 
+static double cpu_seconds(void) { return (double)clock() / CLOCKS_PER_SEC; } /* of all threads */
+
 /* Before the rows and after them: the better of both is the limit. More repeats get more time. */
 static int measure_limits(bench *b, err *e) {
     double unit = 0.02 * min_int(b->repeats, 10), weights = engine_read_rate(b->g, 5 * unit);
@@ -153,7 +159,10 @@ static int measure_limits(bench *b, err *e) {
     pool *p;
     if (pool_new(&p, b->report.info->threads, e)) return -1;
     int rc = limits_read(p, kernels_get(), 5 * unit, &b->report.limits, e);
+    double start = now_seconds(), cpu = cpu_seconds();
     if (!rc) limits_peaks(p, kernels_get(), unit, &b->report.limits);
+    double got = (cpu_seconds() - cpu) / (now_seconds() - start) / b->report.info->threads;
+    if (b->report.cpu_share == 0 || got < b->report.cpu_share) b->report.cpu_share = got;
     pool_free(p);
     return rc;
 }
@@ -185,7 +194,7 @@ static int begin_depth(bench *b, int depth, err *e) {
     return 0;
 }
 
-/* Session k holds depth tokens again. A session that never did, or whose windows gave pages back, gets a copy of the first one's. */
+/* Session k holds depth tokens again. One that never did, or whose windows gave pages back, gets a copy of the first one's. */
 static int restore(bench *b, int k, int depth, err *e) {
     if (session_truncate(b->s[k], depth) == depth) return 0;
     if (!b->saved && (session_sync(b->s[0], b->tok, depth, e) || save_context(b, e))) return -1;
@@ -219,7 +228,8 @@ static int time_prompt(bench *b, bench_row *row, err *e) {
     double body = (double)i->macs / (double)(i->macs + i->macs_output);
     row->bytes = (double)i->decode_bytes * (1 - body);
     for (int at = 0; at < row->size; at += i->max_rows)
-        row->bytes += (double)i->decode_bytes * body + (double)engine_kv_read_bytes(b->g, row->depth + min_int(at + i->max_rows, row->size) - 1);
+        row->bytes += (double)i->decode_bytes * body +
+                      (double)engine_kv_read_bytes(b->g, row->depth + min_int(at + i->max_rows, row->size) - 1);
     row->tokens = row->size;
     row->ops = 2 * ((double)i->macs * row->size + (double)i->macs_output);
     return 0;
@@ -245,7 +255,8 @@ static int time_decode(bench *b, bench_row *row, err *e) {
     }
     free(steps);
     row->bytes = 0;
-    for (int at = 0; at < row->size; at++) row->bytes += (double)i->decode_bytes + (double)row->batch * (double)engine_kv_read_bytes(b->g, row->depth + at);
+    for (int at = 0; at < row->size; at++)
+        row->bytes += (double)i->decode_bytes + (double)row->batch * (double)engine_kv_read_bytes(b->g, row->depth + at);
     row->tokens = (double)row->size * row->batch;
     row->ops = 2 * (double)(i->macs + i->macs_output) * row->tokens;
     return rc;
@@ -268,7 +279,8 @@ static int measure_rows(bench *b, err *e) {
         for (int p = 0; p < b->prompts.n; p++)
             if (b->prompts.v[p] && measure_row(b, (bench_row){ .size = b->prompts.v[p], .depth = depth, .batch = 1 }, e)) return -1;
         for (int k = 0; k < b->batches.n && b->steps; k++)
-            if (measure_row(b, (bench_row){ .decode = true, .size = b->steps, .depth = depth, .batch = b->batches.v[k] }, e)) return -1;
+            if (measure_row(b, (bench_row){ .decode = true, .size = b->steps, .depth = depth, .batch = b->batches.v[k] }, e))
+                return -1;
     }
     return 0;
 }
@@ -320,7 +332,9 @@ static int check_svg(const bench *b, err *e) {
     if (slash) buf_add(&dir, b->svg, (size_t)(slash - b->svg) + 1);
     else buf_str(&dir, ".");
     buf_byte(&dir, 0);
-    int rc = dir.failed || is_folder(b->svg) || access(dir.p, W_OK) ? fail(e, "%s: cannot be written: give a file in a folder that can be written to", b->svg) : 0;
+    int rc = dir.failed || is_folder(b->svg) || access(dir.p, W_OK)
+                 ? fail(e, "%s: cannot be written: give a file in a folder that can be written to", b->svg)
+                 : 0;
     buf_free(&dir);
     return rc;
 }
@@ -347,15 +361,19 @@ int main(int argc, char **argv) {
         { "--threads", "-t", OPT_INT, &b.engine_opts.threads, "N", "threads (physical cores this process may use)", NULL },
         { "--ctx", "-c", OPT_INT, &b.engine_opts.ctx, "N", "positions of context (what the rows need)", NULL },
         { "--exact", NULL, OPT_FLAG, &b.engine_opts.exact, NULL, "f32 activations and cache", NULL },
-        { "--kernels", NULL, OPT_TEXT, &b.engine_opts.kernels, "NAME", "kernel table ($QUERN_KERNELS, else the best for this CPU)", NULL },
+        { "--kernels", NULL, OPT_TEXT, &b.engine_opts.kernels, "NAME", "kernel table ($QUERN_KERNELS, else the best for this CPU)",
+          NULL },
         { "--json", NULL, OPT_FLAG, &b.json, NULL, "one JSON object instead of the table", NULL },
         { "--csv", NULL, OPT_FLAG, &b.csv, NULL, "the rows with commas between", NULL },
         { "--svg", NULL, OPT_TEXT, &b.svg, "FILE", "also draw speed against context and the shares of the limit", NULL },
     };
-    const program p = { "bench/model", "MODEL.bin [options]",
-                        "Prompt (pp) and decode (tg) speed of a model at several depths of context and batch sizes, and the share of what this\n"
-                        "machine allows, measured in the same run. GB/s: weights once a pass and the cache seen; Gop/s: the matrices, without attention.",
-                        options, sizeof options / sizeof *options };
+    const program p = {
+        "bench/model", "MODEL.bin [options]",
+        "Prompt (pp) and decode (tg) speed of a model at several depths of context and batch sizes, and the share of what this\n"
+        "machine allows, measured in the same run. GB/s counts the weights once a pass and the cache that is seen; Gop/s counts\n"
+        "the matrices, without attention.",
+        options, sizeof options / sizeof *options
+    };
     int n_words, rc = options_parse(&p, argc, argv, &b.engine_opts.path, 1, &n_words);
     if (rc == OPTIONS_GO_ON) rc = check(&p, &b, n_words, prompts, depths, batches);
     if (rc != OPTIONS_GO_ON) return rc;

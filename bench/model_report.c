@@ -65,22 +65,30 @@ static void add_limits(const bench_report *r, buf *out) {
     const limits *l = &r->limits;
     buf_fmt(out, "limits: memory is read at %.1f GB/s (a buffer of %zu MiB); these weights (", l->read / 1e9, l->buffer >> 20);
     add_size(out, (double)r->info->decode_bytes, "B");
-    buf_fmt(out, " a step) at %.1f GB/s%s\n", r->weights / 1e9, r->weights > 1.15 * l->read ? ", faster, because caches hold them" : "");
-    buf_fmt(out, "        dot products: f32 %.0f, int8 %.0f, bf16 %.0f Gop/s; this model uses %s\n\n", l->f32 / 1e9, l->int8 / 1e9, l->bf16 / 1e9, bench_peak_name(r));
+    buf_fmt(out, " a step) at %.1f GB/s%s\n", r->weights / 1e9,
+            r->weights > 1.15 * l->read ? ", faster, because caches hold them" : "");
+    buf_fmt(out, "        dot products: f32 %.0f, int8 %.0f, bf16 %.0f Gop/s; this model uses %s\n\n", l->f32 / 1e9, l->int8 / 1e9,
+            l->bf16 / 1e9, bench_peak_name(r));
 }
 
 void bench_text(const bench_report *r, buf *out) {
     const engine_info *i = r->info;
-    buf_fmt(out, "%s, %s%s, kernels %s\n%s\n%s\n", i->name, i->type, r->exact ? " exact" : "", i->kernels, r->cpu, i->threads_reason);
+    buf_fmt(out, "%s, %s%s, kernels %s\n%s\n%s\n", i->name, i->type, r->exact ? " exact" : "", i->kernels, r->cpu,
+            i->threads_reason);
     add_limits(r, out);
-    buf_fmt(out, "%-10s %7s %6s %10s %8s %8s %9s %7s  %s\n", "test", "depth", "batch", "tok/s", "spread", "GB/s", "Gop/s", "share", "bound");
+    if (r->cpu_share < 0.9)
+        buf_fmt(out, "the threads got %.0f %% of their time (other programs, or too few CPUs): figures are low and uneven\n\n",
+                100 * r->cpu_share);
+    buf_fmt(out, "%-10s %7s %6s %10s %8s %8s %9s %7s  %s\n", "test", "depth", "batch", "tok/s", "spread", "GB/s", "Gop/s", "share",
+            "bound");
     for (int k = 0; k < r->n_rows; k++) {
         const bench_row *row = &r->rows[k];
         char name[32];
         bench_row_name(row, name);
         double speed = row->tokens / row->seconds;
-        buf_fmt(out, "%-10s %7d %6d %10.*f %6.1f %% %8.2f %9.1f %5.0f %%  %s\n", name, row->depth, row->batch, speed < 1000 ? 2 : 0, speed, 100 * row->spread,
-                row->bytes / row->seconds / 1e9, row->ops / row->seconds / 1e9, 100 * row->share, row->memory_binds ? "memory" : "compute");
+        buf_fmt(out, "%-10s %7d %6d %10.*f %6.1f %% %8.2f %9.1f %5.0f %%  %s\n", name, row->depth, row->batch, speed < 1000 ? 2 : 0,
+                speed, 100 * row->spread, row->bytes / row->seconds / 1e9, row->ops / row->seconds / 1e9, 100 * row->share,
+                row->memory_binds ? "memory" : "compute");
     }
     buf_byte(out, '\n');
     for (int decode = 0; decode < 2; decode++) /* the first of each kind */
@@ -96,22 +104,31 @@ void bench_text(const bench_report *r, buf *out) {
 void bench_json(const bench_report *r, buf *out) {
     const engine_info *i = r->info;
     const limits *l = &r->limits;
-    const struct { const char *key, *value; } texts[] = { { "version", QUERN_VERSION }, { "cpu", r->cpu }, { "model", i->name }, { "type", i->type }, { "kernels", i->kernels } };
+    const struct {
+        const char *key, *value;
+    } texts[] = {
+        { "version", QUERN_VERSION }, { "cpu", r->cpu }, { "model", i->name }, { "type", i->type }, { "kernels", i->kernels }
+    };
     for (size_t k = 0; k < sizeof texts / sizeof *texts; k++) {
         buf_fmt(out, "%s\"%s\":", k ? "," : "{", texts[k].key);
         buf_json(out, texts[k].value, strlen(texts[k].value));
     }
-    buf_fmt(out, ",\"threads\":%d,\"exact\":%s,\"repeats\":%d,\"decode_bytes\":%llu", i->threads, r->exact ? "true" : "false", r->repeats, (unsigned long long)i->decode_bytes);
-    buf_fmt(out, ",\n\"limits\":{\"read_gb_per_s\":%.6g,\"weights_gb_per_s\":%.6g,\"f32_gflop_per_s\":%.6g,\"int8_gop_per_s\":%.6g,\"bf16_gflop_per_s\":%.6g},\n\"rows\":[",
+    buf_fmt(out, ",\"threads\":%d,\"exact\":%s,\"repeats\":%d,\"cpu_share\":%.3g,\"decode_bytes\":%llu", i->threads,
+            r->exact ? "true" : "false", r->repeats, r->cpu_share, (unsigned long long)i->decode_bytes);
+    buf_fmt(out,
+            ",\n\"limits\":{\"read_gb_per_s\":%.6g,\"weights_gb_per_s\":%.6g,\"f32_gflop_per_s\":%.6g,\"int8_gop_per_s\":%.6g,"
+            "\"bf16_gflop_per_s\":%.6g},\n\"rows\":[",
             l->read / 1e9, r->weights / 1e9, l->f32 / 1e9, l->int8 / 1e9, l->bf16 / 1e9);
     for (int k = 0; k < r->n_rows; k++) {
         const bench_row *row = &r->rows[k];
         char name[32];
         bench_row_name(row, name);
-        buf_fmt(out, "%s\n{\"test\":\"%s\",\"depth\":%d,\"batch\":%d,\"threads\":%d,\"kernels\":\"%s\",\"tokens_per_s\":%.6g,\"spread\":%.4g", k ? "," : "", name, row->depth,
-                row->batch, i->threads, i->kernels, row->tokens / row->seconds, row->spread);
-        buf_fmt(out, ",\"gb_per_s\":%.6g,\"gflop_per_s\":%.6g,\"share\":%.4g,\"bound\":\"%s\"}", row->bytes / row->seconds / 1e9, row->ops / row->seconds / 1e9, row->share,
-                row->memory_binds ? "memory" : "compute");
+        buf_fmt(out,
+                "%s\n{\"test\":\"%s\",\"depth\":%d,\"batch\":%d,\"threads\":%d,\"kernels\":\"%s\",\"tokens_per_s\":%.6g,\"spread\":"
+                "%.4g",
+                k ? "," : "", name, row->depth, row->batch, i->threads, i->kernels, row->tokens / row->seconds, row->spread);
+        buf_fmt(out, ",\"gb_per_s\":%.6g,\"gflop_per_s\":%.6g,\"share\":%.4g,\"bound\":\"%s\"}", row->bytes / row->seconds / 1e9,
+                row->ops / row->seconds / 1e9, row->share, row->memory_binds ? "memory" : "compute");
     }
     buf_str(out, "]}\n");
 }
@@ -122,7 +139,8 @@ void bench_csv(const bench_report *r, buf *out) {
         const bench_row *row = &r->rows[k];
         char name[32];
         bench_row_name(row, name);
-        buf_fmt(out, "%s,%d,%d,%d,%s,%.6g,%.4g,%.6g,%.6g,%.4g,%s\n", name, row->depth, row->batch, r->info->threads, r->info->kernels, row->tokens / row->seconds, row->spread,
-                row->bytes / row->seconds / 1e9, row->ops / row->seconds / 1e9, row->share, row->memory_binds ? "memory" : "compute");
+        buf_fmt(out, "%s,%d,%d,%d,%s,%.6g,%.4g,%.6g,%.6g,%.4g,%s\n", name, row->depth, row->batch, r->info->threads,
+                r->info->kernels, row->tokens / row->seconds, row->spread, row->bytes / row->seconds / 1e9,
+                row->ops / row->seconds / 1e9, row->share, row->memory_binds ? "memory" : "compute");
     }
 }

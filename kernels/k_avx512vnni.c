@@ -4,23 +4,25 @@
  * (128 too much: start at -128 * sum x). 32 registers: 12 rows of sums, 12 of dot products, weights, masks. */
 #include "kernels/v16_avx512.inc.h"
 
-enum { ROWS_Q4 = 12, ROWS_Q8 = 12, ROWS_P16 = 12, CHAINS_P16 = 2, ROWS_F32 = 6, OUTS_F32 = 4, ATTN_HEADS = 4, ATTN_VECS = 4, PROBE_CHAINS = 12 };
+enum { ROWS_Q4 = 6, ROWS_Q8 = 6, PANELS_INT = 2, ROWS_P16 = 12, CHAINS_P16 = 2, ROWS_F32 = 6, OUTS_F32 = 4, ATTN_HEADS = 4, ATTN_VECS = 4, PROBE_CHAINS = 12 };
 
 typedef __m512i q4_acc;
 typedef __m512i q8_acc;
 typedef __m512i q8_weights;
 
 INLINE q4_acc q4_start(int32_t sum) { return _mm512_set1_epi32(-8 * sum); }
-INLINE q4_acc q4_step(q4_acc a, b64 w, const int8_t *x) {
+INLINE q4_acc q4_step(q4_acc a, b64 w, x4 low, x4 high) {
     const __m512i nibble = _mm512_set1_epi8(15);
-    a = _mm512_dpbusd_epi32(a, _mm512_and_si512(w, nibble), bytes4(x));
-    return _mm512_dpbusd_epi32(a, _mm512_and_si512(_mm512_srli_epi16(w, 4), nibble), bytes4(x + 32));
+    a = _mm512_dpbusd_epi32(a, _mm512_and_si512(w, nibble), low);
+    return _mm512_dpbusd_epi32(a, _mm512_and_si512(_mm512_srli_epi16(w, 4), nibble), high);
 }
+INLINE q4_acc q4_join(q4_acc a, q4_acc b) { return _mm512_add_epi32(a, b); }
 INLINE v16 q4_end(q4_acc a, int32_t sum) { (void)sum; return _mm512_cvtepi32_ps(a); }
 
 INLINE q8_acc q8_start(int32_t sum) { return _mm512_set1_epi32(-128 * sum); }
 INLINE q8_weights q8_prepare(b64 w) { return _mm512_xor_si512(w, _mm512_set1_epi8(-128)); }
-INLINE q8_acc q8_step(q8_acc a, q8_weights w, const int8_t *x) { return _mm512_dpbusd_epi32(a, w, bytes4(x)); }
+INLINE q8_acc q8_step(q8_acc a, q8_weights w, x4 x) { return _mm512_dpbusd_epi32(a, w, x); }
+INLINE q8_acc q8_join(q8_acc a, q8_acc b) { return _mm512_add_epi32(a, b); }
 INLINE v16 q8_end(q8_acc a) { return _mm512_cvtepi32_ps(a); }
 
 #include "kernels/generic.inc.h"

@@ -4,7 +4,7 @@
  * q8: each product goes pairwise to 32 bits at once. */
 #include "kernels/v16_neon.inc.h"
 
-enum { ROWS_Q4 = 2, ROWS_Q8 = 2, ROWS_P16 = 6, CHAINS_P16 = 1, ROWS_F32 = 2, OUTS_F32 = 2, ATTN_HEADS = 4, ATTN_VECS = 1, PROBE_CHAINS = 5 };
+enum { ROWS_Q4 = 2, ROWS_Q8 = 2, PANELS_INT = 1, ROWS_P16 = 6, CHAINS_P16 = 1, ROWS_F32 = 2, OUTS_F32 = 2, ATTN_HEADS = 4, ATTN_VECS = 1, PROBE_CHAINS = 5 };
 
 typedef struct q4_acc { int16x8_t v[8]; } q4_acc; /* v[i]: rows 2i and 2i+1, four products each */
 typedef struct q8_acc { int32x4_t v[8]; } q8_acc; /* v[i]: rows 2i and 2i+1, two sums each */
@@ -15,9 +15,9 @@ INLINE q4_acc q4_start(int32_t sum) {
     const int16x8_t z = vdupq_n_s16(0);
     return (q4_acc){ { z, z, z, z, z, z, z, z } };
 }
-INLINE q4_acc q4_step(q4_acc a, b64 w, const int8_t *x) {
+INLINE q4_acc q4_step(q4_acc a, b64 w, x4 low, x4 high) {
     const uint8x16_t nibble = vdupq_n_u8(15);
-    const int8x16_t eight = vdupq_n_s8(8), low = bytes4(x), high = bytes4(x + 32);
+    const int8x16_t eight = vdupq_n_s8(8);
     UNROLL for (int i = 0; i < 4; i++) {
         int8x16_t wl = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(w.v[i], nibble)), eight), wh = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(w.v[i], 4)), eight);
         a.v[2 * i] = vmlal_s8(vmlal_s8(a.v[2 * i], vget_low_s8(wl), vget_low_s8(low)), vget_low_s8(wh), vget_low_s8(high));
@@ -25,6 +25,7 @@ INLINE q4_acc q4_step(q4_acc a, b64 w, const int8_t *x) {
     }
     return a;
 }
+INLINE q4_acc q4_join(q4_acc a, q4_acc b) { UNROLL for (int i = 0; i < 8; i++) a.v[i] = vaddq_s16(a.v[i], b.v[i]); return a; }
 INLINE v16 q4_end(q4_acc a, int32_t sum) {
     (void)sum;
     v16 r;
@@ -38,8 +39,7 @@ INLINE q8_acc q8_start(int32_t sum) {
     return (q8_acc){ { z, z, z, z, z, z, z, z } };
 }
 INLINE q8_weights q8_prepare(b64 w) { return w; }
-INLINE q8_acc q8_step(q8_acc a, q8_weights w, const int8_t *x) {
-    const int8x16_t v = bytes4(x);
+INLINE q8_acc q8_step(q8_acc a, q8_weights w, x4 v) {
     UNROLL for (int i = 0; i < 4; i++) {
         int8x16_t q = vreinterpretq_s8_u8(w.v[i]);
         a.v[2 * i] = vpadalq_s16(a.v[2 * i], vmull_s8(vget_low_s8(q), vget_low_s8(v)));
@@ -47,6 +47,7 @@ INLINE q8_acc q8_step(q8_acc a, q8_weights w, const int8_t *x) {
     }
     return a;
 }
+INLINE q8_acc q8_join(q8_acc a, q8_acc b) { UNROLL for (int i = 0; i < 8; i++) a.v[i] = vaddq_s32(a.v[i], b.v[i]); return a; }
 INLINE v16 q8_end(q8_acc a) {
     v16 r;
     UNROLL for (int i = 0; i < 4; i++) r.v[i] = vcvtq_f32_s32(vpaddq_s32(a.v[2 * i], a.v[2 * i + 1]));

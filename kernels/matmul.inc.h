@@ -21,65 +21,109 @@ INLINE void put(float *y, v16 acc, const mat *w, int p) {
     v16_store(y, acc);
 }
 
-/* What a block works on: some rows of activations against one panel. */
+/* What a block works on: some rows of activations against one panel, or several that lie `bytes` apart. */
 typedef struct part {
     const mat *w;
     const uint8_t *panel;
+    size_t bytes;
     const acts *a;
     int row, p;
     float *y; /* of the block's first row, at the panel's first column */
     size_t ldy;
 } part;
 
-/* ---- int8 activations ---- */
-
-/* For each row: sum += w_scale * x_scale * dot, group after group; the dot product of a group is exact in dot[row]. */
-INLINE void q4_block(const part b, const int rows, const bool stream) {
-    size_t groups = groups_of(b.a->k), ldq = groups * GROUP;
-    const uint16_t *ws = (const uint16_t *)(const void *)b.panel;
-    const uint8_t *data = b.panel + groups * PANEL * 2 + (groups & 1) * 32;
-    const int8_t *q = b.a->q + (size_t)b.row * ldq;
-    const float *xs = b.a->scale + (size_t)b.row * groups;
-    const int32_t *xsum = b.a->sum + (size_t)b.row * groups;
-    v16 sum[ROWS_Q4];
-    UNROLL for (int r = 0; r < rows; r++) sum[r] = v16_set1(0);
-    for (size_t g = 0; g < groups; g++, data += 512, q += GROUP) {
-        q4_acc dot[ROWS_Q4];
-        UNROLL for (int r = 0; r < rows; r++) dot[r] = q4_start(xsum[(size_t)r * groups + g]);
-        UNROLL for (int j = 0; j < 8; j++) {
-            b64 w = b64_load(data + 64 * j);
-            if (stream) PREFETCH(data + 64 * j + AHEAD);
-            UNROLL for (int r = 0; r < rows; r++) dot[r] = q4_step(dot[r], w, q + (size_t)r * ldq + 4 * j);
-        }
-        v16 scale = v16_from_f16(ws + g * PANEL);
-        UNROLL for (int r = 0; r < rows; r++)
-            sum[r] = v16_fma(q4_end(dot[r], xsum[(size_t)r * groups + g]), v16_mul(scale, v16_set1(xs[(size_t)r * groups + g])), sum[r]);
-    }
-    UNROLL for (int r = 0; r < rows; r++) put(b.y + (size_t)r * b.ldy, sum[r], b.w, b.p);
+/* The part's panel i by itself. */
+INLINE part one_panel(part b, int i) {
+    b.panel += (size_t)i * b.bytes, b.p += i, b.y += i * PANEL;
+    return b;
 }
 
-INLINE void q8_block(const part b, const int rows, const bool stream) {
+/* ---- int8 activations ----
+ * rows x panels sums stay in registers. In a group each has one integer accumulator, or several (SPLIT) where there are so few that
+ * a chain of dependent dot products would be slower than memory; then  sum += w_scale * x_scale * dot. */
+#define SPLIT(rows) ((rows) == 1 ? 4 : (rows) == 2 ? 2 : 1)
+enum { MOST_Q4 = PANELS_INT * ROWS_Q4 > 4 ? PANELS_INT * ROWS_Q4 : 4, MOST_Q8 = PANELS_INT * ROWS_Q8 > 4 ? PANELS_INT * ROWS_Q8 : 4 };
+
+INLINE void q4_block(const part b, const int rows, const int panels) {
     size_t groups = groups_of(b.a->k), ldq = groups * GROUP;
     const uint16_t *ws = (const uint16_t *)(const void *)b.panel;
     const uint8_t *data = b.panel + groups * PANEL * 2 + (groups & 1) * 32;
     const int8_t *q = b.a->q + (size_t)b.row * ldq;
     const float *xs = b.a->scale + (size_t)b.row * groups;
     const int32_t *xsum = b.a->sum + (size_t)b.row * groups;
-    v16 sum[ROWS_Q8];
-    UNROLL for (int r = 0; r < rows; r++) sum[r] = v16_set1(0);
-    for (size_t g = 0; g < groups; g++, data += 1024, q += GROUP) {
-        q8_acc dot[ROWS_Q8];
-        UNROLL for (int r = 0; r < rows; r++) dot[r] = q8_start(xsum[(size_t)r * groups + g]);
-        UNROLL for (int j = 0; j < 16; j++) {
-            q8_weights w = q8_prepare(b64_load(data + 64 * j));
-            if (stream) PREFETCH(data + 64 * j + AHEAD);
-            UNROLL for (int r = 0; r < rows; r++) dot[r] = q8_step(dot[r], w, q + (size_t)r * ldq + 4 * j);
+    const int split = SPLIT(rows);
+    v16 sum[PANELS_INT][ROWS_Q4];
+    UNROLL for (int i = 0; i < panels * rows; i++) sum[i / rows][i % rows] = v16_set1(0);
+    for (size_t g = 0; g < groups; g++, data += 512, q += GROUP) {
+        q4_acc dot[MOST_Q4];
+        UNROLL for (int i = 0; i < panels * rows * split; i++) dot[i] = q4_start(i % split ? 0 : xsum[(size_t)(i / split % rows) * groups + g]);
+        UNROLL for (int j = 0; j < 8; j++) {
+            b64 w[PANELS_INT];
+            UNROLL for (int p = 0; p < panels; p++) {
+                w[p] = b64_load(data + (size_t)p * b.bytes + 64 * j);
+                PREFETCH(data + (size_t)p * b.bytes + 64 * j + AHEAD);
+            }
+            UNROLL for (int r = 0; r < rows; r++) {
+                x4 low = bytes4(q + (size_t)r * ldq + 4 * j), high = bytes4(q + (size_t)r * ldq + 4 * j + 32);
+                UNROLL for (int p = 0; p < panels; p++) {
+                    const int i = (p * rows + r) * split + j % split;
+                    dot[i] = q4_step(dot[i], w[p], low, high);
+                }
+            }
         }
-        v16 scale = v16_from_f16(ws + g * PANEL);
-        UNROLL for (int r = 0; r < rows; r++)
-            sum[r] = v16_fma(q8_end(dot[r]), v16_mul(scale, v16_set1(xs[(size_t)r * groups + g])), sum[r]);
+        UNROLL for (int p = 0; p < panels; p++) {
+            v16 scale = v16_from_f16((const uint16_t *)(const void *)((const uint8_t *)ws + (size_t)p * b.bytes) + g * PANEL);
+            UNROLL for (int r = 0; r < rows; r++) {
+                const int i = (p * rows + r) * split;
+                UNROLL for (int s = 1; s < split; s++) dot[i] = q4_join(dot[i], dot[i + s]);
+                v16 both = v16_mul(scale, v16_set1(xs[(size_t)r * groups + g]));
+                sum[p][r] = v16_fma(q4_end(dot[i], xsum[(size_t)r * groups + g]), both, sum[p][r]);
+            }
+        }
     }
-    UNROLL for (int r = 0; r < rows; r++) put(b.y + (size_t)r * b.ldy, sum[r], b.w, b.p);
+    UNROLL for (int p = 0; p < panels; p++)
+        UNROLL for (int r = 0; r < rows; r++) put(b.y + (size_t)r * b.ldy + p * PANEL, sum[p][r], b.w, b.p + p);
+}
+
+INLINE void q8_block(const part b, const int rows, const int panels) {
+    size_t groups = groups_of(b.a->k), ldq = groups * GROUP;
+    const uint16_t *ws = (const uint16_t *)(const void *)b.panel;
+    const uint8_t *data = b.panel + groups * PANEL * 2 + (groups & 1) * 32;
+    const int8_t *q = b.a->q + (size_t)b.row * ldq;
+    const float *xs = b.a->scale + (size_t)b.row * groups;
+    const int32_t *xsum = b.a->sum + (size_t)b.row * groups;
+    const int split = SPLIT(rows);
+    v16 sum[PANELS_INT][ROWS_Q8];
+    UNROLL for (int i = 0; i < panels * rows; i++) sum[i / rows][i % rows] = v16_set1(0);
+    for (size_t g = 0; g < groups; g++, data += 1024, q += GROUP) {
+        q8_acc dot[MOST_Q8];
+        UNROLL for (int i = 0; i < panels * rows * split; i++) dot[i] = q8_start(i % split ? 0 : xsum[(size_t)(i / split % rows) * groups + g]);
+        UNROLL for (int j = 0; j < 16; j++) {
+            q8_weights w[PANELS_INT];
+            UNROLL for (int p = 0; p < panels; p++) {
+                w[p] = q8_prepare(b64_load(data + (size_t)p * b.bytes + 64 * j));
+                PREFETCH(data + (size_t)p * b.bytes + 64 * j + AHEAD);
+            }
+            UNROLL for (int r = 0; r < rows; r++) {
+                x4 x = bytes4(q + (size_t)r * ldq + 4 * j);
+                UNROLL for (int p = 0; p < panels; p++) {
+                    const int i = (p * rows + r) * split + j % split;
+                    dot[i] = q8_step(dot[i], w[p], x);
+                }
+            }
+        }
+        UNROLL for (int p = 0; p < panels; p++) {
+            v16 scale = v16_from_f16((const uint16_t *)(const void *)((const uint8_t *)ws + (size_t)p * b.bytes) + g * PANEL);
+            UNROLL for (int r = 0; r < rows; r++) {
+                const int i = (p * rows + r) * split;
+                UNROLL for (int s = 1; s < split; s++) dot[i] = q8_join(dot[i], dot[i + s]);
+                v16 both = v16_mul(scale, v16_set1(xs[(size_t)r * groups + g]));
+                sum[p][r] = v16_fma(q8_end(dot[i]), both, sum[p][r]);
+            }
+        }
+    }
+    UNROLL for (int p = 0; p < panels; p++)
+        UNROLL for (int r = 0; r < rows; r++) put(b.y + (size_t)r * b.ldy + p * PANEL, sum[p][r], b.w, b.p + p);
 }
 
 /* ---- f32 activations ---- */
@@ -93,7 +137,7 @@ INLINE v16 weight16(wtype t, const uint8_t *data, int j, int c) {
 
 /* The four chains of the definition (k mod 4) are the bytes of a quad. With `rows` rows there is room for `chains` of them at a
  * time: the panel, by now in the first cache, is read 4 / chains times. */
-INLINE void p16_block(const wtype t, const part b, const int rows, const int chains, const bool stream) {
+INLINE void p16_block(const wtype t, const part b, const int rows, const int chains) {
     size_t groups = groups_of(b.a->k);
     const size_t step = t == W_Q4 ? 512 : t == W_Q8 ? 1024 : 2048;
     const uint16_t *ws = (const uint16_t *)(const void *)b.panel;
@@ -105,7 +149,7 @@ INLINE void p16_block(const wtype t, const part b, const int rows, const int cha
             UNROLL for (int r = 0; r < rows; r++) acc[c][r] = v16_set1(0);
         for (size_t g = 0; g < groups; g++, data += step) {
             v16 scale = t == W_BF16 ? v16_set1(1) : v16_from_f16(ws + g * PANEL);
-            if (stream) for (size_t i = 0; i < step; i += 64) PREFETCH(data + i + AHEAD);
+            if (first == 0) for (size_t i = 0; i < step; i += 64) PREFETCH(data + i + AHEAD);
             for (int j = 0; j < 16; j++)
                 UNROLL for (int c = 0; c < chains; c++) {
                     v16 w = weight16(t, data, j, first + c);
@@ -114,7 +158,7 @@ INLINE void p16_block(const wtype t, const part b, const int rows, const int cha
                     UNROLL for (int r = 0; r < rows; r++) acc[c][r] = v16_fma(w, v16_set1(at[(size_t)r * b.a->ldx]), acc[c][r]);
                 }
         }
-        for (int c = 0; c < chains; c++) /* (acc_0 + acc_1) + (acc_2 + acc_3), as they come */
+        UNROLL for (int c = 0; c < chains; c++) /* (acc_0 + acc_1) + (acc_2 + acc_3), as they come */
             UNROLL for (int r = 0; r < rows; r++) {
                 int k = first + c;
                 pair[k / 2][r] = k % 2 ? v16_add(pair[k / 2][r], acc[c][r]) : acc[c][r];
@@ -151,61 +195,70 @@ INLINE void f32_block(const part b, const int rows) {
 
 /* ---- the loops around the blocks ---- */
 
-/* A block for the rows that are left: the widest that fits. Returns how many it took. */
-typedef int block_fn(part b, int left);
-#define TAKE(n, most, call) if ((n) <= (most) && left >= (n)) return call, (n)
+/* ---- the loops around the blocks ---- */
 
-INLINE int q4_blocks(part b, int left) {
-    TAKE(ROWS_Q4, ROWS_Q4, q4_block(b, ROWS_Q4, false));
-    TAKE(4, ROWS_Q4, q4_block(b, 4, true));
-    TAKE(2, ROWS_Q4, q4_block(b, 2, true));
-    return q4_block(b, 1, true), 1;
+/* Blocks for the rows that are left, against `panels` panels: the widest that fits. Returns how many rows it took. */
+typedef int block_fn(part b, int left, int panels);
+#define EACH_PANEL(call) for (int i = 0; i < panels; i++) { const part one = one_panel(b, i); call; }
+#define TAKE(n, most, call) if ((n) <= (most) && left >= (n)) { EACH_PANEL(call) return (n); }
+
+INLINE int q4_blocks(part b, int left, int panels) {
+    if (panels > 1 && left >= ROWS_Q4) return q4_block(b, ROWS_Q4, PANELS_INT), ROWS_Q4;
+    TAKE(ROWS_Q4, ROWS_Q4, q4_block(one, ROWS_Q4, 1))
+    TAKE(4, ROWS_Q4, q4_block(one, 4, 1))
+    TAKE(2, ROWS_Q4, q4_block(one, 2, 1))
+    TAKE(1, 1, q4_block(one, 1, 1))
+    return 0;
 }
 
-INLINE int q8_blocks(part b, int left) {
-    TAKE(ROWS_Q8, ROWS_Q8, q8_block(b, ROWS_Q8, false));
-    TAKE(4, ROWS_Q8, q8_block(b, 4, true));
-    TAKE(2, ROWS_Q8, q8_block(b, 2, true));
-    return q8_block(b, 1, true), 1;
+INLINE int q8_blocks(part b, int left, int panels) {
+    if (panels > 1 && left >= ROWS_Q8) return q8_block(b, ROWS_Q8, PANELS_INT), ROWS_Q8;
+    TAKE(ROWS_Q8, ROWS_Q8, q8_block(one, ROWS_Q8, 1))
+    TAKE(4, ROWS_Q8, q8_block(one, 4, 1))
+    TAKE(2, ROWS_Q8, q8_block(one, 2, 1))
+    TAKE(1, 1, q8_block(one, 1, 1))
+    return 0;
 }
 
-INLINE int p16_blocks(const wtype t, part b, int left) {
-    TAKE(ROWS_P16, ROWS_P16, p16_block(t, b, ROWS_P16, CHAINS_P16, false));
-    TAKE(4, ROWS_P16, p16_block(t, b, 4, CHAINS_P16, true));
-    return p16_block(t, b, 1, 4, true), 1;
+INLINE int p16_blocks(const wtype t, part b, int left, int panels) {
+    TAKE(ROWS_P16, ROWS_P16, p16_block(t, one, ROWS_P16, CHAINS_P16))
+    TAKE(4, ROWS_P16, p16_block(t, one, 4, CHAINS_P16))
+    TAKE(1, 1, p16_block(t, one, 1, 4))
+    return 0;
 }
-INLINE int q4_f32_blocks(part b, int left) { return p16_blocks(W_Q4, b, left); }
-INLINE int q8_f32_blocks(part b, int left) { return p16_blocks(W_Q8, b, left); }
-INLINE int bf16_blocks(part b, int left) { return p16_blocks(W_BF16, b, left); }
+INLINE int q4_f32_blocks(part b, int left, int panels) { return p16_blocks(W_Q4, b, left, panels); }
+INLINE int q8_f32_blocks(part b, int left, int panels) { return p16_blocks(W_Q8, b, left, panels); }
+INLINE int bf16_blocks(part b, int left, int panels) { return p16_blocks(W_BF16, b, left, panels); }
 
-INLINE int f32_blocks(part b, int left) {
-    TAKE(ROWS_F32, ROWS_F32, f32_block(b, ROWS_F32));
-    TAKE(2, ROWS_F32, f32_block(b, 2));
-    return f32_block(b, 1), 1;
+INLINE int f32_blocks(part b, int left, int panels) {
+    TAKE(ROWS_F32, ROWS_F32, f32_block(one, ROWS_F32))
+    TAKE(2, ROWS_F32, f32_block(one, 2))
+    TAKE(1, 1, f32_block(one, 1))
+    return 0;
 }
 
-/* The loops around the blocks. `take` is a constant and becomes part of each matmul below. */
-INLINE void each_block(const mat *w, const acts *a, float *y, size_t ldy, int p0, int p1, size_t row_bytes, int most, block_fn *take) {
+/* Chunks of rows, panels, blocks. `take` is a constant and becomes part of each matmul below. */
+INLINE void each_block(const mat *w, const acts *a, float *y, size_t ldy, int p0, int p1, size_t row_bytes, int most, int at_once, block_fn *take) {
     size_t bytes = panel_bytes((wtype)w->type, w->k), fit = CHUNK_BYTES / row_bytes;
     int chunk = max_int((int)fit / most, 1) * most;
     for (int m0 = 0; m0 < a->m; m0 += chunk)
-        for (int p = p0; p < p1; p++)
+        for (int p = p0; p < p1; p += at_once)
             for (int row = m0, end = min_int(a->m, m0 + chunk); row < end;) {
-                part b = { w, (const uint8_t *)w->data + (size_t)p * bytes, a, row, p, y + (size_t)row * ldy + (size_t)p * PANEL, ldy };
-                row += take(b, end - row);
+                part b = { w, (const uint8_t *)w->data + (size_t)p * bytes, bytes, a, row, p, y + (size_t)row * ldy + (size_t)p * PANEL, ldy };
+                row += take(b, end - row, min_int(at_once, p1 - p));
             }
 }
 
-#define MATMUL(name, most, bytes_per_input, take) \
+#define MATMUL(name, most, at_once, bytes_per_input, take) \
     static void name(const mat *w, const acts *a, float *y, size_t ldy, int p0, int p1) { \
-        each_block(w, a, y, ldy, p0, p1, groups_of(a->k) * GROUP * (bytes_per_input), most, take); \
+        each_block(w, a, y, ldy, p0, p1, groups_of(a->k) * GROUP * (bytes_per_input), most, at_once, take); \
     }
-MATMUL(matmul_q4, ROWS_Q4, 1, q4_blocks)
-MATMUL(matmul_q8, ROWS_Q8, 1, q8_blocks)
-MATMUL(matmul_q4_f32, ROWS_P16, 4, q4_f32_blocks)
-MATMUL(matmul_q8_f32, ROWS_P16, 4, q8_f32_blocks)
-MATMUL(matmul_bf16, ROWS_P16, 4, bf16_blocks)
-MATMUL(matmul_f32, ROWS_F32, 4, f32_blocks)
+MATMUL(matmul_q4, ROWS_Q4, PANELS_INT, 1, q4_blocks)
+MATMUL(matmul_q8, ROWS_Q8, PANELS_INT, 1, q8_blocks)
+MATMUL(matmul_q4_f32, ROWS_P16, 1, 4, q4_f32_blocks)
+MATMUL(matmul_q8_f32, ROWS_P16, 1, 4, q8_f32_blocks)
+MATMUL(matmul_bf16, ROWS_P16, 1, 4, bf16_blocks)
+MATMUL(matmul_f32, ROWS_F32, 1, 4, f32_blocks)
 
 /* ---- activations to int8, one row of weights to f32 ---- */
 

@@ -19,22 +19,25 @@ static double probe_f32(long reps) {
     for (long r = 0; r < reps; r++)
         UNROLL for (int i = 0; i < PROBE_CHAINS; i++) acc[i] = v16_fma(acc[i], x, y);
     volatile float keep = 0;
-    for (int i = 0; i < PROBE_CHAINS; i++) keep = keep + v16_sum(acc[i]);
+    UNROLL for (int i = 0; i < PROBE_CHAINS; i++) keep = keep + v16_sum(acc[i]);
     return (double)reps * PROBE_CHAINS * 32;
 }
 
+/* HIDE keeps the compiler from computing a product once for all chains and rounds. */
 static double probe_int8(long reps) {
-    static const uint8_t weights[64] = { 1, 2, 3, 4, 5 };
-    static const int8_t activations[64] = { 1, 2, 3, 4, 5 };
-    const int8_t *x = activations;
+    const int8_t bytes[4] = { 3, -2, 1, 5 };
+    uint8_t weights[64];
+    for (int i = 0; i < 64; i++) weights[i] = (uint8_t)i;
     q8_acc acc[PROBE_CHAINS];
     q8_weights w = q8_prepare(b64_load(weights));
+    x4 x = bytes4(bytes);
     UNROLL for (int i = 0; i < PROBE_CHAINS; i++) acc[i] = q8_start(i);
-    for (long r = 0; r < reps; r++) {
-        UNROLL for (int i = 0; i < PROBE_CHAINS; i++) acc[i] = q8_step(acc[i], w, x);
-        __asm__ volatile("" : "+r"(x)); /* else gcc 12 copies every chain to another register and back, at a quarter of the speed */
-    }
+    for (long r = 0; r < reps; r++)
+        UNROLL for (int i = 0; i < PROBE_CHAINS; i++) {
+            HIDE(x);
+            acc[i] = q8_step(acc[i], w, x);
+        }
     volatile float keep = 0;
-    for (int i = 0; i < PROBE_CHAINS; i++) keep = keep + v16_sum(q8_end(acc[i]));
+    UNROLL for (int i = 0; i < PROBE_CHAINS; i++) keep = keep + v16_sum(q8_end(acc[i]));
     return (double)reps * PROBE_CHAINS * 128;
 }

@@ -98,8 +98,10 @@ INLINE v16 v16_from_bf16(const uint8_t *pair, int c) {
 }
 
 /* Four activation bytes to every row of half a quad. */
-INLINE __m256i bytes4(const int8_t *x) {
+typedef __m256i x4;
+INLINE x4 bytes4(const int8_t *x) {
     int32_t v;
     memcpy(&v, x, sizeof v);
     return _mm256_set1_epi32(v);
 }
+#define HIDE(x) __asm__ volatile("" : "+x"(x)) /* the compiler no longer knows the value: see probe.inc.h */

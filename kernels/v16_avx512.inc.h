@@ -62,9 +62,9 @@ INLINE uint64_t b64_fold(b64 a) {
 INLINE v16 v16_from_q8(const uint8_t *quad, int c) {
     return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_sllv_epi32(b64_load(quad), _mm512_set1_epi32(24 - 8 * c)), 24));
 }
-INLINE v16 v16_from_q4(const uint8_t *quad, int c, int high) {
-    __m512i nibble = _mm512_and_si512(_mm512_srlv_epi32(b64_load(quad), _mm512_set1_epi32(8 * c + 4 * high)), _mm512_set1_epi32(15));
-    return _mm512_cvtepi32_ps(_mm512_sub_epi32(nibble, _mm512_set1_epi32(8)));
+INLINE v16 v16_from_q4(const uint8_t *quad, int c, int high) { /* the permutation looks at the low 4 bits of an index only */
+    const __m512 value = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm512_permutexvar_ps(_mm512_srlv_epi32(b64_load(quad), _mm512_set1_epi32(8 * c + 4 * high)), value);
 }
 INLINE v16 v16_from_bf16(const uint8_t *pair, int c) {
     __m512i w = b64_load(pair);
@@ -72,8 +72,10 @@ INLINE v16 v16_from_bf16(const uint8_t *pair, int c) {
 }
 
 /* Four activation bytes to every row of a quad. */
-INLINE __m512i bytes4(const int8_t *x) {
+typedef __m512i x4;
+INLINE x4 bytes4(const int8_t *x) {
     int32_t v;
     memcpy(&v, x, sizeof v);
     return _mm512_set1_epi32(v);
 }
+#define HIDE(x) __asm__ volatile("" : "+v"(x)) /* the compiler no longer knows the value: see probe.inc.h */

@@ -132,8 +132,10 @@ INLINE v16 v16_from_bf16(const uint8_t *pair, int c) {
 #undef FLOATS
 
 /* Four activation bytes to every row of a quarter of a quad. */
-INLINE int8x16_t bytes4(const int8_t *x) {
+typedef int8x16_t x4;
+INLINE x4 bytes4(const int8_t *x) {
     int32_t v;
     memcpy(&v, x, sizeof v);
     return vreinterpretq_s8_s32(vdupq_n_s32(v));
 }
+#define HIDE(x) __asm__ volatile("" : "+w"(x)) /* the compiler no longer knows the value: see probe.inc.h */

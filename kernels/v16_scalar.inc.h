@@ -12,7 +12,7 @@ typedef struct v16 { float v[16]; } v16;
 typedef struct b64 { uint8_t b[64]; } b64; /* a quad of a panel: [16 rows][4 bytes] */
 
 /* How many rows share the registers of one block, and how many chains; see matmul.inc.h. */
-enum { ROWS_Q4 = 2, ROWS_Q8 = 2, ROWS_P16 = 2, CHAINS_P16 = 4, ROWS_F32 = 2, OUTS_F32 = 1, ATTN_HEADS = 2, ATTN_VECS = 1, PROBE_CHAINS = 2 };
+enum { ROWS_Q4 = 2, ROWS_Q8 = 2, PANELS_INT = 1, ROWS_P16 = 2, CHAINS_P16 = 4, ROWS_F32 = 2, OUTS_F32 = 1, ATTN_HEADS = 2, ATTN_VECS = 1, PROBE_CHAINS = 2 };
 
 #define EACH for (int i = 0; i < 16; i++)
 
@@ -80,4 +80,8 @@ INLINE v16 v16_from_bf16(const uint8_t *pair, int c) {
 INLINE b64 b64_load(const void *p) { b64 r; memcpy(r.b, p, 64); return r; }
 INLINE b64 b64_xor(b64 a, b64 b) { for (int i = 0; i < 64; i++) a.b[i] ^= b.b[i]; return a; }
 INLINE uint64_t b64_fold(b64 a) { uint64_t w[8], s = 0; memcpy(w, a.b, 64); for (int i = 0; i < 8; i++) s ^= w[i]; return s; }
+/* Four activation bytes. */
+typedef struct x4 { int8_t b[4]; } x4;
+INLINE x4 bytes4(const int8_t *x) { x4 r; memcpy(r.b, x, 4); return r; }
+#define HIDE(x) __asm__ volatile("" : "+m"(x)) /* the compiler no longer knows the value: see probe.inc.h */
 #undef EACH

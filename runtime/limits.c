@@ -12,7 +12,8 @@
 
 enum { TASKS_A_THREAD = 8 }; /* so that a thread which lost its core for a moment is helped out */
 
-static const size_t LARGEST_BUFFER = (size_t)1 << 30, SMALLEST_BUFFER = (size_t)64 << 20, HUGE_PAGE = (size_t)2 << 20;
+static const size_t LARGEST_BUFFER = (size_t)1 << 30, USUAL_BUFFER = (size_t)256 << 20, SMALLEST_BUFFER = (size_t)64 << 20,
+                    HUGE_PAGE = (size_t)2 << 20;
 
 /* ---- memory ---- */
 
@@ -33,13 +34,26 @@ static bool read_number(const char *path, const char *label, uint64_t *out) {
 uint64_t memory_available(void) {
     uint64_t kib, most, used;
     long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-    uint64_t bytes = pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size / 2 : (uint64_t)1 << 30; /* where nothing else is known */
+    uint64_t bytes =
+        pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size / 2 : (uint64_t)1 << 30; /* where nothing else is known */
     if (read_number("/proc/meminfo", "MemAvailable:", &kib)) bytes = kib * 1024;
     if (read_number("/sys/fs/cgroup/memory.max", "", &most) && read_number("/sys/fs/cgroup/memory.current", "", &used)) {
         uint64_t left = most > used ? most - used : 0;
         if (left < bytes) bytes = left;
     }
     return bytes;
+}
+
+/* Several times the caches of all threads, each of which may have one of its own: between 256 MiB and 1 GiB. */
+static size_t buffer_bytes(int threads) {
+    size_t want = LARGEST_BUFFER;
+    uint64_t cache_kib, most = memory_available() / 4;
+    if (read_number("/sys/devices/system/cpu/cpu0/cache/index3/size", "", &cache_kib) &&
+        cache_kib * 1024 < LARGEST_BUFFER / 4 / (size_t)threads)
+        want = 4 * (size_t)cache_kib * 1024 * (size_t)threads;
+    if (want < USUAL_BUFFER) want = USUAL_BUFFER;
+    if (want > most) want = (size_t)most;
+    return want < SMALLEST_BUFFER ? SMALLEST_BUFFER : want;
 }
 
 typedef struct read_job {
@@ -64,10 +78,7 @@ static void read_piece(void *arg, int task, int worker) {
 
 int limits_read(pool *p, const kernels *k, double seconds, limits *l, err *e) {
     int n_tasks = pool_size(p) * TASKS_A_THREAD;
-    size_t want = (size_t)(memory_available() / 4);
-    if (want > LARGEST_BUFFER) want = LARGEST_BUFFER;
-    if (want < SMALLEST_BUFFER) want = SMALLEST_BUFFER;
-    size_t piece = round_up(want / (size_t)n_tasks, HUGE_PAGE), bytes = piece * (size_t)n_tasks;
+    size_t piece = round_up(buffer_bytes(pool_size(p)) / (size_t)n_tasks, HUGE_PAGE), bytes = piece * (size_t)n_tasks;
     char *base = mmap(NULL, bytes + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (base == MAP_FAILED) return fail_memory(e, bytes, "the buffer that the read bandwidth is measured on");
     char *aligned = base + (HUGE_PAGE - (size_t)((uintptr_t)base % HUGE_PAGE)) % HUGE_PAGE;
@@ -110,7 +121,10 @@ static double best_probe(pool *p, double (*probe)(long reps), double seconds) {
 }
 
 void limits_peaks(pool *p, const kernels *k, double seconds, limits *l) {
-    const struct { double (*probe)(long reps); double *best; } peaks[] = { { k->probe_f32, &l->f32 }, { k->probe_int8, &l->int8 }, { k->probe_bf16, &l->bf16 } };
+    const struct {
+        double (*probe)(long reps);
+        double *best;
+    } peaks[] = { { k->probe_f32, &l->f32 }, { k->probe_int8, &l->int8 }, { k->probe_bf16, &l->bf16 } };
     for (int i = 0; i < 3; i++) {
         double rate = best_probe(p, peaks[i].probe, seconds);
         if (rate > *peaks[i].best) *peaks[i].best = rate;

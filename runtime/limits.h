@@ -13,7 +13,7 @@ typedef struct limits {
 
 /* Both measure on all threads of the pool with the functions of table k for about so many seconds (limits_peaks: for each of
  * its three), take the best rate that held, and keep the better of that and what *l held: begin with zeros, and call again
- * later in the same run to catch a quieter moment. limits_read needs memory: a gigabyte, but at most a quarter of what is free. */
+ * later in the same run to catch a quieter moment. limits_read needs memory: at most a gigabyte, and a quarter of what is free. */
 int limits_read(pool *p, const kernels *k, double seconds, limits *l, err *e);
 void limits_peaks(pool *p, const kernels *k, double seconds, limits *l);
 

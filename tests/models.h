@@ -10,28 +10,28 @@
 
 static char work_dir[256];
 
-static const char *bin_dir(void) { return getenv("QUERN_BIN") ? getenv("QUERN_BIN") : "."; }
+static inline const char *bin_dir(void) { return getenv("QUERN_BIN") ? getenv("QUERN_BIN") : "."; }
 
 /* A folder for converted files, removed by remove_work_dir. */
-static void make_work_dir(void) {
+static inline void make_work_dir(void) {
     const char *tmp = getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
     snprintf(work_dir, sizeof work_dir, "%s/quern-test-XXXXXX", tmp);
     if (!mkdtemp(work_dir)) abort();
 }
 
-static void remove_work_dir(void) {
+static inline void remove_work_dir(void) {
     char command[512];
     snprintf(command, sizeof command, "rm -rf '%s'", work_dir);
     if (system(command)) abort();
 }
 
 /* Converts a checkpoint once; the path of the model file. */
-static const char *converted(const char *checkpoint, const char *type) {
-    static char path[512];
+static inline const char *converted(const char *checkpoint, const char *type) {
+    static char path[800];
     const char *name = strrchr(checkpoint, '/');
     snprintf(path, sizeof path, "%s/%s-%s.bin", work_dir, name ? name + 1 : checkpoint, type);
     if (access(path, R_OK)) {
-        char command[1400];
+        char command[2600];
         snprintf(command, sizeof command, "%s/convert '%s' -o '%s' --type %s 2>'%s/log'", bin_dir(), checkpoint, path, type, work_dir);
         if (system(command)) {
             snprintf(command, sizeof command, "cat '%s/log' >&2", work_dir);
@@ -42,7 +42,7 @@ static const char *converted(const char *checkpoint, const char *type) {
     return path;
 }
 
-static engine *open_or_fail(const char *path, engine_opts o) {
+static inline engine *open_or_fail(const char *path, engine_opts o) {
     engine *g;
     err e = { 0 };
     o.path = path;
@@ -50,18 +50,18 @@ static engine *open_or_fail(const char *path, engine_opts o) {
     return g;
 }
 
-static session *new_session(engine *g) {
+static inline session *new_session(engine *g) {
     session *s;
     err e = { 0 };
     if (session_new(&s, g, &e)) fail_msg("%s", e.msg);
     return s;
 }
 
-static void must(int rc, const err *e) {
+static inline void must(int rc, const err *e) {
     if (rc) fail_msg("%s", e->msg);
 }
 
-static float *read_floats(const char *path, size_t *n) {
+static inline float *read_floats(const char *path, size_t *n) {
     buf b = { 0 };
     err e = { 0 };
     must(read_file(path, 0, &b, &e), &e);
@@ -69,7 +69,7 @@ static float *read_floats(const char *path, size_t *n) {
     return (float *)(void *)b.p;
 }
 
-static void json_ids(const json *list, ids *out) {
+static inline void json_ids(const json *list, ids *out) {
     assert_non_null(list);
     for (const json *j = list->child; j; j = j->next) {
         int64_t v;

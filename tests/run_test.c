@@ -4,7 +4,7 @@
 #include <sys/wait.h>
 #include "tests/models.h"
 
-static char model[512], out_path[512], err_path[512];
+static char model[800], out_path[512], err_path[512];
 
 /* Runs a shell command line with its output in files; {bin}, {model} and {dir} stand for themselves. Returns the exit status. */
 static int sh(const char *line) {
@@ -109,7 +109,7 @@ static void test_context_full(void **state) {
     assert_true(strstr(stats, "context full") != NULL);
     free(a);
     free(stats);
-    expect_failure("{bin}/run {model} -p 'Once upon a time, there was a boy' --ctx 4", 1, "context_length_exceeded: 9 tokens are needed, the context holds 4");
+    expect_failure("{bin}/run {model} -p 'Once upon a time, there was a boy' --ctx 4", 1, "context_length_exceeded: 10 tokens are needed, the context holds 4");
 }
 
 static void test_dump_logits(void **state) {
@@ -193,7 +193,7 @@ static void test_mistakes(void **state) {
 
 static void test_no_tokenizer(void **state) {
     (void)state;
-    char saved[512];
+    char saved[800];
     snprintf(saved, sizeof saved, "%s", model);
     snprintf(model, sizeof model, "%s", converted("tests/fixtures/golden/llama", "q8"));
     expect_failure("{bin}/run {model} -p hello", 1, "no tokenizer");

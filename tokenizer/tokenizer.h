@@ -32,7 +32,9 @@ int tokenizer_decode(const tokenizer *t, const int32_t *id, size_t n, bool skip_
 typedef struct detok {
     const tokenizer *t;
     bool skip_special, started;
-    char held[64]; /* an unfinished character, or what the next token may still change */
+    bool broken;   /* inside a run of byte tokens that is no UTF-8 */
+    int stripped;  /* characters dropped at the beginning, as far as the rules ask for it */
+    char held[64]; /* an unfinished character, or what the next token may still change: a longer run of byte tokens is final */
     size_t n_held;
 } detok;
 void detok_begin(detok *d, const tokenizer *t, bool skip_special);

@@ -62,6 +62,11 @@ void drop_pages(const mapping *m, uint64_t at, uint64_t n) {
     if (m->p && n && at < m->n) madvise((void *)(uintptr_t)(m->p + first), (size_t)(at + n - first), MADV_DONTNEED);
 }
 
+bool lfs_pointer(const void *p, size_t n) {
+    static const char start[] = "version https://git-lfs";
+    return n >= sizeof start - 1 && memcmp(p, start, sizeof start - 1) == 0;
+}
+
 /* ---- opening: the header ---- */
 
 static bool all_zero(const uint8_t *p, size_t n) {
@@ -73,8 +78,9 @@ static bool all_zero(const uint8_t *p, size_t n) {
 static int refuse_magic(const file *f, err *e) {
     const uint8_t *p = f->map.p;
     if (memcmp(p, "GGUF", 4) == 0) return fail(e, "%s: is a GGUF file, expected a quern model file; make one from the checkpoint's folder with convert", f->path);
-    if (memcmp(p, "version https://git-lfs", 23) == 0)
+    if (lfs_pointer(p, f->map.n))
         return fail(e, "%s: is a git-LFS pointer, not the file itself; fetch it with `git lfs pull`", f->path);
+    if (memcmp(p, QUERN_MAGIC, 8) == 0) return fail(e, "%s: cut short: it has %zu bytes; copy it again or convert again", f->path, f->map.n);
     if (memcmp(p, QUERN_MAGIC, 6) == 0)
         return fail(e, "%s: its first bytes were changed, as a transfer in text mode does; copy it in binary mode or convert again", f->path);
     return fail(e, "%s: is not a quern model file (its first bytes are not \\x7fQUERN); make one with convert", f->path);

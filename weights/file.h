@@ -48,13 +48,14 @@ int file_write_tensor(file_writer *w, const char *name, wtype type, int n_dims, 
 int file_write_tied(file_writer *w, const char *name, int same_as, err *e);                      /* declares a second name */
 int file_write_begin(file_writer *w, const buf *records, const void *tokenizer, size_t tokenizer_bytes, err *e); /* checks the disk's room */
 int file_write_data(file_writer *w, int index, const void *bytes, size_t n, err *e);             /* the next bytes of tensor `index` */
-int file_write_retype(file_writer *w, int index, wtype type, err *e); /* until the tensor is whole: another type; its data begins anew */
+int file_write_retype(file_writer *w, int index, wtype type, err *e); /* before the next tensor's data: its own begins anew */
 void file_write_exponent(file_writer *w, int index, int exponent);
-int file_write_end(file_writer **w, err *e); /* writes tables and hashes, syncs, renames */
+int file_write_end(file_writer **w, err *e); /* writes tables and hashes, syncs, reads all back, renames */
 void file_write_abort(file_writer **w);
 uint64_t file_write_total(const file_writer *w); /* bytes of the finished file */
 
 /* Gives back the memory of bytes [at, at + n) of a mapping; they are read again from the file when touched. */
 void drop_pages(const mapping *m, uint64_t at, uint64_t n);
+bool lfs_pointer(const void *p, size_t n); /* a file that begins so is a git-LFS pointer, left where the file itself should be */
 
 #endif

@@ -186,11 +186,27 @@ static int check_room(const file_writer *w, err *e) {
     return need <= room ? 0 : fail(e, "%s: needs %.1f MB, the disk has %.1f MB free; make room or choose another output", w->path, need / 1e6, room / 1e6);
 }
 
-/* Tied tensors own no data: the stream goes past them. */
-static void next_tensor(file_writer *w) {
+/* The next tensor that owns data: tied ones are passed over. */
+static int after(const file_writer *w, int index) {
+    do index++;
+    while (index < w->n_rows && w->rows[index].same_as >= 0);
+    return index;
+}
+
+static void start_tensor(file_writer *w, int index) {
+    w->current = index;
     w->written = 0;
     hash_begin(&w->hash);
-    while (w->current < w->n_rows && w->rows[w->current].same_as >= 0) w->current++;
+}
+
+/* Closes the current tensor if it is whole. That happens when the next one begins: until then it may be written anew. */
+static bool finish_tensor(file_writer *w) {
+    file_tensor *t = &w->rows[w->current].t;
+    if (w->written < t->bytes) return false;
+    t->hash = hash_end(&w->hash);
+    w->next += t->bytes;
+    start_tensor(w, after(w, w->current));
+    return true;
 }
 
 int file_write_begin(file_writer *w, const buf *records, const void *tokenizer, size_t tokenizer_bytes, err *e) {
@@ -204,11 +220,12 @@ int file_write_begin(file_writer *w, const buf *records, const void *tokenizer, 
     if (tokenizer_bytes) memcpy(w->head + w->header.tokenizer_at, tokenizer, tokenizer_bytes);
     w->next = w->header.data_at;
     w->begun = true;
-    next_tensor(w);
+    start_tensor(w, after(w, -1));
     return check_room(w, e);
 }
 
 int file_write_data(file_writer *w, int index, const void *bytes, size_t n, err *e) {
+    if (w->begun && index != w->current && w->current < w->n_rows && index == after(w, w->current)) finish_tensor(w);
     if (!w->begun || index != w->current || index >= w->n_rows) return fail(e, "%s: tensor %d is not the one to be written now", w->path, index);
     file_tensor *t = &w->rows[index].t;
     if (n > t->bytes - w->written) return fail(e, "%s: tensor %s: more data than its %llu bytes", w->path, t->name, (unsigned long long)t->bytes);
@@ -216,11 +233,6 @@ int file_write_data(file_writer *w, int index, const void *bytes, size_t n, err 
     if (write_at(w, bytes, n, t->at + w->written, e)) return -1;
     hash_add(&w->hash, bytes, n);
     w->written += n;
-    if (w->written < t->bytes) return 0;
-    t->hash = hash_end(&w->hash);
-    w->next += t->bytes;
-    w->current++;
-    next_tensor(w);
     return 0;
 }
 
@@ -241,6 +253,18 @@ static void fill_head(file_writer *w) {
     memcpy(w->head, &w->header, sizeof w->header);
 }
 
+/* Reads the whole file back: what takes the target's name has been seen to open and to have the right hashes. */
+static int verify(const file_writer *w, err *e) {
+    file f;
+    err inner = { 0 };
+    int rc = file_open(&f, w->temporary, &inner);
+    if (rc == 0) {
+        rc = file_verify(&f, &inner, NULL, NULL);
+        file_close(&f);
+    }
+    return rc ? fail_code(e, inner.code, "%s: what was written does not read back: %s", w->path, inner.msg) : 0;
+}
+
 /* A rename is on the disk when its folder is. A file system that cannot sync a folder is not an error. */
 static void sync_folder(const char *path) {
     char *copy = strdup(path), *slash = copy ? strrchr(copy, '/') : NULL;
@@ -254,14 +278,15 @@ static void sync_folder(const char *path) {
 }
 
 static int finish(file_writer *w, err *e) {
-    if (!w->begun || w->current < w->n_rows) return fail(e, "%s: tensor %s was not written", w->path, w->begun ? w->rows[w->current].t.name : "0");
+    if (w->begun && w->current < w->n_rows) finish_tensor(w);
+    if (!w->begun || w->current < w->n_rows) return fail(e, "%s: tensor %s was not written", w->path, w->begun ? w->rows[w->current].t.name : "data");
     fill_head(w);
     if (write_at(w, w->head, w->header.data_at, 0, e)) return -1;
     int rc = ftruncate(w->fd, (off_t)w->next); /* what a tensor written again at a smaller type left behind */
     if (rc == 0) rc = fsync(w->fd);
     if (rc == 0) rc = close(w->fd), w->fd = -1;
     if (rc) return fail(e, "%s: writing failed: %s", w->path, strerror(errno));
-    if (target_free(w->path, w->force, e)) return -1;
+    if (verify(w, e) || target_free(w->path, w->force, e)) return -1;
     if (rename(w->temporary, w->path)) return fail(e, "%s: cannot be renamed to %s: %s", w->temporary, w->path, strerror(errno));
     free(w->temporary);
     w->temporary = NULL;

@@ -1,0 +1,230 @@
+/* bench/model as a user meets it: its rows and limits as JSON, CSV, text and a picture, with tiny settings, and one clear line
+ * for what it cannot do. How fast anything is, no test can say: that figures are finite and their shares possible, it can. */
+#define _GNU_SOURCE
+#include <math.h>
+#include <sys/wait.h>
+#include "tests/models.h"
+
+static char model[512];
+
+/* Runs bench/model on the demo model; stdout and stderr go to files of the work folder. Returns the exit status. */
+static int bench(const char *file, const char *options) {
+    char command[2400];
+    snprintf(command, sizeof command, "'%s/bench/model' '%s' %s >'%s/out' 2>'%s/err'", bin_dir(), file, options, work_dir,
+             work_dir);
+    int status = system(command);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* The caller frees. */
+static char *written(const char *name) {
+    char path[512];
+    buf b = { 0 };
+    err e = { 0 };
+    snprintf(path, sizeof path, "%s/%s", work_dir, name);
+    must(read_file(path, 0, &b, &e), &e);
+    return b.p;
+}
+
+static void bench_or_fail(const char *options) {
+    int status = bench(model, options);
+    if (status) fail_msg("bench/model %s: status %d: %s", options, status, written("err"));
+}
+
+static double number(const json *object, const char *key) {
+    double v;
+    if (json_num(json_get(object, key), &v))
+        fail_msg("%s: expected a number, found %s", key, json_type_name(json_get(object, key)));
+    if (!isfinite(v)) fail_msg("%s: not finite", key);
+    return v;
+}
+
+static double positive(const json *object, const char *key) {
+    double v = number(object, key);
+    if (!(v > 0)) fail_msg("%s: expected more than 0, found %g", key, v);
+    return v;
+}
+
+static void is_text(const json *object, const char *key, const char *want) {
+    const json *j = json_get(object, key);
+    if (!j || j->type != JSON_STRING || j->n == 0) fail_msg("%s: expected a string, found %s", key, json_type_name(j));
+    if (want) assert_string_equal(j->s, want);
+}
+
+static void check_row(const json *row, const char *test, int depth, int batch, const char *table) {
+    is_text(row, "test", test);
+    is_text(row, "kernels", table);
+    assert_int_equal((int)number(row, "depth"), depth);
+    assert_int_equal((int)number(row, "batch"), batch);
+    assert_int_equal((int)number(row, "threads"), 2);
+    positive(row, "tokens_per_s");
+    positive(row, "gb_per_s");
+    positive(row, "gflop_per_s");
+    assert_true(number(row, "spread") >= 0);
+    assert_true(positive(row, "share") <= 1.5);
+    const json *bound = json_get(row, "bound");
+    assert_true(json_is(bound, "memory") || json_is(bound, "compute"));
+}
+
+static void test_json(void **state) {
+    (void)state;
+    arena a = { 0 };
+    json *j;
+    err e = { 0 };
+    bench_or_fail("-p 16,24 -n 4 -r 2 --depth 32,0 --batch 1,3 -t 2 --json");
+    char *text = written("out");
+    must(json_parse(&a, text, strlen(text), &j, &e), &e);
+    is_text(j, "version", QUERN_VERSION);
+    is_text(j, "cpu", NULL);
+    is_text(j, "model", "pip-stories");
+    is_text(j, "type", "q8");
+    is_text(j, "kernels", NULL);
+    assert_true(positive(j, "cpu_share") < 1.2);
+    assert_int_equal((int)number(j, "threads"), 2);
+    static const char *const keys[] = { "read_gb_per_s", "weights_gb_per_s", "f32_gflop_per_s", "int8_gop_per_s",
+                                        "bf16_gflop_per_s" };
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) positive(json_get(j, "limits"), keys[i]);
+    static const struct {
+        const char *test;
+        int depth, batch;
+    } want[] = { { "pp16", 0, 1 },  { "pp24", 0, 1 },  { "tg4", 0, 1 },  { "tg4", 0, 3 },
+                 { "pp16", 32, 1 }, { "pp24", 32, 1 }, { "tg4", 32, 1 }, { "tg4", 32, 3 } };
+    const json *row = json_get(j, "rows")->child;
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++, row = row->next) {
+        assert_non_null(row);
+        check_row(row, want[i].test, want[i].depth, want[i].batch, json_get(j, "kernels")->s);
+    }
+    assert_null(row);
+    arena_free(&a);
+    free(text);
+}
+
+/* What a row reads and computes follows from the model: 5.8 M weights of a byte each, read once a step, 2 operations each. */
+static void test_amounts(void **state) {
+    (void)state;
+    arena a = { 0 };
+    json *j;
+    err e = { 0 };
+    bench_or_fail("-p 0 -n 8 -r 1 --batch 1,4 --json --exact --kernels scalar -t 1");
+    char *text = written("out");
+    must(json_parse(&a, text, strlen(text), &j, &e), &e);
+    is_text(j, "kernels", "scalar");
+    double weights = positive(j, "decode_bytes");
+    assert_true(weights > 5.5e6 && weights < 6.5e6);
+    for (const json *row = json_get(j, "rows")->child; row; row = row->next) {
+        double steps = positive(row, "tokens_per_s") / number(row, "batch"), bytes = positive(row, "gb_per_s") * 1e9 / steps;
+        double ops = positive(row, "gflop_per_s") * 1e9 / positive(row, "tokens_per_s");
+        assert_true(bytes >= weights && bytes < 1.05 * weights); /* 8 positions of cache are little beside them */
+        assert_true(ops > 1.7 * weights && ops < 2.0 * weights); /* 8.25 bits a weight */
+    }
+    arena_free(&a);
+    free(text);
+}
+
+static void test_csv(void **state) {
+    (void)state;
+    static const char header[] = "test,depth,batch,threads,kernels,tokens_per_s,spread,gb_per_s,gflop_per_s,share,bound\n";
+    bench_or_fail("-p 16 -n 4 -r 1 --csv -t 1");
+    char *text = written("out");
+    assert_int_equal(strncmp(text, header, sizeof header - 1), 0);
+    assert_int_equal(strncmp(text + sizeof header - 1, "pp16,0,1,1,", 11), 0);
+    int lines = 0, commas = 0;
+    for (const char *p = text; *p; p++) {
+        lines += *p == '\n';
+        commas += *p == ',';
+    }
+    assert_int_equal(lines, 3);
+    assert_int_equal(commas, 3 * 10);
+    free(text);
+}
+
+/* Every element that is opened is closed, in order; no figure that is none. */
+static void check_svg(const char *text) {
+    const char *open[16];
+    size_t depth = 0, n = strlen(text);
+    assert_int_equal(strncmp(text, "<svg", 4), 0);
+    assert_string_equal(text + n - 7, "</svg>\n");
+    assert_null(strstr(text, "nan"));
+    assert_null(strstr(text, "inf"));
+    for (const char *p = text; (p = strchr(p, '<')); p++) {
+        const char *end = strchr(p, '>');
+        assert_non_null(end);
+        if (p[1] == '/') {
+            assert_true(depth > 0);
+            depth--;
+            assert_int_equal(strncmp(open[depth] + 1, p + 2, (size_t)(end - p - 2)), 0);
+        } else if (end[-1] != '/') {
+            assert_true(depth < sizeof open / sizeof *open);
+            open[depth++] = p;
+        }
+    }
+    assert_int_equal(depth, 0);
+}
+
+static void test_text_and_svg(void **state) {
+    (void)state;
+    char options[600], part[600];
+    snprintf(options, sizeof options, "-p 16 -n 4 -r 1 -d 0,32 -b 1,2 --svg '%s/speed.svg'", work_dir);
+    snprintf(part, sizeof part, "%s/speed.svg.part", work_dir);
+    bench_or_fail(options);
+    char *text = written("out"), *svg = written("speed.svg");
+    assert_true(strstr(text, "limits: memory is read at") && strstr(text, "pp16") && strstr(text, "tg4") &&
+                strstr(text, "tok/s; you got"));
+    check_svg(svg);
+    assert_true(strstr(svg, "pip-stories") && strstr(svg, "batch 2") && strstr(svg, "prompt 16") &&
+                strstr(svg, "tg4 depth 32 batch 2"));
+    assert_false(file_exists(part));
+    free(text);
+    free(svg);
+}
+
+/* One line on stderr, nothing on stdout, the status. */
+static void refused(const char *file, const char *options, int status, const char *mention) {
+    int found = bench(file, options), lines = 0;
+    char *out = written("out"), *err_text = written("err");
+    for (const char *p = err_text; *p; p++) lines += *p == '\n';
+    if (found != status || lines != 1 || *out || !strstr(err_text, mention))
+        fail_msg("bench/model %s: expected status %d and \"%s\", found status %d: %s%s", options, status, mention, found, err_text,
+                 out);
+    free(out);
+    free(err_text);
+}
+
+static void test_refusals(void **state) {
+    (void)state;
+    refused("no/such.bin", "", 1, "no/such.bin");
+    refused(model, "--depth 100000", 1, "100512");         /* what is needed */
+    refused(model, "--depth 100000", 1, "this model has"); /* and what there is */
+    refused(model, "-p 100 -d 50 --ctx 149", 1, "150, --ctx has 149");
+    refused(model, "-p 16 -n 100 -d 50 --ctx 149", 1, "150, --ctx has 149");
+    refused(model, "--kernels abacus", 1, "abacus");
+    refused(model, "--svg no/such/folder/x.svg", 1, "no/such/folder/x.svg");
+    refused(model, "-p -1", 2, "-p");
+    refused(model, "-p 99999999999999999999", 2, "-p");
+    refused(model, "-p 16,", 2, "-p");
+    refused(model, "-p 16x", 2, "-p");
+    refused(model, "-n -4", 2, "-n");
+    refused(model, "-p 0 -n 0", 2, "nothing to measure");
+    refused(model, "-r 0", 2, "-r");
+    refused(model, "-t 100000", 2, "--threads");
+    refused(model, "--depth 1,2,three", 2, "--depth");
+    refused(model, "--batch 0", 2, "--batch");
+    refused(model, "--json --csv", 2, "--csv");
+    refused(model, "another.bin", 2, "another.bin");
+    refused(model, "--frobnicate", 2, "--frobnicate");
+}
+
+static int convert_demo(void **state) {
+    (void)state;
+    snprintf(model, sizeof model, "%s", converted("weights/pip-stories", "q8"));
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_json), cmocka_unit_test(test_amounts), cmocka_unit_test(test_csv),
+                                        cmocka_unit_test(test_text_and_svg), cmocka_unit_test(test_refusals) };
+    make_work_dir();
+    int rc = cmocka_run_group_tests(tests, convert_demo, NULL);
+    remove_work_dir();
+    return rc;
+}

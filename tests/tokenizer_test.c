@@ -1,0 +1,537 @@
+/* tokenizer: against the ids and texts of the reference libraries, line by line; the blob against damage; streams against wholes.
+ * The cases of gpt2 and llama2 lie in the tree; those of families with larger vocabularies are read from ../shared/tokenizers
+ * (QUERN_TOKENIZERS names another folder) where it exists. */
+#include "tokenizer/tokenizer.h"
+#include "tokenizer/unicode.h"
+
+#include "tests/test.h"
+
+#define FIXTURES "tests/fixtures/tokenizers"
+
+static void print_bad(const char *where, size_t line, const char *what, const char *text, const char *found) {
+    print_message("%s line %zu: %s\n  expected %.300s\n  found    %.300s\n", where, line, what, text, found);
+}
+
+static void ids_text(const ids *v, buf *out) {
+    out->n = 0;
+    buf_add(out, "", 0);
+    for (size_t i = 0; i < v->n; i++) buf_fmt(out, "%s%d", i ? " " : "", v->p[i]);
+}
+
+static void json_ids(const json *list, ids *v) {
+    v->n = 0;
+    for (const json *k = list->child; k; k = k->next) {
+        int64_t id;
+        assert_int_equal(json_int(k, &id), 0);
+        ids_add(v, (int32_t)id);
+    }
+}
+
+static void from_hex(const json *hex, buf *out) {
+    for (uint32_t i = 0; i + 1 < hex->n; i += 2) {
+        unsigned byte;
+        char pair[3] = { hex->s[i], hex->s[i + 1], 0 };
+        assert_int_equal(sscanf(pair, "%x", &byte), 1);
+        buf_byte(out, (int)byte);
+    }
+}
+
+static bool flag(const json *j, const char *key, bool otherwise) {
+    const json *k = json_get(j, key);
+    return k ? k->type == JSON_TRUE : otherwise;
+}
+
+static bool check_ids(const tokenizer *t, const json *j, const char *where, size_t line) {
+    const json *text = json_get(j, "text"), *hex = json_get(j, "bytes_hex");
+    ids want = { 0 }, got = { 0 };
+    buf bytes = { 0 }, a = { 0 }, b = { 0 };
+    err e = { 0 };
+    if (!text && !hex) return true;
+    if (hex) from_hex(hex, &bytes);
+    else buf_add(&bytes, text->s, text->n);
+    json_ids(json_get(j, "ids"), &want);
+    int flags = (flag(j, "add_special", false) ? TOK_SPECIAL : 0) | (flag(j, "parse_special", false) ? TOK_PARSE_SPECIAL : 0);
+    assert_int_equal(tokenizer_encode(t, bytes.p ? bytes.p : "", bytes.n, flags, &got, &e), 0);
+    bool same = want.n == got.n && (!want.n || memcmp(want.p, got.p, want.n * sizeof *want.p) == 0);
+    ids_text(&want, &a);
+    ids_text(&got, &b);
+    if (!same) print_bad(where, line, bytes.p ? bytes.p : "", a.p, b.p);
+    ids_free(&want);
+    ids_free(&got);
+    buf_free(&bytes);
+    buf_free(&a);
+    buf_free(&b);
+    return same;
+}
+
+/* Decodes whole and as a stream. Each piece of the stream is whole characters. */
+static bool check_text(const tokenizer *t, const json *j, const char *key, bool skip, const char *where, size_t line) {
+    const json *want = json_get(j, key);
+    ids v = { 0 };
+    buf whole = { 0 }, stream = { 0 };
+    err e = { 0 };
+    detok d;
+    if (!want) return true;
+    json_ids(json_get(j, "ids"), &v);
+    assert_int_equal(tokenizer_decode(t, v.p, v.n, skip, &whole, &e), 0);
+    detok_begin(&d, t, skip);
+    for (size_t i = 0; i < v.n; i++) {
+        detok_token(&d, v.p[i], &stream);
+        assert_int_equal(utf8_incomplete_tail(stream.p ? stream.p : "", stream.n), 0);
+    }
+    detok_end(&d, &stream);
+    bool same = whole.n == want->n && memcmp(whole.p ? whole.p : "", want->s, want->n) == 0;
+    bool streams = stream.n == whole.n && memcmp(stream.p ? stream.p : "", whole.p ? whole.p : "", whole.n) == 0;
+    if (!same) print_bad(where, line, skip ? "decoded" : "decoded_special", want->s, whole.p ? whole.p : "");
+    if (!streams) print_bad(where, line, "as a stream", whole.p ? whole.p : "", stream.p ? stream.p : "");
+    ids_free(&v);
+    buf_free(&whole);
+    buf_free(&stream);
+    return same && streams;
+}
+
+/* Lines of a file as objects; gives how many were right, and counts all in *lines. */
+static size_t check_cases(const tokenizer *t, const char *path, size_t *lines) {
+    buf text = { 0 };
+    err e = { 0 };
+    size_t good = 0;
+    *lines = 0;
+    if (read_file(path, 0, &text, &e)) fail_msg("%s", e.msg);
+    for (char *p = text.p; *p;) {
+        char *end = strchr(p, '\n');
+        arena a = { 0 };
+        json *j;
+        if (!end) end = p + strlen(p);
+        assert_int_equal(json_parse(&a, p, (size_t)(end - p), &j, &e), 0);
+        size_t line = ++*lines;
+        bool special_shown = json_get(j, "decoded_special") != NULL;
+        bool ok = check_ids(t, j, path, line) & check_text(t, j, "decoded", true, path, line);
+        ok &= check_text(t, j, special_shown ? "decoded_special" : "decoded", special_shown ? false : true, path, line);
+        good += ok;
+        arena_free(&a);
+        p = *end ? end + 1 : end;
+    }
+    buf_free(&text);
+    return good;
+}
+
+static tokenizer *load(const char *folder, const char *file) {
+    tokenizer *t;
+    err e = { 0 };
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, file);
+    if (tokenizer_load(&t, folder, path, &e)) fail_msg("%s", e.msg);
+    assert_non_null(t);
+    return t;
+}
+
+/* The same tokenizer, written as a blob and opened again; *blob must outlive it. */
+static tokenizer *reopened(tokenizer *t, buf *blob) {
+    tokenizer *again;
+    err e = { 0 };
+    assert_int_equal(tokenizer_write(t, blob), 0);
+    tokenizer_free(t);
+    if (tokenizer_open(&again, blob->p, blob->n, &e)) fail_msg("%s", e.msg);
+    return again;
+}
+
+static int check_family(const char *folder, const char *vocabulary, const char *const *files) {
+    buf blob = { 0 };
+    tokenizer *t = reopened(load(folder, vocabulary), &blob);
+    int wrong = 0;
+    for (; *files; files++) {
+        char path[512];
+        size_t lines, good;
+        snprintf(path, sizeof path, "%s/%s", folder, *files);
+        good = check_cases(t, path, &lines);
+        print_message("%s: %zu of %zu equal\n", path, good, lines);
+        wrong += good != lines || !lines;
+    }
+    tokenizer_free(t);
+    buf_free(&blob);
+    return wrong;
+}
+
+static const char *const of_json[] = { "cases.jsonl", "decode_cases.jsonl", NULL };
+static const char *const of_model[] = { "cases_sentencepiece.jsonl", "decode_cases_sentencepiece.jsonl", NULL };
+
+static void test_fixtures(void **state) {
+    (void)state;
+    int wrong = check_family(FIXTURES "/gpt2", "tokenizer.json", of_json);
+    wrong += check_family(FIXTURES "/llama2", "tokenizer.json", of_json);
+    wrong += check_family(FIXTURES "/llama2", "tokenizer.model", of_model);
+    assert_int_equal(wrong, 0);
+}
+
+static void test_shared(void **state) {
+    static const char *const families[] = { "llama3", "qwen2", "gemma", "mistral" };
+    const char *shared = getenv("QUERN_TOKENIZERS") ? getenv("QUERN_TOKENIZERS") : "../shared/tokenizers";
+    int wrong = 0;
+    (void)state;
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        char folder[512], path[600];
+        snprintf(folder, sizeof folder, "%s/%s", shared, families[i]);
+        if (!is_folder(folder)) {
+            print_message("%s is not here: its cases are skipped\n", folder);
+            continue;
+        }
+        wrong += check_family(folder, "tokenizer.json", of_json);
+        snprintf(path, sizeof path, "%s/cases_sentencepiece.jsonl", folder);
+        if (file_exists(path)) wrong += check_family(folder, "tokenizer.model", of_model);
+    }
+    assert_int_equal(wrong, 0);
+}
+
+/* ---- the demo checkpoint ---- */
+
+static void test_demo(void **state) {
+    (void)state;
+    tokenizer *t = load("weights/pip-stories", "tokenizer.json");
+    buf text = { 0 };
+    err e = { 0 };
+    size_t lines = 0, n;
+    assert_int_equal(read_file("tests/fixtures/demo_expected.jsonl", 0, &text, &e), 0);
+    for (char *p = text.p; *p; lines++) {
+        char *end = strchr(p, '\n');
+        arena a = { 0 };
+        json *j;
+        ids want = { 0 }, got = { 0 };
+        buf out = { 0 };
+        if (!end) end = p + strlen(p);
+        assert_int_equal(json_parse(&a, p, (size_t)(end - p), &j, &e), 0);
+        const json *rendered = json_get(j, "rendered"), *said = json_get(j, "text"), *stop = json_get(j, "stop");
+        json_ids(json_get(j, "prompt_ids"), &want);
+        assert_int_equal(tokenizer_encode(t, rendered->s, rendered->n, TOK_PARSE_SPECIAL, &got, &e), 0);
+        assert_int_equal(got.n, want.n);
+        assert_memory_equal(got.p, want.p, want.n * sizeof *want.p);
+        if (json_is(json_get(j, "kind"), "plain")) { /* by rule: BOS in front of plain text */
+            const json *prompt = json_get(j, "prompt");
+            got.n = 0;
+            assert_int_equal(tokenizer_encode(t, prompt->s, prompt->n, TOK_SPECIAL, &got, &e), 0);
+            assert_int_equal(got.n, want.n);
+            assert_memory_equal(got.p, want.p, want.n * sizeof *want.p);
+        }
+        json_ids(json_get(j, "ids"), &got);
+        if (stop->type == JSON_NULL) {
+            assert_int_equal(tokenizer_decode(t, got.p, got.n, true, &out, &e), 0);
+            assert_int_equal(out.n, said->n);
+            assert_memory_equal(out.p, said->s, said->n);
+        }
+        ids_free(&want);
+        ids_free(&got);
+        buf_free(&out);
+        arena_free(&a);
+        p = *end ? end + 1 : end;
+    }
+    assert_int_equal(lines, 20);
+    assert_int_equal(tokenizer_size(t), 4096);
+    assert_int_equal(tokenizer_bos(t), 0);
+    assert_int_equal(tokenizer_eos(t), 5);
+    assert_true(tokenizer_is_special(t, 3) && !tokenizer_is_special(t, 300) && !tokenizer_is_special(t, -1) && !tokenizer_is_special(t, 4096));
+    assert_int_equal(tokenizer_id(t, "<|end|>", 7), 5);
+    const char *piece = tokenizer_piece(t, 559, &n);
+    assert_int_equal(tokenizer_id(t, piece, n), 559);
+    assert_null(tokenizer_piece(t, 4096, &n));
+    assert_int_equal(tokenizer_id(t, "no such entry", 13), -1);
+    assert_true(tokenizer_template(t, &n) && n > 100);
+    buf_free(&text);
+    tokenizer_free(t);
+}
+
+/* ---- small tokenizers, written out here ---- */
+
+#define BYTES "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}"
+#define VOCAB "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"\u0120\":3,\"<unk>\":4,\"c\":5,\"abc\":6,\"1\":7},\"merges\":[\"a b\",\"ab c\"]"
+
+static int load_text(tokenizer **t, const char *text, err *e) {
+    const char *path = "build/tokenizer_test.json";
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+    e->code = 0;
+    int rc = tokenizer_load(t, NULL, path, e);
+    remove(path);
+    return rc;
+}
+
+static void refused(const char *text, const char *why) {
+    tokenizer *t;
+    err e = { 0 };
+    if (!load_text(&t, text, &e)) fail_msg("accepted: %s", text);
+    assert_null(t);
+    if (!strstr(e.msg, why)) fail_msg("%s\n  refused with \"%s\", expected \"%s\"", text, e.msg, why);
+}
+
+static void test_refusals(void **state) {
+    (void)state;
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB ",\"dropout\":0.1}}", "model.dropout");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB ",\"end_of_word_suffix\":\"</w>\"}}", "end_of_word_suffix");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB ",\"magic\":1}}", "magic");
+    refused("{\"model\":{\"type\":\"WordLevel\",\"vocab\":{}}}", "WordLevel");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"extra\":1}", "extra");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"normalizer\":{\"type\":\"Nmt\"}}", "normalizer \"Nmt\"");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"}}", "UnicodeScripts");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"decoder\":{\"type\":\"CTC\"}}", "decoder \"CTC\"");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"post_processor\":{\"type\":\"Other\"}}", "post_processor \"Other\"");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a\"},\"behavior\":\"Isolated\"}}", "( without )");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a*\"},\"behavior\":\"Isolated\"}}", "match nothing");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Sideways\"}}", "Sideways");
+    refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a b\"]}}", "\"b\" is not in the vocabulary");
+    refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"ab\"]}}", "not a pair");
+    refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}}", "same id 0");
+    refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":99999999},\"merges\":[]}}", "99999999");
+    refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":-1},\"merges\":[]}}", "-1");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"added_tokens\":[{\"id\":7,\"content\":\"x\"}]}", "same id 7");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"added_tokens\":[{\"id\":7,\"content\":\"a\"}]}", "has id 7, but 0");
+    refused("{\"model\":[]}", "an array");
+    refused("{", "not JSON");
+    refused("SentencePiece?", "not a SentencePiece model");
+    refused("version https://git-lfs.github.com/spec/v1\n", "git-LFS");
+    tokenizer *t;
+    err e = { 0 };
+    assert_int_equal(tokenizer_load(&t, "tests", NULL, &e), 0); /* a folder without any */
+    assert_null(t);
+}
+
+static void encodes(const char *rules, const char *text, const char *want) {
+    tokenizer *t;
+    err e = { 0 };
+    buf file = { 0 }, found = { 0 };
+    ids v = { 0 };
+    buf_fmt(&file, "{\"model\":{\"type\":\"BPE\"," VOCAB "},%s}", rules);
+    if (load_text(&t, file.p, &e)) fail_msg("%s: %s", rules, e.msg);
+    assert_int_equal(tokenizer_encode(t, text, strlen(text), TOK_SPECIAL, &v, &e), 0);
+    ids_text(&v, &found);
+    if (strcmp(found.p, want) != 0) fail_msg("%s of \"%s\": found %s, expected %s", rules, text, found.p, want);
+    tokenizer_free(t);
+    ids_free(&v);
+    buf_free(&file);
+    buf_free(&found);
+}
+
+static void test_patterns(void **state) { /* each split is seen by what it keeps from merging */
+    (void)state;
+#define SPLIT(re, how) "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" re "\"},\"behavior\":\"" how "\"}," BYTES "]}"
+    encodes("\"pre_tokenizer\":" BYTES, "abcab", "6 2");
+    encodes(SPLIT("b", "Isolated"), "abc", "0 1 5");
+    encodes(SPLIT("b", "Removed"), "abc", "0 5");
+    encodes(SPLIT("b", "MergedWithPrevious"), "abc", "2 5");
+    encodes(SPLIT("b", "MergedWithNext"), "abc", "0 1 5");
+    encodes(SPLIT("[^c]+", "Isolated"), "abcabc", "2 5 2 5");
+    encodes(SPLIT("(?i:B)|c(?!a)", "Removed"), "abca1c", "0 5 0 7");
+    encodes(SPLIT("\\\\p{N}{1,2}", "Isolated"), "11111", "7 7 7 7 7");
+    encodes(SPLIT("a(?=b)|\\\\s+(?!\\\\S)", "Isolated"), "ab  ab", "0 1 3 3 0 1");
+    encodes(SPLIT("(?:ab){2,}", "Removed"), "abababc1", "5 7");
+    encodes(SPLIT("a+?b|(?<=b)c", "Removed"), "aabcab1", "7");
+    encodes(SPLIT("[a-b&]++c", "Removed"), "abcab", "2");
+    encodes("\"normalizer\":{\"type\":\"Lowercase\"},\"pre_tokenizer\":" BYTES, "ABC", "6");
+    encodes("\"normalizer\":{\"type\":\"NFKC\"},\"pre_tokenizer\":" BYTES, "\xef\xbd\x81\xef\xbd\x82", "2");
+    encodes("\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\"xx\"},\"content\":\"b\"},\"pre_tokenizer\":" BYTES, "axxc", "6");
+    encodes("\"normalizer\":{\"type\":\"Strip\"},\"pre_tokenizer\":" BYTES, " \xe2\x80\x83" "ab\n", "2");
+    encodes("\"pre_tokenizer\":{\"type\":\"ByteLevel\"}", "ab", "3 2"); /* a space in front unless told otherwise */
+    encodes("\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"1\",7],\"sep\":[\"c\",5]}", "ab", "7 2 5");
+    encodes("\"added_tokens\":[{\"id\":6,\"content\":\"abc\",\"lstrip\":true,\"rstrip\":true}],\"pre_tokenizer\":" BYTES, "a  abc  b", "0 6 1");
+    encodes("\"added_tokens\":[{\"id\":6,\"content\":\"abc\",\"single_word\":true}],\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"b\"},\"behavior\":\"Removed\"}", "aabc abc", "0 0 5 6");
+}
+
+/* A pattern that backtracks without end is stopped with a message; no text makes a usual one do so. */
+static void test_bounded_work(void **state) {
+    tokenizer *t;
+    err e = { 0 };
+    ids v = { 0 };
+    buf text = { 0 };
+    (void)state;
+    for (int i = 0; i < 200000; i++) buf_byte(&text, 'a');
+    assert_int_equal(load_text(&t, "{\"model\":{\"type\":\"BPE\"," VOCAB "}," SPLIT("(?:a+)+1", "Isolated") "}", &e), 0);
+    assert_int_equal(tokenizer_encode(t, text.p, text.n, 0, &v, &e), -1);
+    assert_non_null(strstr(e.msg, "takes too long"));
+    tokenizer_free(t);
+    t = load(FIXTURES "/gpt2", "tokenizer.json");
+    static const char *const units[] = { "a", " ", "\n", "'", "\xcc\x81", "\xff", "\xe2\x96\x81", "ab\n", " \n" };
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        text.n = v.n = 0;
+        while (text.n < 1000000) buf_str(&text, units[i]);
+        e.code = 0;
+        double start = now_seconds();
+        assert_int_equal(tokenizer_encode(t, text.p, text.n, 0, &v, &e), 0);
+        if (now_seconds() - start > 10) fail_msg("a megabyte of unit %zu took %.1f s", i, now_seconds() - start);
+    }
+    tokenizer_free(t);
+    ids_free(&v);
+    buf_free(&text);
+}
+
+/* ---- normalization against the conformance cases that matter most (UAX 15) ---- */
+
+static void test_normalization(void **state) {
+    static const struct { int form; const char *from, *to; } cases[] = {
+        { UNI_COMPOSE, "e\xcc\x81", "\xc3\xa9" }, { 0, "\xc3\xa9", "e\xcc\x81" },
+        { UNI_COMPOSE, "\xe2\x84\xab", "\xc3\x85" },                                  /* angstrom sign */
+        { UNI_COMPOSE, "\xe1\x84\x80\xe1\x85\xa1\xe1\x86\xa8", "\xea\xb0\x81" },      /* Hangul L V T */
+        { 0, "\xea\xb0\x81", "\xe1\x84\x80\xe1\x85\xa1\xe1\x86\xa8" },
+        { UNI_COMPOSE, "a\xcc\x96\xcc\x81", "\xc3\xa1\xcc\x96" },                     /* the lower class does not block */
+        { 0, "a\xcc\x81\xcc\x96", "a\xcc\x96\xcc\x81" },                              /* canonical order */
+        { UNI_COMPOSE, "a\xcc\x81\xcc\x81", "\xc3\xa1\xcc\x81" },
+        { UNI_COMPOSE, "\xe0\xa5\x98", "\xe0\xa4\x95\xe0\xa4\xbc" },                  /* composition exclusion */
+        { UNI_COMPOSE | UNI_COMPAT, "\xef\xac\x83\xe2\x91\xa0", "ffi1" },
+        { UNI_COMPAT, "\xef\xbe\x8a\xef\xbe\x9f", "\xe3\x83\x8f\xe3\x82\x9a" },
+        { UNI_COMPOSE, "\xcc\x81" "a", "\xcc\x81" "a" }, { UNI_COMPOSE, "", "" } };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        buf out = { 0 };
+        buf_add(&out, "", 0);
+        uni_normalize(cases[i].from, strlen(cases[i].from), cases[i].form, &out);
+        assert_string_equal(out.p, cases[i].to);
+        buf_free(&out);
+    }
+    buf marks = { 0 }, out = { 0 }; /* a long run of marks is put in order without quadratic work */
+    buf_byte(&marks, 'x');
+    for (int i = 0; i < 300000; i++) buf_str(&marks, i % 2 ? "\xcc\x96" : "\xcd\x85");
+    uni_normalize(marks.p, marks.n, UNI_COMPOSE, &out);
+    assert_int_equal(out.n, marks.n);
+    assert_memory_equal(out.p + 1, "\xcc\x96\xcc\x96", 4);
+    buf_free(&marks);
+    buf_free(&out);
+}
+
+/* ---- streams, threads of ids, damage ---- */
+
+static uint32_t next_random(uint32_t *state) {
+    *state = *state * 1664525u + 1013904223u;
+    return *state >> 8;
+}
+
+static void check_streams(const tokenizer *t, int rounds) {
+    uint32_t seed = 7;
+    for (int round = 0; round < rounds; round++) {
+        ids v = { 0 };
+        buf whole = { 0 }, stream = { 0 };
+        err e = { 0 };
+        detok d;
+        bool skip = round & 1, low = round % 3 == 0; /* low ids are the bytes of most vocabularies */
+        for (uint32_t n = next_random(&seed) % 200; n--;) ids_add(&v, (int32_t)(next_random(&seed) % (low ? 270 : (uint32_t)tokenizer_size(t) + 3)) - 1);
+        assert_int_equal(tokenizer_decode(t, v.p, v.n, skip, &whole, &e), 0);
+        detok_begin(&d, t, skip);
+        for (size_t i = 0; i < v.n; i++) {
+            size_t had = stream.n;
+            detok_token(&d, v.p[i], &stream);
+            for (size_t k = had; k < stream.n;) { /* what was added is whole characters */
+                int len;
+                assert_true(utf8_decode(stream.p + k, stream.n - k, &len) >= 0);
+                k += (size_t)len;
+            }
+        }
+        detok_end(&d, &stream);
+        assert_int_equal(stream.n, whole.n);
+        if (whole.n) assert_memory_equal(stream.p, whole.p, whole.n);
+        ids_free(&v);
+        buf_free(&whole);
+        buf_free(&stream);
+    }
+}
+
+static void test_streams(void **state) {
+    static const char *const from[][2] = { { "gpt2", "tokenizer.json" }, { "llama2", "tokenizer.json" }, { "llama2", "tokenizer.model" } };
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        char folder[200];
+        snprintf(folder, sizeof folder, FIXTURES "/%s", from[i][0]);
+        tokenizer *t = load(folder, from[i][1]);
+        check_streams(t, 2000);
+        tokenizer_free(t);
+    }
+}
+
+/* Opens a damaged blob; if that succeeds the tokenizer must still work somehow. */
+static bool survives(const char *blob, size_t n) {
+    static const char text[] = "Hello <|end|> w\xc3\xb6rld\n\n 123 \xff";
+    tokenizer *t;
+    err e = { 0 };
+    char *copy = malloc(n + 1); /* of its own size: a sanitizer sees every step outside */
+    assert_non_null(copy);
+    memcpy(copy, blob, n);
+    int rc = tokenizer_open(&t, copy, n, &e);
+    assert_true((rc != 0) == (e.code != 0) && (rc != 0) == (t == NULL));
+    if (!rc) {
+        ids v = { 0 };
+        buf out = { 0 };
+        tokenizer_encode(t, text, sizeof text - 1, TOK_SPECIAL | TOK_PARSE_SPECIAL, &v, &e);
+        ids_add(&v, 77);
+        tokenizer_decode(t, v.p, v.n, false, &out, &e);
+        ids_free(&v);
+        buf_free(&out);
+        tokenizer_free(t);
+    }
+    free(copy);
+    return rc == 0;
+}
+
+static void test_damage(void **state) {
+    tokenizer *t = load("weights/pip-stories", "tokenizer.json");
+    buf blob = { 0 };
+    size_t header = 0;
+    (void)state;
+    assert_int_equal(tokenizer_write(t, &blob), 0);
+    tokenizer_free(t);
+    assert_true(survives(blob.p, blob.n));
+    for (size_t i = 0; i < 4096 && i < blob.n; i++)
+        for (int bit = 0; bit < 3; bit++) {
+            static const char flips[] = { 0x01, (char)0x80, (char)0xff };
+            blob.p[i] ^= flips[bit];
+            header += !survives(blob.p, blob.n);
+            blob.p[i] ^= flips[bit];
+        }
+    assert_true(header > 200); /* a damaged header is seen; a damaged text is another text (the file's own hash covers both) */
+    for (size_t i = 4096; i < blob.n; i += 211) {
+        blob.p[i] ^= 0x55;
+        survives(blob.p, blob.n);
+        blob.p[i] ^= 0x55;
+    }
+    for (size_t n = 0; n < blob.n; n += n < 2048 ? 1 : 499) assert_false(survives(blob.p, n));
+    buf_add(&blob, "x", 1);
+    assert_false(survives(blob.p, blob.n)); /* bytes behind the end */
+    blob.n--;
+    char *odd = malloc(blob.n + 1); /* from an address that is no multiple of 16 */
+    memcpy(odd + 1, blob.p, blob.n);
+    err e = { 0 };
+    assert_int_equal(tokenizer_open(&t, odd + 1, blob.n, &e), 0);
+    tokenizer_free(t);
+    free(odd);
+    buf_free(&blob);
+}
+
+/* Cut and flipped vocabularies: refused, or read as something else, without a crash. */
+static void test_damaged_files(void **state) {
+    static const char *const files[] = { FIXTURES "/llama2/tokenizer.model", "weights/pip-stories/tokenizer.json" };
+    (void)state;
+    for (size_t f = 0; f < 2; f++) {
+        buf text = { 0 };
+        err e = { 0 };
+        assert_int_equal(read_file(files[f], 0, &text, &e), 0);
+        uint32_t seed = 3;
+        for (int i = 0; i < 40; i++) {
+            size_t at = next_random(&seed) % text.n, n = i % 2 ? text.n : at;
+            const char *path = "build/tokenizer_test.damaged";
+            tokenizer *t;
+            if (i % 2) text.p[at] ^= (char)(1 + next_random(&seed) % 255);
+            FILE *out = fopen(path, "wb");
+            assert_non_null(out);
+            assert_int_equal(fwrite(text.p, 1, n, out), n);
+            fclose(out);
+            e.code = 0;
+            int rc = tokenizer_load(&t, NULL, path, &e);
+            assert_true((rc != 0) == (e.code != 0));
+            tokenizer_free(t);
+            remove(path);
+        }
+        buf_free(&text);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_fixtures), cmocka_unit_test(test_shared), cmocka_unit_test(test_demo),
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_patterns), cmocka_unit_test(test_bounded_work), cmocka_unit_test(test_normalization),
+        cmocka_unit_test(test_streams), cmocka_unit_test(test_damage), cmocka_unit_test(test_damaged_files) };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,358 @@
+/* load_rules: the normalizer, pre_tokenizer, post_processor and decoder of a tokenizer.json, brought to the few rules of parts.h.
+ * Each component is checked member by member: what is not understood is refused by its name, never passed over. */
+#include "tokenizer/load_json.h"
+
+#define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+
+static struct slice slice_of(const json *j) { return (struct slice){ j->s, j->n }; }
+static struct slice literal(const char *s) { return (struct slice){ s, strlen(s) }; }
+
+int json_only(const json *j, const char *names, const char *where, err *e) {
+    for (const json *m = j->child; m; m = m->next) {
+        const char *p = names;
+        while ((p = strstr(p, m->key)) && ((p > names && p[-1] != ' ') || (p[m->key_n] && p[m->key_n] != ' '))) p++;
+        if (!p || !m->key_n) return fail_code(e, ERR_INPUT, "tokenizer.json: %s has \"%s\", which is not supported", where, m->key);
+    }
+    return 0;
+}
+
+int json_bool(const json *j, const char *key, bool otherwise, bool *out, const char *where, err *e) {
+    const json *m = json_get(j, key);
+    *out = m ? m->type == JSON_TRUE : otherwise;
+    if (!m || m->type == JSON_TRUE || m->type == JSON_FALSE) return 0;
+    return fail_code(e, ERR_INPUT, "tokenizer.json: %s: \"%s\" is %s, expected true or false", where, key, json_type_name(m));
+}
+
+static int get_string(const json *j, const char *key, struct slice *out, const char *where, err *e) {
+    const json *m = json_get(j, key);
+    if (!m || m->type != JSON_STRING) return fail_code(e, ERR_INPUT, "tokenizer.json: %s: \"%s\" is %s, expected a string", where, key, json_type_name(m));
+    *out = slice_of(m);
+    return 0;
+}
+
+static const char *type_of(const json *j) {
+    const json *type = json_get(j, "type");
+    return type && type->type == JSON_STRING ? type->s : "";
+}
+
+static int unsupported(const json *j, const char *what, err *e) {
+    if (!j || j->type != JSON_OBJECT) return fail_code(e, ERR_INPUT, "tokenizer.json: a %s is %s, expected an object", what, json_type_name(j));
+    return fail_code(e, ERR_INPUT, "tokenizer.json: %s \"%s\" is not supported", what, type_of(j));
+}
+
+/* Applies one loader to the members of a Sequence, or to the component itself. */
+typedef int component(struct build *b, const json *j, err *e);
+
+static int each(struct build *b, const json *j, const char *list, component *one, const char *what, err *e) {
+    const json *items = json_get(j, list);
+    if (json_only(j, strcmp(list, "normalizers") == 0 ? "type normalizers" : strcmp(list, "pretokenizers") == 0 ? "type pretokenizers" :
+                     strcmp(list, "processors") == 0 ? "type processors" : "type decoders", what, e)) return -1;
+    if (!items || items->type != JSON_ARRAY) return fail_code(e, ERR_INPUT, "tokenizer.json: %s Sequence without \"%s\"", what, list);
+    for (const json *k = items->child; k; k = k->next)
+        if (one(b, k, e)) return -1;
+    return 0;
+}
+
+/* {"String": ...} or {"Regex": ...} */
+static int get_pattern(const json *j, struct rule *r, const char *where, err *e) {
+    const json *p = json_get(j, "pattern"), *text = json_get(p, "String"), *re = json_get(p, "Regex");
+    const json *one = text ? text : re;
+    if (!one || one->type != JSON_STRING || p->n != 1)
+        return fail_code(e, ERR_INPUT, "tokenizer.json: %s: \"pattern\" is %s, expected {\"String\": ...} or {\"Regex\": ...}", where, json_type_name(p));
+    r->a = slice_of(one);
+    r->flags = text ? RULE_LITERAL : 0;
+    if (!r->a.n) return fail_code(e, ERR_INPUT, "tokenizer.json: %s: an empty pattern is not supported", where);
+    if (text) return 0;
+    regex *compiled;
+    err inner = { 0 };
+    if (regex_compile(&compiled, re->s, re->n, &inner)) return fail_code(e, inner.code, "tokenizer.json: %s: %s", where, inner.msg);
+    bool nothing = regex_may_be_empty(compiled);
+    regex_free(compiled);
+    return nothing ? fail_code(e, ERR_INPUT, "tokenizer.json: %s: the pattern \"%.200s\" can match nothing, which is not supported", where, re->s) : 0;
+}
+
+/* ---- normalizers ---- */
+
+static int load_replace(struct build *b, const json *j, int list, err *e) {
+    struct rule r = { .op = RULE_REPLACE };
+    if (json_only(j, "type pattern content", "Replace", e) || get_pattern(j, &r, "Replace", e) || get_string(j, "content", &r.b, "Replace", e)) return -1;
+    build_rule(b, list, r);
+    return 0;
+}
+
+static int load_normalizer(struct build *b, const json *j, err *e) {
+    static const struct { const char *type; struct rule r; } plain[] = {
+        { "NFD", { .op = RULE_NORMALIZE, .x = 0 } }, { "NFC", { .op = RULE_NORMALIZE, .x = UNI_COMPOSE } },
+        { "NFKD", { .op = RULE_NORMALIZE, .x = UNI_COMPAT } }, { "NFKC", { .op = RULE_NORMALIZE, .x = UNI_COMPAT | UNI_COMPOSE } },
+        { "Lowercase", { .op = RULE_LOWERCASE } }, { "StripAccents", { .op = RULE_STRIP_ACCENTS } } };
+    const char *type = type_of(j);
+    if (j->type == JSON_NULL) return 0;
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
+        if (strcmp(type, plain[i].type) == 0) {
+            if (json_only(j, "type", type, e)) return -1;
+            build_rule(b, LIST_NORMALIZER, plain[i].r);
+            return 0;
+        }
+    if (strcmp(type, "Sequence") == 0) return each(b, j, "normalizers", load_normalizer, "normalizer", e);
+    if (strcmp(type, "Replace") == 0) return load_replace(b, j, LIST_NORMALIZER, e);
+    if (strcmp(type, "Prepend") == 0) {
+        struct rule r = { .op = RULE_PREPEND };
+        if (json_only(j, "type prepend", type, e) || get_string(j, "prepend", &r.a, type, e)) return -1;
+        build_rule(b, LIST_NORMALIZER, r);
+        return 0;
+    }
+    if (strcmp(type, "Strip") == 0) {
+        bool left, right;
+        if (json_only(j, "type strip_left strip_right", type, e) || json_bool(j, "strip_left", true, &left, type, e) || json_bool(j, "strip_right", true, &right, type, e)) return -1;
+        build_rule(b, LIST_NORMALIZER, (struct rule){ .op = RULE_STRIP, .x = (left ? 1 : 0) | (right ? 2 : 0) });
+        return 0;
+    }
+    return unsupported(j, "normalizer", e);
+}
+
+/* ---- pre-tokenizers ---- */
+
+static int behaviour_of(const json *j, const char *where, int otherwise, int32_t *out, err *e) {
+    static const char *const names[] = { "Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous" };
+    const json *m = json_get(j, "behavior");
+    *out = otherwise;
+    for (int i = 0; m && i < 5; i++)
+        if (json_is(m, names[i])) return *out = i, 0;
+    if (!m && otherwise >= 0) return 0;
+    return fail_code(e, ERR_INPUT, "tokenizer.json: %s: the behavior %s is not supported", where, m && m->type == JSON_STRING ? m->s : json_type_name(m));
+}
+
+static int load_split(struct build *b, const json *j, err *e) {
+    struct rule r = { .op = RULE_SPLIT };
+    bool invert;
+    if (json_only(j, "type pattern behavior invert", "Split", e) || get_pattern(j, &r, "Split", e) || behaviour_of(j, "Split", -1, &r.x, e) ||
+        json_bool(j, "invert", false, &invert, "Split", e)) return -1;
+    r.y = invert;
+    build_rule(b, LIST_PRETOKENIZER, r);
+    return 0;
+}
+
+static void split_by(struct build *b, const char *pattern, int behaviour, bool inverted) {
+    build_rule(b, LIST_PRETOKENIZER, (struct rule){ .op = RULE_SPLIT, .x = behaviour, .y = inverted, .a = literal(pattern) });
+}
+
+static int load_byte_level(struct build *b, const json *j, err *e) {
+    bool space, regex_too, unused;
+    if (json_only(j, "type add_prefix_space trim_offsets use_regex", "ByteLevel", e) || json_bool(j, "add_prefix_space", true, &space, "ByteLevel", e) ||
+        json_bool(j, "use_regex", true, &regex_too, "ByteLevel", e) || json_bool(j, "trim_offsets", true, &unused, "ByteLevel", e)) return -1;
+    if (space) build_rule(b, LIST_PRETOKENIZER, (struct rule){ .op = RULE_PREFIX_SPACE });
+    if (regex_too) split_by(b, GPT2_PATTERN, SPLIT_ISOLATED, false);
+    b->flags |= TOK_BYTES; /* characters become bytes in the model itself */
+    b->raw = true;
+    return 0;
+}
+
+/* Metaspace, also in its older form (add_prefix_space for prepend_scheme); x: PREPEND_ */
+static int get_metaspace(const json *j, struct rule *r, bool *split, err *e) {
+    static const char *const schemes[] = { "never", "always", "first" };
+    const json *scheme = json_get(j, "prepend_scheme"), *rep = json_get(j, "str_rep");
+    bool prefix;
+    if (json_only(j, "type replacement str_rep add_prefix_space prepend_scheme split", "Metaspace", e) || get_string(j, "replacement", &r->a, "Metaspace", e) ||
+        json_bool(j, "add_prefix_space", true, &prefix, "Metaspace", e) || json_bool(j, "split", true, split, "Metaspace", e)) return -1;
+    if (rep && (rep->type != JSON_STRING || !slice_equal(slice_of(rep), r->a))) return fail_code(e, ERR_INPUT, "tokenizer.json: Metaspace: \"str_rep\" differs from \"replacement\"");
+    if (!r->a.n || (size_t)utf8_len(r->a.p[0]) != r->a.n) return fail_code(e, ERR_INPUT, "tokenizer.json: Metaspace: \"replacement\" is not one character");
+    r->x = prefix ? PREPEND_ALWAYS : PREPEND_NEVER;
+    for (int i = 0; scheme && i < 3; i++)
+        if (json_is(scheme, schemes[i])) return r->x = i, 0;
+    return scheme ? fail_code(e, ERR_INPUT, "tokenizer.json: Metaspace: the prepend_scheme is not supported") : 0;
+}
+
+static int load_metaspace(struct build *b, const json *j, err *e) {
+    struct rule r = { .op = RULE_METASPACE };
+    bool split;
+    if (get_metaspace(j, &r, &split, e)) return -1;
+    build_rule(b, LIST_PRETOKENIZER, r);
+    if (split) build_rule(b, LIST_PRETOKENIZER, (struct rule){ .op = RULE_SPLIT, .flags = RULE_LITERAL, .x = SPLIT_NEXT, .a = r.a });
+    return 0;
+}
+
+static int load_delimiter(struct build *b, const json *j, err *e) {
+    struct rule r = { .op = RULE_SPLIT, .flags = RULE_LITERAL, .x = SPLIT_REMOVED };
+    if (json_only(j, "type delimiter", "CharDelimiterSplit", e) || get_string(j, "delimiter", &r.a, "CharDelimiterSplit", e)) return -1;
+    if (!r.a.n) return fail_code(e, ERR_INPUT, "tokenizer.json: CharDelimiterSplit: \"delimiter\" is empty");
+    build_rule(b, LIST_PRETOKENIZER, r);
+    return 0;
+}
+
+#define PUNCTUATION "[\\p{P}$+<=>^`|~]"
+
+static int load_pretokenizer(struct build *b, const json *j, err *e) {
+    const char *type = type_of(j);
+    bool one;
+    int32_t behaviour;
+    if (j->type == JSON_NULL) return 0;
+    if (b->flags & TOK_BYTES) return fail_code(e, ERR_INPUT, "tokenizer.json: pre_tokenizer \"%s\" behind ByteLevel is not supported", type);
+    if (strcmp(type, "Sequence") == 0) return each(b, j, "pretokenizers", load_pretokenizer, "pre_tokenizer", e);
+    if (strcmp(type, "ByteLevel") == 0) return load_byte_level(b, j, e);
+    if (strcmp(type, "Split") == 0) return load_split(b, j, e);
+    if (strcmp(type, "Metaspace") == 0) return load_metaspace(b, j, e);
+    if (strcmp(type, "CharDelimiterSplit") == 0) return load_delimiter(b, j, e);
+    if (strcmp(type, "Digits") == 0) {
+        if (json_only(j, "type individual_digits", type, e) || json_bool(j, "individual_digits", false, &one, type, e)) return -1;
+        return split_by(b, "\\p{N}", one ? SPLIT_ISOLATED : SPLIT_CONTIGUOUS, false), 0;
+    }
+    if (strcmp(type, "Punctuation") == 0) {
+        if (json_only(j, "type behavior", type, e) || behaviour_of(j, type, SPLIT_ISOLATED, &behaviour, e)) return -1;
+        return split_by(b, PUNCTUATION, behaviour, false), 0;
+    }
+    if (strcmp(type, "Whitespace") == 0 && !json_only(j, "type", type, e)) /* \w there does not know Oniguruma's superscripts */
+        return split_by(b, "[^\\W\xc2\xb2\xc2\xb3\xc2\xb9\xc2\xbc-\xc2\xbe]+|[^\\w\\s]+|[\xc2\xb2\xc2\xb3\xc2\xb9\xc2\xbc-\xc2\xbe]+", SPLIT_REMOVED, true), 0;
+    if (strcmp(type, "WhitespaceSplit") == 0 && !json_only(j, "type", type, e)) return split_by(b, "\\s", SPLIT_REMOVED, false), 0;
+    if (strcmp(type, "BertPreTokenizer") == 0 && !json_only(j, "type", type, e)) {
+        split_by(b, "\\s", SPLIT_REMOVED, false);
+        return split_by(b, PUNCTUATION, SPLIT_ISOLATED, false), 0;
+    }
+    return unsupported(j, "pre_tokenizer", e);
+}
+
+/* ---- post-processors: ids before and behind the text ---- */
+
+static void surround(struct build *b, const ids *before, const ids *behind) {
+    ids all = { 0 };
+    for (size_t i = 0; i < before->n; i++) ids_add(&all, before->p[i]);
+    for (size_t i = 0; i < b->prefix.n; i++) ids_add(&all, b->prefix.p[i]);
+    all.failed |= before->failed || behind->failed;
+    for (size_t i = 0; i < behind->n; i++) ids_add(&b->suffix, behind->p[i]);
+    ids_free(&b->prefix);
+    b->prefix = all;
+}
+
+static int template_ids(struct build *b, const json *root, const json *special, ids *out, err *e) {
+    const json *name = json_get(special, "id"), *list = NULL;
+    if (name && name->type == JSON_STRING)
+        for (const json *k = json_get(root, "special_tokens") ? json_get(root, "special_tokens")->child : NULL; k; k = k->next)
+            if (k->key_n == name->n && memcmp(k->key, name->s, name->n) == 0) list = json_get(k, "ids");
+    if (!list || list->type != JSON_ARRAY) return fail_code(e, ERR_INPUT, "tokenizer.json: TemplateProcessing uses a special token that it does not define");
+    for (const json *k = list->child; k; k = k->next) {
+        int64_t id;
+        if (json_int(k, &id) || id < 0 || (uint64_t)id >= b->n_piece) return fail_code(e, ERR_INPUT, "tokenizer.json: TemplateProcessing: \"%s\" has an id that is not in the vocabulary", name->s);
+        ids_add(out, (int32_t)id);
+    }
+    return 0;
+}
+
+static int load_template(struct build *b, const json *j, err *e) {
+    const json *single = json_get(j, "single");
+    ids part[2] = { { 0 }, { 0 } };
+    int behind = 0, rc = json_only(j, "type single pair special_tokens", "TemplateProcessing", e);
+    if (!rc && (!single || single->type != JSON_ARRAY)) rc = fail_code(e, ERR_INPUT, "tokenizer.json: TemplateProcessing: \"single\" is %s, expected an array", json_type_name(single));
+    for (const json *k = rc ? NULL : single->child; k && !rc; k = k->next) {
+        const json *special = json_get(k, "SpecialToken"), *text = json_get(k, "Sequence");
+        if (special) rc = template_ids(b, j, special, part + behind, e);
+        else if (text && json_is(json_get(text, "id"), "A") && !behind) behind = 1;
+        else rc = fail_code(e, ERR_INPUT, "tokenizer.json: TemplateProcessing: \"single\" is not special tokens around one text");
+    }
+    if (!rc && !behind) rc = fail_code(e, ERR_INPUT, "tokenizer.json: TemplateProcessing: \"single\" has no text");
+    if (!rc) surround(b, part, part + 1);
+    ids_free(part);
+    ids_free(part + 1);
+    return rc;
+}
+
+/* BertProcessing and RobertaProcessing: "cls": [text, id], "sep": [text, id] */
+static int load_cls_sep(struct build *b, const json *j, err *e) {
+    const char *const keys[] = { "cls", "sep" };
+    ids part[2] = { { 0 }, { 0 } };
+    int rc = json_only(j, "type cls sep trim_offsets add_prefix_space", type_of(j), e);
+    for (int i = 0; i < 2 && !rc; i++) {
+        const json *pair = json_get(j, keys[i]);
+        int64_t id;
+        if (!pair || pair->type != JSON_ARRAY || pair->n != 2 || json_int(pair->child->next, &id) || id < 0 || (uint64_t)id >= b->n_piece)
+            rc = fail_code(e, ERR_INPUT, "tokenizer.json: %s: \"%s\" is not [text, id]", type_of(j), keys[i]);
+        else ids_add(part + i, (int32_t)id);
+    }
+    if (!rc) surround(b, part, part + 1);
+    ids_free(part);
+    ids_free(part + 1);
+    return rc;
+}
+
+static int load_post_processor(struct build *b, const json *j, err *e) {
+    const char *type = type_of(j);
+    if (j->type == JSON_NULL) return 0;
+    if (strcmp(type, "Sequence") == 0) return each(b, j, "processors", load_post_processor, "post_processor", e);
+    if (strcmp(type, "ByteLevel") == 0) return json_only(j, "type add_prefix_space trim_offsets use_regex", type, e); /* about offsets only */
+    if (strcmp(type, "TemplateProcessing") == 0) return load_template(b, j, e);
+    if (strcmp(type, "BertProcessing") == 0 || strcmp(type, "RobertaProcessing") == 0) return load_cls_sep(b, j, e);
+    return unsupported(j, "post_processor", e);
+}
+
+/* ---- decoders ---- */
+
+static int load_unstrip(struct build *b, const json *j, err *e) {
+    struct rule r = { .op = RULE_UNSTRIP };
+    int64_t start, stop;
+    if (json_only(j, "type content start stop", "Strip", e) || get_string(j, "content", &r.a, "Strip", e)) return -1;
+    if (json_int(json_get(j, "start"), &start) || json_int(json_get(j, "stop"), &stop) || start < 0 || start > 1000 || stop < 0 || stop > 1000 || !r.a.n)
+        return fail_code(e, ERR_INPUT, "tokenizer.json: decoder Strip: expected a character and counts from 0 to 1000");
+    r.x = (int32_t)start;
+    r.y = (int32_t)stop;
+    build_rule(b, LIST_DECODER, r);
+    return 0;
+}
+
+static int load_decoder(struct build *b, const json *j, err *e) {
+    const char *type = type_of(j);
+    struct rule r = { 0 };
+    bool flag;
+    if (strcmp(type, "Sequence") == 0) return each(b, j, "decoders", load_decoder, "decoder", e);
+    if (strcmp(type, "Replace") == 0) return load_replace(b, j, LIST_DECODER, e);
+    if (strcmp(type, "Strip") == 0) return load_unstrip(b, j, e);
+    if (strcmp(type, "ByteLevel") == 0) {
+        b->raw = true;
+        r.op = RULE_BYTE_LEVEL;
+        build_rule(b, LIST_DECODER, r);
+        return json_only(j, "type add_prefix_space trim_offsets use_regex", type, e);
+    }
+    if (strcmp(type, "ByteFallback") == 0 || strcmp(type, "Fuse") == 0) {
+        r.op = *type == 'F' ? RULE_FUSE : RULE_BYTE_FALLBACK;
+        build_rule(b, LIST_DECODER, r);
+        return json_only(j, "type", type, e);
+    }
+    if (strcmp(type, "Metaspace") == 0) {
+        if (get_metaspace(j, &r, &flag, e)) return -1;
+        r.op = RULE_UNMETASPACE;
+        r.x = r.x != PREPEND_NEVER;
+        build_rule(b, LIST_DECODER, r);
+        return 0;
+    }
+    if (strcmp(type, "WordPiece") == 0) {
+        r.op = RULE_UNWORDPIECE;
+        if (json_only(j, "type prefix cleanup", type, e) || get_string(j, "prefix", &r.a, type, e) || json_bool(j, "cleanup", true, &flag, type, e)) return -1;
+        r.x = flag;
+        build_rule(b, LIST_DECODER, r);
+        return 0;
+    }
+    return unsupported(j, "decoder", e);
+}
+
+/* Behind Fuse, which makes one text of all tokens, a stream can still strip at its beginning, and nothing else. */
+static int check_decoders(const struct build *b, err *e) {
+    struct rules rs;
+    int rc = rules_read(&rs, (struct slice){ b->rules[LIST_DECODER].p, b->rules[LIST_DECODER].n }, LIST_DECODER, e);
+    bool fused = false;
+    for (size_t i = 0; i < rs.n && !rc; i++) {
+        const struct rule *r = rs.p + i;
+        if (fused && r->op != RULE_FUSE && (r->op != RULE_UNSTRIP || r->y))
+            rc = fail_code(e, ERR_INPUT, "tokenizer.json: the decoder \"%s\" behind Fuse or ByteLevel is not supported", rule_name(r->op));
+        fused |= r->op == RULE_FUSE || r->op == RULE_BYTE_LEVEL;
+    }
+    rules_free(&rs);
+    return rc;
+}
+
+int load_rules(struct build *b, const json *root, err *e) {
+    const json *normalizer = json_get(root, "normalizer"), *words = json_get(root, "pre_tokenizer");
+    const json *post = json_get(root, "post_processor"), *decoder = json_get(root, "decoder");
+    if (normalizer && load_normalizer(b, normalizer, e)) return -1;
+    if (words && load_pretokenizer(b, words, e)) return -1;
+    if (post && load_post_processor(b, post, e)) return -1;
+    if (decoder && decoder->type != JSON_NULL) return load_decoder(b, decoder, e) ? -1 : check_decoders(b, e);
+    build_rule(b, LIST_DECODER, (struct rule){ .op = RULE_JOIN });
+    return 0;
+}

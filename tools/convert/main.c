@@ -1,0 +1,220 @@
+/* convert: a HuggingFace checkpoint to one model file. This file is the command line and the order of the work; config.c,
+ * rope.c and plan.c read the checkpoint, pack.c writes. Nothing appears under the output's name before it is whole and was
+ * read back. */
+#define _GNU_SOURCE
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runtime/options.h"
+#include "runtime/pool.h"
+#include "tokenizer/tokenizer.h"
+#include "tools/convert/convert.h"
+
+typedef struct convert_opts {
+    const char *checkpoint, *output, *type_name, *tokenizer;
+    bool vocab_only, force, verbose;
+    int threads;
+    wtype type;
+} convert_opts;
+
+static volatile int stopped; /* the signal that came; workers finish their batch, then the temporary file goes */
+
+static void on_signal(int number) {
+    stopped = number;
+}
+
+void warn(checkpoint *c, const char *fmt, ...) {
+    char line[1024];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    for (char *p = line; *p; p++)
+        if ((unsigned char)*p < ' ') *p = ' ';
+    buf_fmt(&c->warnings, "convert: warning: %s\n", line);
+}
+
+/* ---- the input ---- */
+
+static bool ends_with(const char *name, const char *end) {
+    size_t n = strlen(name), k = strlen(end);
+    return n >= k && strcmp(name + n - k, end) == 0;
+}
+
+static int check_input(const char *path, err *e) {
+    if (!file_exists(path)) return fail(e, "%s: does not exist; expected the folder of a HuggingFace checkpoint", path);
+    if (is_folder(path)) return 0;
+    if (ends_with(path, ".gguf")) return fail(e, "%s: GGUF files are not read by this version; give the folder of the original HuggingFace checkpoint", path);
+    if (ends_with(path, ".bin") || ends_with(path, ".pth") || ends_with(path, ".pt") || ends_with(path, ".ckpt"))
+        return fail(e, "%s: pickled weights are not read; convert them to safetensors first (load with transformers, then save_pretrained), and give the folder", path);
+    return fail(e, "%s: is a file; give the folder that holds it, with config.json and model.safetensors", path);
+}
+
+static int refuse_pointer(arena *mem, const char *folder, const char *name, err *e) {
+    char *path = path_join(mem, folder, name), start[64];
+    FILE *f = path ? fopen(path, "rb") : NULL;
+    size_t n = f ? fread(start, 1, sizeof start, f) : 0;
+    if (f) fclose(f);
+    return lfs_pointer(start, n) ? fail(e, "%s: is a git-LFS pointer, not the file itself; fetch it with `git lfs pull`", path) : 0;
+}
+
+static int load_tokenizer(checkpoint *c, const convert_opts *o, buf *blob, err *e) {
+    static const char *const files[] = { "tokenizer.json", "tokenizer.model", "tokenizer_config.json" };
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        if (refuse_pointer(&c->mem, c->folder, files[i], e)) return -1;
+    tokenizer *t;
+    if (tokenizer_load(&t, c->folder, o->tokenizer, e)) return -1;
+    if (!t && o->vocab_only) return fail(e, "%s: no tokenizer here (tokenizer.json or tokenizer.model); --tokenizer FILE takes another", c->folder);
+    if (!t) return warn(c, "%s: no tokenizer (tokenizer.json or tokenizer.model): the model will run by token ids only", c->folder), 0;
+    if (!o->vocab_only && tokenizer_size(t) > c->arch.n_vocab)
+        warn(c, "the tokenizer has %d ids, the model %d: tokens from %d on cannot be used", tokenizer_size(t), c->arch.n_vocab, c->arch.n_vocab);
+    int rc = tokenizer_write(t, blob);
+    tokenizer_free(t);
+    return rc || blob->failed ? fail_memory(e, blob->cap, "the tokenizer") : 0;
+}
+
+/* ---- the output ---- */
+
+static int write_ropes(const checkpoint *c, file_writer *w, int first, err *e) {
+    for (int i = 0; i < c->arch.n_ropes; i++) {
+        const rope_freqs *r = &c->rope[i];
+        size_t n = round_up((size_t)r->n, GROUP);
+        float *x = alloc_aligned(n * sizeof *x);
+        if (!x) return fail_memory(e, n * sizeof *x, "RoPE tables");
+        int rc = 0;
+        for (int j = 0; j < (r->inv_long ? 2 : 1) && !rc; j++) {
+            memcpy(x, j ? r->inv_long : r->inv_freq, (size_t)r->n * sizeof *x);
+            rc = file_write_data(w, first++, x, n * sizeof *x, e);
+        }
+        free_aligned(x);
+        if (rc) return -1;
+    }
+    return 0;
+}
+
+/* RoPE tables first, then the tensors as they are used. */
+static int declare(const checkpoint *c, plan *p, file_writer *w, err *e) {
+    for (int i = 0; i < c->arch.n_ropes; i++)
+        for (int j = 0; j < (c->rope[i].inv_long ? 2 : 1); j++) {
+            char name[32];
+            snprintf(name, sizeof name, "rope.%d%s", i, j ? ".long" : "");
+            if (file_write_tensor(w, name, W_F32, 1, (uint64_t)c->rope[i].n, 0, e) < 0) return -1;
+        }
+    for (int i = 0; i < p->n; i++) {
+        output *o = &p->outputs[i];
+        o->index = file_write_tensor(w, o->name, o->type, o->vector ? 1 : 2, o->n, o->vector ? 0 : o->k, e);
+        if (o->index < 0) return -1;
+    }
+    return p->tied && file_write_tied(w, "output", p->outputs[p->embed].index, e) < 0 ? -1 : 0;
+}
+
+static int write_model(checkpoint *c, plan *p, const convert_opts *o, const buf *blob, uint64_t *bytes, err *e) {
+    file_writer *w;
+    buf records = { 0 };
+    pack_opts pack = { o->threads, o->verbose, !o->verbose && isatty(STDERR_FILENO), &stopped };
+    if (file_write_open(&w, o->output, o->force, e)) return -1;
+    arch_write(&c->arch, &records);
+    int rc = declare(c, p, w, e) || file_write_begin(w, &records, blob->p, blob->n, e) || write_ropes(c, w, 0, e) || pack_all(c, p, w, &pack, e);
+    if (!rc && stopped) rc = fail(e, "interrupted");
+    if (!rc) {
+        *bytes = file_write_total(w);
+        rc = file_write_end(&w, e);
+    } else {
+        file_write_abort(&w);
+    }
+    buf_free(&records);
+    return rc ? -1 : 0;
+}
+
+static int write_vocabulary(checkpoint *c, const convert_opts *o, err *e) {
+    file_writer *w;
+    buf blob = { 0 }, records = { 0 };
+    int rc = load_tokenizer(c, o, &blob, e);
+    if (!rc) rc = file_write_open(&w, o->output, o->force, e);
+    if (!rc) {
+        rc = file_write_begin(w, &records, blob.p, blob.n, e);
+        if (rc) file_write_abort(&w);
+        else rc = file_write_end(&w, e);
+    }
+    if (!rc) fprintf(stderr, "%s: tokenizer only, %.2f MB\n", o->output, (double)blob.n / 1e6);
+    buf_free(&blob);
+    return rc;
+}
+
+/* ---- the work ---- */
+
+static void summary(const checkpoint *c, const plan *p, const convert_opts *o, uint64_t bytes, double seconds) {
+    uint64_t weights = 0;
+    double bits = 0;
+    for (int i = 0; i < p->n; i++) {
+        const output *out = &p->outputs[i];
+        uint64_t stored;
+        if (out->vector || matrix_bytes(out->type, out->n, out->k, &stored)) continue;
+        weights += (uint64_t)out->n * out->k;
+        bits += 8.0 * (double)stored;
+    }
+    fprintf(stderr, "%s: %s, %.1f M weights as %s, %.2f bits a weight, %.1f MB, %.1f s\n", o->output, c->family->model_type, (double)weights / 1e6, wtype_name(o->type),
+            weights ? bits / (double)weights : 0, (double)bytes / 1e6, seconds);
+}
+
+static int convert_model(checkpoint *c, const convert_opts *o, err *e) {
+    double began = now_seconds();
+    plan p;
+    buf blob = { 0 };
+    uint64_t bytes = 0;
+    if (config_load(c, e) || safetensors_open(&c->st, c->folder, e) || plan_make(&p, c, o->type, e)) return -1;
+    int rc = load_tokenizer(c, o, &blob, e);
+    if (!rc && o->verbose) arch_print(&c->arch, stderr);
+    if (!rc) rc = write_model(c, &p, o, &blob, &bytes, e);
+    if (!rc) {
+        if (c->warnings.n) fputs(c->warnings.p, stderr);
+        summary(c, &p, o, bytes, now_seconds() - began);
+    }
+    buf_free(&blob);
+    plan_free(&p);
+    return rc;
+}
+
+static int check_options(const program *p, convert_opts *o, int n_words) {
+    if (n_words != 1) return usage_error(p, "expected the folder of a checkpoint");
+    if (!o->output || !*o->output) return usage_error(p, "an output is needed: -o model.bin");
+    if (wtype_parse(o->type_name, &o->type)) return usage_error(p, "--type: expected q4, q8, bf16 or f32, found %s", o->type_name);
+    if (o->threads < 0 || o->threads > POOL_MAX) return usage_error(p, "--threads: expected 1 to %d, found %d", POOL_MAX, o->threads);
+    char reason[256];
+    if (!o->threads) o->threads = pool_default_threads(reason, sizeof reason);
+    return OPTIONS_GO_ON;
+}
+
+int main(int argc, char **argv) {
+    convert_opts o = { .type_name = "q8" };
+    const option options[] = {
+        { "--output", "-o", OPT_TEXT, &o.output, "FILE", "the model file to write", NULL },
+        { "--type", NULL, OPT_TEXT, &o.type_name, "TYPE", "of the matrices: q4, q8, bf16 or f32 (q8)", NULL },
+        { "--tokenizer", NULL, OPT_TEXT, &o.tokenizer, "FILE", "take the tokenizer from this tokenizer.json or tokenizer.model", NULL },
+        { "--vocab-only", NULL, OPT_FLAG, &o.vocab_only, NULL, "write the tokenizer and its template alone; needs no config.json", NULL },
+        { "--force", NULL, OPT_FLAG, &o.force, NULL, "replace an existing file", NULL },
+        { "--threads", "-t", OPT_INT, &o.threads, "N", "threads (physical cores this process may use)", NULL },
+        { "--verbose", "-v", OPT_FLAG, &o.verbose, NULL, "print the architecture, and each matrix with its error", NULL },
+    };
+    const program p = { "convert", "CHECKPOINT -o MODEL.bin [options]",
+                        "Makes a model file of a HuggingFace checkpoint: a folder with config.json and safetensors, and a tokenizer.", options,
+                        sizeof options / sizeof *options };
+    int n_words, rc = options_parse(&p, argc, argv, &o.checkpoint, 1, &n_words);
+    if (rc == OPTIONS_GO_ON) rc = check_options(&p, &o, n_words);
+    if (rc != OPTIONS_GO_ON) return rc;
+    static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+    struct sigaction action = { .sa_handler = on_signal };
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &action, NULL);
+    err e = { 0 };
+    checkpoint c = { .folder = o.checkpoint };
+    rc = check_input(o.checkpoint, &e) || (o.vocab_only ? write_vocabulary(&c, &o, &e) : convert_model(&c, &o, &e));
+    safetensors_close(&c.st);
+    buf_free(&c.warnings);
+    arena_free(&c.mem);
+    if (!rc) return 0;
+    fprintf(stderr, "convert: %s\n", stopped ? "interrupted; no file was written" : e.msg);
+    return stopped ? 128 + stopped : 1;
+}

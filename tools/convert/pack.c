@@ -1,0 +1,254 @@
+/* pack: reads the plan's tensors panel by panel, packs them with all threads and streams them into the file. Memory holds a
+ * batch of packed panels and one unpacked panel a worker, whatever the model's size: the checkpoint is mapped, and let go once
+ * read. It must not know families or names.
+ * A quantised tensor is read twice: its largest weight gives the exponent that its scales share. */
+#define _GNU_SOURCE
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/pool.h"
+#include "tools/convert/convert.h"
+
+enum { BATCH_BYTES = 4 << 20, MAX_BATCH = 1024 };
+
+/* A Gaussian loses about 0.09 of its size at q4. A tensor that loses this much has weights that 4 bits cannot hold. */
+static const double q4_limit = 0.16;
+
+typedef struct panel_result {
+    uint32_t amax_bits; /* of the largest |w|, as an integer: NaN and infinity are above all numbers */
+    double error, power;
+} panel_result;
+
+typedef struct packer {
+    const checkpoint *c;
+    file_writer *w;
+    const pack_opts *o;
+    pool *pool;
+    float *rows;         /* [workers][16][pad64(k)] */
+    uint8_t *batch;      /* packed panels */
+    size_t rows_bytes, batch_bytes;
+    panel_result result[MAX_BATCH];
+    uint64_t done, total; /* weights */
+    double began, shown;
+    const output *out;   /* the tensor in work */
+    wtype type;
+    int exponent, first; /* first panel of the batch */
+    bool measure;        /* only amax */
+    err *e;
+} packer;
+
+/* ---- rows ---- */
+
+/* The checkpoint's tensor and row that row r of an output comes from; NULL: padding. */
+static const st_tensor *source_row(const output *o, uint32_t r, uint32_t *row) {
+    int p = 0;
+    if (o->interleaved) {
+        uint32_t panel = r / PANEL;
+        p = (int)(panel % (uint32_t)o->n_parts);
+        r = panel / (uint32_t)o->n_parts * PANEL + r % PANEL;
+    } else {
+        while (p < o->n_parts - 1 && r >= o->part[p].padded) r -= o->part[p++].padded;
+    }
+    *row = r;
+    return r < o->part[p].rows ? o->part[p].t : NULL;
+}
+
+/* rows[16][pad64(k)]: one panel in f32, padding zero. */
+static void load_panel(const checkpoint *c, const output *o, int panel, float *rows) {
+    size_t padded = round_up(o->k, GROUP);
+    for (uint32_t i = 0; i < PANEL; i++) {
+        float *x = rows + i * padded;
+        uint32_t row;
+        const st_tensor *t = (uint32_t)panel * PANEL + i < o->n ? source_row(o, (uint32_t)panel * PANEL + i, &row) : NULL;
+        memset(x, 0, padded * sizeof *x);
+        if (!t) continue;
+        st_read(&c->st, t, (uint64_t)row * o->k, o->k, x);
+        st_drop(&c->st, t, (uint64_t)row * o->k, o->k);
+    }
+}
+
+static uint32_t largest(const float *x, size_t n) {
+    uint32_t most = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u;
+        memcpy(&u, &x[i], sizeof u);
+        u &= 0x7fffffff;
+        most = u > most ? u : most;
+    }
+    return most;
+}
+
+/* ---- panels ---- */
+
+static void do_panel(void *arg, int task, int worker) {
+    packer *p = arg;
+    const output *o = p->out;
+    size_t floats = PANEL * round_up(o->k, GROUP);
+    float *rows = p->rows + (size_t)worker * floats;
+    panel_result *r = &p->result[task];
+    *r = (panel_result){ 0 };
+    load_panel(p->c, o, p->first + task, rows);
+    r->amax_bits = largest(rows, floats);
+    if (!p->measure && r->amax_bits < 0x7f800000)
+        pack_panel(p->type, rows, (int)o->k, p->exponent, NULL, p->batch + (size_t)task * panel_bytes(p->type, (int)o->k), &r->error, &r->power);
+}
+
+/* Names the first weight of a panel that is no number. */
+static int refuse_value(packer *p, int panel) {
+    const output *o = p->out;
+    size_t padded = round_up(o->k, GROUP);
+    load_panel(p->c, o, panel, p->rows);
+    for (uint32_t i = 0; i < PANEL; i++)
+        for (uint32_t j = 0; j < o->k; j++) {
+            float x = p->rows[i * padded + j];
+            uint32_t row = 0;
+            if (isfinite(x)) continue;
+            const st_tensor *t = source_row(o, (uint32_t)panel * PANEL + i, &row);
+            return fail(p->e, "%s: tensor %s: the weight at [%u, %u] is %s; the checkpoint is damaged: fetch it again", p->c->st.shards[t->shard].path, t->name, row, j,
+                        isnan(x) ? "NaN" : "infinite");
+        }
+    return fail(p->e, "%s: %s changed while it was read", p->c->folder, o->name);
+}
+
+static void show_progress(packer *p, bool last) {
+    double now = now_seconds(), seconds = now - p->began, share = (double)p->done / (double)(p->total ? p->total : 1);
+    if (!p->o->progress || (!last && now - p->shown < 0.1)) return;
+    p->shown = now;
+    char bar[31];
+    memset(bar, '.', 30);
+    memset(bar, '#', (size_t)(share * 30));
+    bar[30] = 0;
+    double left = share > 0 ? seconds / share - seconds : 0;
+    fprintf(stderr, "\r[%s] %3.0f %%  %.0f M weights/s  %d:%02d left ", bar, share * 100, (double)p->done / 1e6 / (seconds > 0 ? seconds : 1), (int)left / 60, (int)left % 60);
+    if (last) fprintf(stderr, "\r%78s\r", "");
+    fflush(stderr);
+}
+
+/* Runs do_panel over all panels of the tensor, in batches; write: each batch goes into the file. */
+static int run_panels(packer *p, bool write, panel_result *sum) {
+    int n = (int)((p->out->n + PANEL - 1) / PANEL);
+    size_t bytes = panel_bytes(p->type, (int)p->out->k);
+    int batch = (int)(BATCH_BYTES / bytes);
+    batch = batch < pool_size(p->pool) ? pool_size(p->pool) : batch > MAX_BATCH ? MAX_BATCH : batch;
+    *sum = (panel_result){ 0 };
+    for (p->first = 0; p->first < n; p->first += batch) {
+        int tasks = min_int(batch, n - p->first);
+        pool_run(p->pool, do_panel, p, tasks);
+        if (*p->o->stop) return fail(p->e, "interrupted");
+        for (int i = 0; i < tasks; i++) {
+            if (p->result[i].amax_bits >= 0x7f800000) return refuse_value(p, p->first + i);
+            if (p->result[i].amax_bits > sum->amax_bits) sum->amax_bits = p->result[i].amax_bits;
+            sum->error += p->result[i].error;
+            sum->power += p->result[i].power;
+        }
+        if (!write) continue;
+        if (file_write_data(p->w, p->out->index, p->batch, (size_t)tasks * bytes, p->e)) return -1;
+        p->done += (uint64_t)tasks * PANEL * p->out->k;
+        show_progress(p, false);
+    }
+    return 0;
+}
+
+/* Buffers only grow: a tensor's panel of k inputs for each worker, a batch of packed ones. */
+static int make_room(packer *p) {
+    size_t workers = (size_t)pool_size(p->pool), rows = workers * PANEL * round_up(p->out->k, GROUP) * sizeof(float);
+    size_t one = panel_bytes(W_F32, (int)p->out->k), batch = one * workers > BATCH_BYTES ? one * workers : BATCH_BYTES;
+    if (rows > p->rows_bytes) {
+        free_aligned(p->rows);
+        if (!(p->rows = alloc_aligned(p->rows_bytes = rows))) return p->rows_bytes = 0, fail_memory(p->e, rows, "a panel for each thread");
+    }
+    if (batch > p->batch_bytes) {
+        free_aligned(p->batch);
+        if (!(p->batch = alloc_aligned(p->batch_bytes = batch))) return p->batch_bytes = 0, fail_memory(p->e, batch, "packed panels");
+    }
+    return 0;
+}
+
+/* ---- tensors ---- */
+
+static int find_exponent(packer *p) {
+    panel_result sum;
+    float amax;
+    p->exponent = 0;
+    if (p->type != W_Q4 && p->type != W_Q8) return 0;
+    p->measure = true;
+    int rc = run_panels(p, false, &sum);
+    p->measure = false;
+    if (rc) return -1;
+    memcpy(&amax, &sum.amax_bits, sizeof amax);
+    p->exponent = quant_exponent(p->type, amax);
+    file_write_exponent(p->w, p->out->index, p->exponent);
+    return 0;
+}
+
+static int pack_as(packer *p, wtype type, double *relative) {
+    panel_result sum;
+    p->type = type;
+    if (make_room(p) || find_exponent(p) || run_panels(p, true, &sum)) return -1;
+    *relative = sum.power > 0 ? sqrt(sum.error / sum.power) : 0;
+    return 0;
+}
+
+static int pack_matrix(packer *p, output *o, double *relative) {
+    if (pack_as(p, o->type, relative)) return -1;
+    if (o->type != W_Q4 || *relative <= q4_limit) return 0;
+    if (p->o->verbose) fprintf(stderr, "%s: q4 would lose %.1f %% of it (root mean square); written as q8\n", o->name, *relative * 100);
+    if (file_write_retype(p->w, o->index, W_Q8, p->e)) return -1;
+    p->done -= (uint64_t)round_up(o->n, PANEL) * o->k;
+    o->type = W_Q8;
+    return pack_as(p, W_Q8, relative);
+}
+
+static int pack_vector(packer *p, const output *o) {
+    size_t n = round_up(o->n, GROUP);
+    float *x = alloc_aligned(n * sizeof *x);
+    if (!x) return fail_memory(p->e, n * sizeof *x, o->name);
+    int rc = 0;
+    for (uint32_t i = 0; i < o->n && !rc; i++) {
+        uint32_t row;
+        const st_tensor *t = source_row(o, i, &row);
+        if (t) st_read(&p->c->st, t, row, 1, &x[i]);
+        if (!isfinite(x[i]))
+            rc = fail(p->e, "%s: tensor %s: the weight at [%u] is %s; the checkpoint is damaged: fetch it again", p->c->st.shards[t->shard].path, t->name, row,
+                      isnan(x[i]) ? "NaN" : "infinite");
+    }
+    if (!rc) rc = file_write_data(p->w, o->index, x, n * sizeof *x, p->e);
+    free_aligned(x);
+    return rc;
+}
+
+static uint64_t weights_of(const plan *p) {
+    uint64_t sum = 0;
+    for (int i = 0; i < p->n; i++) sum += p->outputs[i].vector ? 0 : (uint64_t)round_up(p->outputs[i].n, PANEL) * p->outputs[i].k;
+    return sum;
+}
+
+/* bf16 holds a bf16 checkpoint as it is; of any other it rounds, and that is said. */
+static void note_rounding(checkpoint *c, double worst, const char *name) {
+    if (worst > 0) warn(c, "the checkpoint's weights are not bf16: rounded, by up to %.3f %% (%s); --type f32 keeps them", worst * 100, name);
+}
+
+int pack_all(checkpoint *c, plan *list, file_writer *w, const pack_opts *o, err *e) {
+    packer *p = calloc(1, sizeof *p);
+    if (!p) return fail_memory(e, sizeof *p, "the converter");
+    *p = (packer){ .c = c, .w = w, .o = o, .total = weights_of(list), .began = now_seconds(), .e = e };
+    int rc = pool_new(&p->pool, o->threads, e);
+    double worst = 0;
+    const char *worst_name = "";
+    for (int i = 0; i < list->n && !rc; i++) {
+        output *out = &list->outputs[i];
+        double relative = 0;
+        p->out = out;
+        rc = out->vector ? pack_vector(p, out) : pack_matrix(p, out, &relative);
+        if (out->type == W_BF16 && relative > worst) worst = relative, worst_name = out->name;
+        if (!rc && o->verbose && !out->vector) fprintf(stderr, "%-28s %-4s [%u][%u]  error %.3f %%\n", out->name, wtype_name(out->type), out->n, out->k, relative * 100);
+    }
+    show_progress(p, true);
+    if (!rc) note_rounding(c, worst, worst_name);
+    if (p->pool) pool_free(p->pool);
+    free_aligned(p->rows);
+    free_aligned(p->batch);
+    free(p);
+    return rc;
+}
