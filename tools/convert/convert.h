@@ -134,7 +134,8 @@ int rope_load(const checkpoint *c, const rope_spec *spec, int head_dim, int max_
 int layers_window(checkpoint *c, err *e);       /* sliding_window, where it stands, in every layer */
 int layers_mistral(checkpoint *c, err *e);
 int layers_qwen(checkpoint *c, err *e);
-int layers_moe(checkpoint *c, err *e);          /* decoder_sparse_step, mlp_only_layers; windows as layers_qwen */
+int layers_qwen2_moe(checkpoint *c, err *e);    /* decoder_sparse_step, mlp_only_layers, and windows */
+int layers_qwen3_moe(checkpoint *c, err *e);
 int layers_alternate(checkpoint *c, err *e);    /* a window in all but each second, or sliding_window_pattern-th, layer */
 int layers_gemma3(checkpoint *c, err *e);
 int layers_gemma3n(checkpoint *c, err *e);

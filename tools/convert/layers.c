@@ -77,13 +77,26 @@ static int dense_layers(checkpoint *c, err *e) {
     return 0;
 }
 
-int layers_moe(checkpoint *c, err *e) {
+static int read_mixture(checkpoint *c, err *e) {
     int n = c->arch.n_layers, step;
     if (config_int(c, "decoder_sparse_step", 1, 1 << 20, 1, &step, e)) return -1;
     if (!(c->mixture = arena_alloc(&c->mem, (size_t)n * sizeof *c->mixture))) return fail_memory(e, (size_t)n, "layers");
     for (int l = 0; l < n; l++) c->mixture[l] = (l + 1) % step == 0;
-    return dense_layers(c, e) || layers_qwen(c, e) ? -1 : 0;
+    return dense_layers(c, e);
 }
+
+/* transformers: with use_sliding_window each second layer of the first max_window_layers has a window; */
+int layers_qwen2_moe(checkpoint *c, err *e) {
+    int window = 0, first;
+    if (read_mixture(c, e) || config_int(c, "max_window_layers", 0, 1 << 20, 28, &first, e)) return -1;
+    if (config_true(c, "use_sliding_window") && read_window(c, 4096, &window, e)) return -1;
+    if (windows_by_type(c, window, 2, e)) return -1;
+    for (int l = first; l < c->arch.n_layers && absent(json_get(c->config, "layer_types")); l++) c->arch.window[l] = 0;
+    return 0;
+}
+
+/* here, every layer. */
+int layers_qwen3_moe(checkpoint *c, err *e) { return read_mixture(c, e) || (config_true(c, "use_sliding_window") && window_everywhere(c, 4096, e)) ? -1 : 0; }
 
 /* ---- Gemma 3 and 3n ---- */
 
@@ -181,7 +194,8 @@ int layers_smollm3(checkpoint *c, err *e) {
     return 0;
 }
 
-/* feed_forward_proj: "relu", or "gated-gelu", whose gelu is the tanh form. A tied head reads hidden states times d_model^-0.5. */
+/* feed_forward_proj: "relu", or "gated-gelu", whose gelu is the tanh form. A tied head reads hidden states times d_model^-0.5;
+ * transformers 5, which ties always, says so in scale_decoder_outputs. */
 int layers_t5(checkpoint *c, err *e) {
     const json *j = json_get(c->config, "feed_forward_proj");
     const char *name = absent(j) || !j->s ? "relu" : j->s;
@@ -191,7 +205,8 @@ int layers_t5(checkpoint *c, err *e) {
     if (config_int(c, "relative_attention_max_distance", 1, 1 << 18, 128, &c->max_distance, e)) return -1;
     if (c->max_distance <= c->n_buckets / 2)
         return fail(e, "%s: relative_attention_max_distance: expected more than half of relative_attention_num_buckets, %d, found %d", c->config_path, c->n_buckets, c->max_distance);
-    if (c->tied) c->arch.logit_scale = (float)(1 / sqrt(c->arch.d_model));
+    const json *scaled = json_get(c->config, "scale_decoder_outputs");
+    if (absent(scaled) ? c->tied : scaled->type == JSON_TRUE) c->arch.logit_scale = (float)(1 / sqrt(c->arch.d_model));
     return 0;
 }
 
