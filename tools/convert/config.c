@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/convert/convert.h"
+#include "tools/convert/families.h"
 
 enum { JSON_LIMIT = 64 << 20 };
 

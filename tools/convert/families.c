@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "tools/convert/convert.h"
+#include "tools/convert/families.h"
 
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers" /* in these tables, what a row does not say is 0 */
 

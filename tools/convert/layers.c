@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "tools/convert/convert.h"
+#include "tools/convert/families.h"
 
 static bool absent(const json *j) { return !j || j->type == JSON_NULL; }
 static const char *shown(const json *j) { return j && j->s ? j->s : json_type_name(j); }

@@ -279,6 +279,7 @@ int pack_all(checkpoint *c, plan *list, file_writer *w, const pack_opts *o, err 
         double relative = 0;
         p->out = out;
         rc = out->vector ? pack_vector(p, out) : pack_matrix(p, out, &relative);
+        if (out->columns) st_drop(&c->st, out->part[0].t, 0, out->part[0].t->n); /* read across, so not let go row by row */
         if (out->type == W_BF16 && relative > worst) worst = relative, worst_name = out->name;
         if (!rc && o->verbose && !out->vector) fprintf(stderr, "%-28s %-4s [%u][%u]  error %.3f %%\n", out->name, wtype_name(out->type), out->n, out->k, relative * 100);
     }

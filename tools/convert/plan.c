@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/convert/convert.h"
+#include "tools/convert/families.h"
 
 enum { NAME_SIZE = 256 };
 

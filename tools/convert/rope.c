@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "tools/convert/convert.h"
+#include "tools/convert/families.h"
 
 static const double PI = 3.14159265358979323846;
 
