@@ -6,10 +6,12 @@
 
 enum { TEXT = 100 }; /* crosses a page border and, in the fixtures, several windows */
 
-static const char *const cases[] = { "tests/fixtures/golden/llama3", "tests/fixtures/golden/mistral", "tests/fixtures/golden/qwen2",
-                                     "tests/fixtures/golden/qwen3",  "tests/fixtures/golden/llama_v5", "tests/fixtures/golden/gemma2",
-                                     "tests/fixtures/golden/gemma3", "tests/fixtures/golden/phi",      "tests/fixtures/golden/gpt2",
-                                     "tests/fixtures/golden/mixtral", "tests/fixtures/golden/gemma3n", "tests/fixtures/golden/t5_v11" };
+static const char *const cases[] = { "tests/fixtures/golden/llama3",   "tests/fixtures/golden/mistral",
+                                     "tests/fixtures/golden/qwen2",    "tests/fixtures/golden/qwen3",
+                                     "tests/fixtures/golden/llama_v5", "tests/fixtures/golden/gemma2",
+                                     "tests/fixtures/golden/gemma3",   "tests/fixtures/golden/phi",
+                                     "tests/fixtures/golden/gpt2",     "tests/fixtures/golden/mixtral",
+                                     "tests/fixtures/golden/gemma3n",  "tests/fixtures/golden/t5_v11" };
 enum { ALL_TYPES = 5 }; /* the first cases go in all types of weights, the others, for what a forward pass does beyond, in two */
 static const char *const types[] = { "f32", "q8", "bf16", "q4" };
 
@@ -133,7 +135,9 @@ static void test_batch(void **state) {
     for_all(check_batch);
 }
 
-static void same_last(const char *what, const session *s, const float *want, const engine_info *i) { same_rows(what, session_logits(s), want, 1, i); }
+static void same_last(const char *what, const session *s, const float *want, const engine_info *i) {
+    same_rows(what, session_logits(s), want, 1, i);
+}
 
 /* Fork in the middle of a page, diverge, come back; save and load; sync's common prefixes. */
 static void check_histories(const char *path, engine_opts o, int32_t *tok, const float *want) {
@@ -192,7 +196,8 @@ static void check_tables(const char *path, engine_opts o, int32_t *tok, const fl
         engine *h = open_or_fail(path, o);
         float *rows = rows_of(h, tok, text_length(h), 0);
         if (!bf16) same_rows("another table", rows, scalar, (size_t)text_length(h), engine_about(h));
-        for (size_t n = 0; bf16 && n < (size_t)text_length(g) * (size_t)i->logits_ld; n++) assert_true(fabsf(rows[n] - scalar[n]) < 0.05f);
+        for (size_t n = 0; bf16 && n < (size_t)text_length(g) * (size_t)i->logits_ld; n++)
+            assert_true(fabsf(rows[n] - scalar[n]) < 0.05f);
         free_aligned(rows);
         engine_close(h);
     }
@@ -211,15 +216,23 @@ static void test_tables(void **state) {
  * segments. A change of the arithmetic's definitions changes it, on purpose and in one commit. */
 static void test_demo_hash(void **state) {
     (void)state;
-    static const struct { const char *type; bool exact; uint64_t hash; } want[] = {
-        { "f32", true, 0x4ebd37ecebdb7692ull }, { "q8", false, 0x3ab85d67fc3c1a29ull }, { "q8", true, 0x2c568056a254dc6bull }, { "q4", false, 0xfaa794113b924773ull }, { "q4", true, 0x3a1eac764315d5baull } };
+    static const struct {
+        const char *type;
+        bool exact;
+        uint64_t hash;
+    } want[] = { { "f32", true, 0x4ebd37ecebdb7692ull },
+                 { "q8", false, 0x3ab85d67fc3c1a29ull },
+                 { "q8", true, 0x2c568056a254dc6bull },
+                 { "q4", false, 0xfaa794113b924773ull },
+                 { "q4", true, 0x3a1eac764315d5baull } };
     enum { LONG = 700 };
     int32_t tok[LONG];
     make_text(tok, LONG, 4096, 5);
     for (size_t t = 0; t < sizeof want / sizeof *want; t++)
         for (const kernels *const *k = kernels_all(); *k; k++) {
             if (!kernels_usable(*k)) continue;
-            engine *g = open_or_fail(converted("weights/pip-stories", want[t].type), (engine_opts){ .exact = want[t].exact, .kernels = (*k)->name, .threads = 2 });
+            engine *g = open_or_fail(converted("weights/pip-stories", want[t].type),
+                                     (engine_opts){ .exact = want[t].exact, .kernels = (*k)->name, .threads = 2 });
             const engine_info *i = engine_about(g);
             session *s = new_session(g);
             err e = { 0 };
@@ -231,8 +244,8 @@ static void test_demo_hash(void **state) {
                 hash_add(&h, session_logits(s), (size_t)i->n_vocab * sizeof(float));
             }
             if (hash_end(&h) != want[t].hash)
-                fail_msg("demo %s%s with %s: hash %016llx, expected %016llx", want[t].type, want[t].exact ? " exact" : "", i->kernels,
-                         (unsigned long long)hash_end(&h), (unsigned long long)want[t].hash);
+                fail_msg("demo %s%s with %s: hash %016llx, expected %016llx", want[t].type, want[t].exact ? " exact" : "",
+                         i->kernels, (unsigned long long)hash_end(&h), (unsigned long long)want[t].hash);
             session_free(s);
             engine_close(g);
         }
@@ -292,7 +305,8 @@ static void test_damaged_session(void **state) {
     char path[800], other[800];
     snprintf(path, sizeof path, "%s", converted(cases[0], "q8"));
     snprintf(other, sizeof other, "%s", converted(cases[1], "q8"));
-    engine *g = open_or_fail(path, (engine_opts){ .threads = 1, .max_sessions = 2 }), *g2 = open_or_fail(other, (engine_opts){ .threads = 1 });
+    engine *g = open_or_fail(path, (engine_opts){ .threads = 1, .max_sessions = 2 }),
+           *g2 = open_or_fail(other, (engine_opts){ .threads = 1 });
     session *s = new_session(g), *t = new_session(g), *u = new_session(g2);
     int32_t tok[TEXT];
     err e = { 0 };
@@ -329,8 +343,9 @@ static void test_damaged_session(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_cuts_and_threads), cmocka_unit_test(test_batch),    cmocka_unit_test(test_histories),
-                                        cmocka_unit_test(test_tables),           cmocka_unit_test(test_demo_hash), cmocka_unit_test(test_refusals),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_cuts_and_threads), cmocka_unit_test(test_batch),
+                                        cmocka_unit_test(test_histories),        cmocka_unit_test(test_tables),
+                                        cmocka_unit_test(test_demo_hash),        cmocka_unit_test(test_refusals),
                                         cmocka_unit_test(test_damaged_session) };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);

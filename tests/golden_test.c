@@ -67,7 +67,8 @@ static void check_rows(const golden *c, const char *name, const float *rows, siz
     free(want);
 }
 
-/* Logits of the given tokens in one step, then those of each greedy token, which must be the reference's; 33 of them with a start. */
+/* Logits of the given tokens in one step, then those of each greedy token, which must be the reference's; 33 of them with a start.
+ */
 static void check_decoder(const golden *c, engine *g, session *s, const ids *tokens, session *greedy_from) {
     const engine_info *i = engine_about(g);
     ids greedy = { 0 };
@@ -171,7 +172,10 @@ static void check_embedding(const golden *c) {
 }
 
 static void check_case(const char *dir) {
-    static const struct { const char *kind; void (*check)(const golden *); } kinds[] = { { "causal", check_causal }, { "seq2seq", check_seq2seq }, { "embedding", check_embedding } };
+    static const struct {
+        const char *kind;
+        void (*check)(const golden *);
+    } kinds[] = { { "causal", check_causal }, { "seq2seq", check_seq2seq }, { "embedding", check_embedding } };
     golden c = read_golden(dir);
     size_t k = 0;
     while (k < sizeof kinds / sizeof *kinds && strcmp(kinds[k].kind, c.kind) != 0) k++;

@@ -14,7 +14,8 @@ int config_json(arena *mem, const char *path, json **root, err *e) {
     buf text = { 0 };
     err inner = { 0 };
     int rc = read_file(path, JSON_LIMIT, &text, e);
-    if (!rc && lfs_pointer(text.p, text.n)) rc = fail(e, "%s: is a git-LFS pointer, not the file itself; fetch it with `git lfs pull`", path);
+    if (!rc && lfs_pointer(text.p, text.n))
+        rc = fail(e, "%s: is a git-LFS pointer, not the file itself; fetch it with `git lfs pull`", path);
     if (!rc && text.n == 0) rc = fail(e, "%s: is empty; fetch it again", path);
     if (!rc && json_parse(mem, text.p, text.n, root, &inner)) rc = fail_code(e, inner.code, "%s: %s", path, inner.msg);
     if (!rc && (*root)->type != JSON_OBJECT) rc = fail(e, "%s: expected a JSON object, found %s", path, json_type_name(*root));
@@ -46,16 +47,19 @@ int config_int(const checkpoint *c, const char *key, int64_t min, int64_t max, d
     const json *j = single(json_get(c->config, key));
     int64_t v;
     if (absent(j) && !isnan(otherwise)) return *out = (int)otherwise, 0;
-    if (absent(j)) return fail(e, "%s: %s is missing; expected a whole number from %lld to %lld", c->config_path, key, (long long)min, (long long)max);
+    if (absent(j))
+        return fail(e, "%s: %s is missing; expected a whole number from %lld to %lld", c->config_path, key, (long long)min,
+                    (long long)max);
     if (json_int(j, &v) || v < min || v > max)
-        return fail(e, "%s: %s: expected a whole number from %lld to %lld, found %s%.40s", c->config_path, key, (long long)min, (long long)max,
-                    j->type == JSON_STRING ? "the string " : "", shown(j));
+        return fail(e, "%s: %s: expected a whole number from %lld to %lld, found %s%.40s", c->config_path, key, (long long)min,
+                    (long long)max, j->type == JSON_STRING ? "the string " : "", shown(j));
     return *out = (int)v, 0;
 }
 
 static int read_truth(const checkpoint *c, const config_key *k, int *out, err *e) {
     const json *j = json_get(c->config, k->key);
-    if (!absent(j) && j->type != JSON_TRUE && j->type != JSON_FALSE) return fail(e, "%s: %s: expected true or false, found %.40s", c->config_path, k->key, shown(j));
+    if (!absent(j) && j->type != JSON_TRUE && j->type != JSON_FALSE)
+        return fail(e, "%s: %s: expected true or false, found %.40s", c->config_path, k->key, shown(j));
     *out = absent(j) ? (int)k->otherwise : j->type == JSON_TRUE;
     return 0;
 }
@@ -70,27 +74,35 @@ static int read_real(checkpoint *c, const config_key *k, double min, double max,
     const json *j = k->use == FIXED ? NULL : json_get(c->config, k->key);
     double x = k->otherwise;
     bool over = k->use == INVERSE || k->use == INVERSE_ROOT;
-    if (absent(j) && isnan(x)) return fail(e, "%s: %s is missing; expected a number from %g to %g", c->config_path, k->key, min, max);
+    if (absent(j) && isnan(x))
+        return fail(e, "%s: %s is missing; expected a number from %g to %g", c->config_path, k->key, min, max);
     if (!absent(j) && (json_num(j, &x) || !(x >= (over || k->use == ROOT ? 0 : min) && x <= max) || (over && x < 1e-6)))
-        return fail(e, "%s: %s: expected a number %s %g to %g, found %.40s", c->config_path, k->key, over ? "above 0, from" : "from", over ? 1e-6 : min, max, shown(j));
+        return fail(e, "%s: %s: expected a number %s %g to %g, found %.40s", c->config_path, k->key,
+                    over ? "above 0, from" : "from", over ? 1e-6 : min, max, shown(j));
     *out = (float)(k->use == ROOT ? sqrt(x) : k->use == INVERSE ? 1 / x : k->use == INVERSE_ROOT ? 1 / sqrt(x) : x);
     return 0;
 }
 
 static int read_keys(checkpoint *c, err *e) {
-    static const struct { size_t at; double min, max; bool real; } ranges[] = {
+    static const struct {
+        size_t at;
+        double min, max;
+        bool real;
+    } ranges[] = {
 #define X(name, def, min, max, what) { offsetof(arch, name), min, max, false },
         ARCH_INTS(X)
 #undef X
 #define X(name, def, min, max, what) { offsetof(arch, name), min, max, true },
-        ARCH_FLOATS(X)
+            ARCH_FLOATS(X)
 #undef X
     };
     for (const config_key *k = c->family->keys; k->key; k++)
         for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
             void *out = (char *)&c->arch + k->at;
             if (ranges[i].at != k->at) continue;
-            if (ranges[i].real ? read_real(c, k, ranges[i].min, ranges[i].max, out, e) : read_whole(c, k, (int)ranges[i].min, (int)ranges[i].max, out, e)) return -1;
+            if (ranges[i].real ? read_real(c, k, ranges[i].min, ranges[i].max, out, e)
+                               : read_whole(c, k, (int)ranges[i].min, (int)ranges[i].max, out, e))
+                return -1;
         }
     return 0;
 }
@@ -121,18 +133,21 @@ static bool has_class(const family *f, const json *architectures) {
 
 static int find_family(checkpoint *c, err *e) {
     const json *type = json_get(c->config, "model_type"), *classes = json_get(c->config, "architectures");
-    const char *class_name = classes && classes->type == JSON_ARRAY && classes->child && classes->child->type == JSON_STRING ? classes->child->s : NULL;
-    if (absent(type) && !class_name) return fail(e, "%s: neither model_type nor architectures says what the model is", c->config_path);
+    const char *class_name =
+        classes && classes->type == JSON_ARRAY && classes->child && classes->child->type == JSON_STRING ? classes->child->s : NULL;
+    if (absent(type) && !class_name)
+        return fail(e, "%s: neither model_type nor architectures says what the model is", c->config_path);
     for (int i = 0; family_at(i) && !c->family; i++)
         if (absent(type) ? has_class(family_at(i), classes) : json_is(type, family_at(i)->model_type)) c->family = family_at(i);
     buf names = { 0 };
     list_families(&names);
     int rc = 0;
     if (!c->family)
-        rc = fail(e, "%s: unknown architecture: model_type %.60s, class %.60s; known model types: %s", c->config_path, shown(type), class_name ? class_name : "missing",
-                  names.p ? names.p : "");
+        rc = fail(e, "%s: unknown architecture: model_type %.60s, class %.60s; known model types: %s", c->config_path, shown(type),
+                  class_name ? class_name : "missing", names.p ? names.p : "");
     else if (class_name && !has_class(c->family, classes))
-        rc = fail(e, "%s: architectures says %.60s, expected %s for model_type %s", c->config_path, class_name, c->family->classes[0], c->family->model_type);
+        rc = fail(e, "%s: architectures says %.60s, expected %s for model_type %s", c->config_path, class_name,
+                  c->family->classes[0], c->family->model_type);
     buf_free(&names);
     return rc;
 }
@@ -142,7 +157,8 @@ static int enter_nested(checkpoint *c, err *e) {
     const char *name = c->family->nested;
     if (!name) return 0;
     const json *text = json_get(c->root, name);
-    if (absent(text) || text->type != JSON_OBJECT) return fail(e, "%s: %s: expected an object, found %s", c->config_path, name, json_type_name(text));
+    if (absent(text) || text->type != JSON_OBJECT)
+        return fail(e, "%s: %s: expected an object, found %s", c->config_path, name, json_type_name(text));
     for (json *j = c->root->child; j; j = j->next)
         if (j == text) c->config = j;
     return 0;
@@ -154,8 +170,8 @@ static int refuse_quantized(const checkpoint *c, err *e) {
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const json *q = json_get(c->config, keys[i]), *method = json_get(q, "quant_method");
         if (!absent(q))
-            return fail(e, "%s: %s: the weights are quantized already (%.40s); convert the original checkpoint and choose --type", c->config_path, keys[i],
-                        method && method->s ? method->s : "method not named");
+            return fail(e, "%s: %s: the weights are quantized already (%.40s); convert the original checkpoint and choose --type",
+                        c->config_path, keys[i], method && method->s ? method->s : "method not named");
     }
     return 0;
 }
@@ -167,28 +183,43 @@ static int read_heads(checkpoint *c, err *e) {
     if (a->n_layers < 0) a->n_layers = a->n_enc_layers; /* T5: as many as the encoder has */
     if (a->n_kv_heads == 0) a->n_kv_heads = a->n_heads;
     if (a->n_heads % a->n_kv_heads)
-        return fail(e, "%s: num_key_value_heads: %d does not divide num_attention_heads, %d", c->config_path, a->n_kv_heads, a->n_heads);
+        return fail(e, "%s: num_key_value_heads: %d does not divide num_attention_heads, %d", c->config_path, a->n_kv_heads,
+                    a->n_heads);
     if (a->head_dim == 0) a->head_dim = c->family->head_dim;
     if (a->head_dim == 0 && (a->d_model % a->n_heads || a->d_model / a->n_heads > 4096))
-        return fail(e, "%s: num_attention_heads: %d heads do not divide hidden_size %d into heads of at most 4096, and there is no head_dim", c->config_path, a->n_heads, a->d_model);
+        return fail(
+            e,
+            "%s: num_attention_heads: %d heads do not divide hidden_size %d into heads of at most 4096, and there is no head_dim",
+            c->config_path, a->n_heads, a->d_model);
     if (a->head_dim == 0) a->head_dim = a->d_model / a->n_heads;
-    if (c->family->rope[0].theta_key && a->head_dim % 2) return fail(e, "%s: head_dim: rotary embedding needs an even number, found %d", c->config_path, a->head_dim);
+    if (c->family->rope[0].theta_key && a->head_dim % 2)
+        return fail(e, "%s: head_dim: rotary embedding needs an even number, found %d", c->config_path, a->head_dim);
     if (a->attn_scale == 0) a->attn_scale = (float)(1 / sqrt(a->head_dim));
     return 0;
 }
 
 int config_activation(checkpoint *c, const char *key, const char *name, err *e) {
-    static const struct { const char *name; act_kind kind; } known[] = {
-        { "silu", ACT_SILU }, { "swish", ACT_SILU }, { "gelu", ACT_GELU_ERF }, { "gelu_new", ACT_GELU_TANH }, { "gelu_pytorch_tanh", ACT_GELU_TANH },
-        { "gelu_fast", ACT_GELU_TANH }, { "relu", ACT_RELU } };
+    static const struct {
+        const char *name;
+        act_kind kind;
+    } known[] = { { "silu", ACT_SILU },
+                  { "swish", ACT_SILU },
+                  { "gelu", ACT_GELU_ERF },
+                  { "gelu_new", ACT_GELU_TANH },
+                  { "gelu_pytorch_tanh", ACT_GELU_TANH },
+                  { "gelu_fast", ACT_GELU_TANH },
+                  { "relu", ACT_RELU } };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(name, known[i].name) == 0) return c->arch.act = (int)known[i].kind, 0;
-    return fail(e, "%s: %s: unknown activation %.40s; known: silu, gelu, gelu_new, gelu_pytorch_tanh, relu", c->config_path, key, name);
+    return fail(e, "%s: %s: unknown activation %.40s; known: silu, gelu, gelu_new, gelu_pytorch_tanh, relu", c->config_path, key,
+                name);
 }
 
 static int read_activation(checkpoint *c, err *e) {
     const family *f = c->family;
-    const char *key = f->act_key && !absent(json_get(c->config, f->act_key)) ? f->act_key : f->act_key && !f->gelu_is_tanh ? f->act_key : "hidden_act";
+    const char *key = f->act_key && !absent(json_get(c->config, f->act_key)) ? f->act_key
+                      : f->act_key && !f->gelu_is_tanh                       ? f->act_key
+                                                                             : "hidden_act";
     const json *j = json_get(c->config, key);
     const char *name = absent(j) ? f->act ? f->act : "silu" : shown(j);
     if (f->gelu_is_tanh && strcmp(name, "gelu") == 0) name = "gelu_pytorch_tanh";
@@ -199,7 +230,8 @@ static int read_activation(checkpoint *c, err *e) {
 static int add_eos(checkpoint *c, const json *j, const char *path, err *e) {
     int64_t id;
     if (json_int(j, &id)) return fail(e, "%s: eos_token_id: expected a token id or a list of them, found %.40s", path, shown(j));
-    if (id < 0 || id >= c->arch.n_vocab) return warn(c, "%s: eos_token_id %lld is not below vocab_size %d and is left out", path, (long long)id, c->arch.n_vocab), 0;
+    if (id < 0 || id >= c->arch.n_vocab)
+        return warn(c, "%s: eos_token_id %lld is not below vocab_size %d and is left out", path, (long long)id, c->arch.n_vocab), 0;
     for (int i = 0; i < c->arch.n_eos; i++)
         if (c->arch.eos[i] == id) return 0;
     if (c->arch.n_eos == MAX_EOS) return fail(e, "%s: eos_token_id: more than %d ids", path, MAX_EOS);
@@ -226,18 +258,25 @@ static void read_bos(checkpoint *c) {
 /* generation_config.json: only what it says itself; transformers' own defaults are not the checkpoint's. */
 static int read_sampling(checkpoint *c, err *e) {
     arch *a = &c->arch;
-    const struct { const char *key; float *out; } keys[] = {
-        { "temperature", &a->temperature }, { "top_p", &a->top_p }, { "min_p", &a->min_p }, { "repetition_penalty", &a->repeat_penalty } };
+    const struct {
+        const char *key;
+        float *out;
+    } keys[] = { { "temperature", &a->temperature },
+                 { "top_p", &a->top_p },
+                 { "min_p", &a->min_p },
+                 { "repetition_penalty", &a->repeat_penalty } };
     double x;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const json *j = json_get(c->generation, keys[i].key);
         if (absent(j)) continue;
-        if (json_num(j, &x) || !(x >= 0 && x <= 1e6)) return fail(e, "%s: %s: expected a number from 0, found %.40s", c->generation_path, keys[i].key, shown(j));
+        if (json_num(j, &x) || !(x >= 0 && x <= 1e6))
+            return fail(e, "%s: %s: expected a number from 0, found %.40s", c->generation_path, keys[i].key, shown(j));
         *keys[i].out = (float)x;
     }
     const json *k = json_get(c->generation, "top_k");
     if (absent(k)) return 0;
-    if (json_num(k, &x) || !(x >= 0 && x <= 1e6) || x != floor(x)) return fail(e, "%s: top_k: expected a whole number from 0, found %.40s", c->generation_path, shown(k));
+    if (json_num(k, &x) || !(x >= 0 && x <= 1e6) || x != floor(x))
+        return fail(e, "%s: top_k: expected a whole number from 0, found %.40s", c->generation_path, shown(k));
     a->top_k = (int)x;
     return 0;
 }
@@ -283,7 +322,9 @@ static int load_files(checkpoint *c, err *e) {
     c->config_path = path_join(&c->mem, c->folder, "config.json");
     c->generation_path = path_join(&c->mem, c->folder, "generation_config.json");
     if (!c->config_path || !c->generation_path) return fail_memory(e, strlen(c->folder), "a path");
-    if (!file_exists(c->config_path)) return fail(e, "%s: is missing; expected a HuggingFace checkpoint: a folder with config.json and safetensors", c->config_path);
+    if (!file_exists(c->config_path))
+        return fail(e, "%s: is missing; expected a HuggingFace checkpoint: a folder with config.json and safetensors",
+                    c->config_path);
     if (config_json(&c->mem, c->config_path, &c->root, e)) return -1;
     c->config = c->root;
     return file_exists(c->generation_path) ? config_json(&c->mem, c->generation_path, &c->generation, e) : 0;
@@ -292,19 +333,20 @@ static int load_files(checkpoint *c, err *e) {
 static int read_tie(checkpoint *c, err *e) {
     const json *tie = json_get(c->config, "tie_word_embeddings");
     if (absent(tie)) tie = json_get(c->root, "tie_word_embeddings");
-    if (!absent(tie) && tie->type != JSON_TRUE && tie->type != JSON_FALSE) return fail(e, "%s: tie_word_embeddings: expected true or false, found %.40s", c->config_path, shown(tie));
+    if (!absent(tie) && tie->type != JSON_TRUE && tie->type != JSON_FALSE)
+        return fail(e, "%s: tie_word_embeddings: expected true or false, found %.40s", c->config_path, shown(tie));
     c->tied = absent(tie) ? !c->family->untied : tie->type == JSON_TRUE;
     return 0;
 }
 
 int config_load(checkpoint *c, err *e) {
     arch_init(&c->arch);
-    if (load_files(c, e) || find_family(c, e) || refuse_quantized(c, e) || enter_nested(c, e) || refuse_settings(c, e) || read_keys(c, e) || read_heads(c, e) ||
-        read_activation(c, e) || read_tie(c, e) || read_ropes(c, e))
+    if (load_files(c, e) || find_family(c, e) || refuse_quantized(c, e) || enter_nested(c, e) || refuse_settings(c, e) ||
+        read_keys(c, e) || read_heads(c, e) || read_activation(c, e) || read_tie(c, e) || read_ropes(c, e))
         return -1;
     if (c->family->special && c->family->special(c, e)) return -1;
-    if (read_eos(c, c->generation, c->generation_path, e) || read_eos(c, c->root, c->config_path, e) || read_eos(c, c->config, c->config_path, e) ||
-        read_sampling(c, e) || pooling_load(c, e))
+    if (read_eos(c, c->generation, c->generation_path, e) || read_eos(c, c->root, c->config_path, e) ||
+        read_eos(c, c->config, c->config_path, e) || read_sampling(c, e) || pooling_load(c, e))
         return -1;
     read_bos(c);
     read_name(c);

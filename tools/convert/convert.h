@@ -48,7 +48,8 @@ int config_int(const checkpoint *c, const char *key, int64_t min, int64_t max, d
 int config_json(arena *mem, const char *path, json **root, err *e); /* a JSON object from a file; a git-LFS pointer is named */
 
 /* ---- rope.c ---- */
-int rope_load(const checkpoint *c, const struct rope_spec *spec, int head_dim, int max_positions, arena *mem, rope_freqs *out, err *e);
+int rope_load(const checkpoint *c, const struct rope_spec *spec, int head_dim, int max_positions, arena *mem, rope_freqs *out,
+              err *e);
 
 /* ---- pooling.c: the files that sentence-transformers lays beside a model ---- */
 int pooling_load(checkpoint *c, err *e); /* into arch.pooling, arch.normalize; 0 and nothing where there are none */

@@ -21,7 +21,8 @@ typedef struct config_must {
 /* What a dimension of a tensor is, of the checkpoint's numbers. */
 typedef enum {
     DIM_NONE, DIM_ONE, DIM_MODEL, DIM_FF, DIM_FF2, DIM_VOCAB, DIM_Q, DIM_KV, DIM_QK, DIM_QKV, DIM_HEAD, DIM_CTX, DIM_EXPERTS,
-    DIM_EXPERT, DIM_SHARED, DIM_STREAMS, DIM_STREAMS2, DIM_LAUREL, DIM_PER_LAYER, DIM_ALL_PER_LAYER, DIM_VOCAB_PER_LAYER, DIM_TYPES, DIM_BUCKETS, DIM_HEADS
+    DIM_EXPERT, DIM_SHARED, DIM_STREAMS, DIM_STREAMS2, DIM_LAUREL, DIM_PER_LAYER, DIM_ALL_PER_LAYER, DIM_VOCAB_PER_LAYER,
+    DIM_TYPES, DIM_BUCKETS, DIM_HEADS
 } dim_kind;
 int dim_value(const checkpoint *c, dim_kind d);
 
@@ -75,7 +76,7 @@ typedef struct family {
     const config_must *musts;         /* to a NULL key; NULL: none */
     const weight *weights;            /* in the order of execution, to a NULL name */
     const char *const *unneeded;      /* patterns of tensors that a checkpoint may hold for no use; to NULL */
-    const char *const *aside;         /* beginnings of names of the model's other parts: left aside, and said; to NULL; NULL: none */
+    const char *const *aside;         /* beginnings of names of the model's other parts: left aside, and said; to NULL, or NULL */
     bool untied;                      /* no tie_word_embeddings where config.json is silent */
     int head_dim;                     /* where config.json is silent; 0: d_model / n_heads */
     const char *act_key, *act;        /* act_key NULL: hidden_act; act: where config.json is silent, NULL: silu */

@@ -37,11 +37,13 @@ static int windows_by_type(checkpoint *c, int window, int pattern, err *e) {
     for (int i = 0; i < n; i++) c->arch.window[i] = pattern && (i + 1) % pattern ? window : 0;
     if (absent(types)) return 0;
     if (types->type != JSON_ARRAY || types->n != (uint32_t)n)
-        return fail(e, "%s: layer_types: expected a list of %d, found %s of %u", c->config_path, n, json_type_name(types), types->n);
+        return fail(e, "%s: layer_types: expected a list of %d, found %s of %u", c->config_path, n, json_type_name(types),
+                    types->n);
     for (const json *t = types->child; t; t = t->next, l++) {
         bool sliding = json_is(t, "sliding_attention");
         if (!sliding && !json_is(t, "full_attention"))
-            return fail(e, "%s: layer_types: expected \"full_attention\" or \"sliding_attention\", found %.40s", c->config_path, shown(t));
+            return fail(e, "%s: layer_types: expected \"full_attention\" or \"sliding_attention\", found %.40s", c->config_path,
+                        shown(t));
         c->arch.window[l] = sliding ? window : 0;
     }
     return 0;
@@ -68,10 +70,12 @@ int layers_alternate(checkpoint *c, err *e) {
 static int dense_layers(checkpoint *c, err *e) {
     const json *list = json_get(c->config, "mlp_only_layers");
     if (absent(list)) return 0;
-    if (list->type != JSON_ARRAY) return fail(e, "%s: mlp_only_layers: expected a list, found %s", c->config_path, json_type_name(list));
+    if (list->type != JSON_ARRAY)
+        return fail(e, "%s: mlp_only_layers: expected a list, found %s", c->config_path, json_type_name(list));
     for (const json *j = list->child; j; j = j->next) {
         int64_t l;
-        if (json_int(j, &l) || l < 0) return fail(e, "%s: mlp_only_layers: expected numbers of layers, found %.40s", c->config_path, shown(j));
+        if (json_int(j, &l) || l < 0)
+            return fail(e, "%s: mlp_only_layers: expected numbers of layers, found %.40s", c->config_path, shown(j));
         if (l < c->arch.n_layers) c->mixture[l] = false;
     }
     return 0;
@@ -96,7 +100,9 @@ int layers_qwen2_moe(checkpoint *c, err *e) {
 }
 
 /* here, every layer. */
-int layers_qwen3_moe(checkpoint *c, err *e) { return read_mixture(c, e) || (config_true(c, "use_sliding_window") && window_everywhere(c, 4096, e)) ? -1 : 0; }
+int layers_qwen3_moe(checkpoint *c, err *e) {
+    return read_mixture(c, e) || (config_true(c, "use_sliding_window") && window_everywhere(c, 4096, e)) ? -1 : 0;
+}
 
 /* ---- Gemma 3 and 3n ---- */
 
@@ -108,7 +114,9 @@ static void local_ropes(checkpoint *c) {
 int layers_gemma3(checkpoint *c, err *e) {
     int window, pattern;
     const char *key = absent(json_get(c->config, "_sliding_window_pattern")) ? "sliding_window_pattern" : "_sliding_window_pattern";
-    if (read_window(c, 4096, &window, e) || config_int(c, key, 1, 1 << 20, 6, &pattern, e) || windows_by_type(c, window, pattern, e)) return -1;
+    if (read_window(c, 4096, &window, e) || config_int(c, key, 1, 1 << 20, 6, &pattern, e) ||
+        windows_by_type(c, window, pattern, e))
+        return -1;
     local_ropes(c);
     return 0;
 }
@@ -122,7 +130,9 @@ static int share_kv(checkpoint *c, err *e) {
     for (int l = a->n_layers - n; n < a->n_layers && l < a->n_layers; l++) {
         int owner = a->n_layers - n - 1;
         while (owner >= 0 && a->window[owner] != a->window[l]) owner--;
-        if (owner < 0) return fail(e, "%s: num_kv_shared_layers: layer %d has no layer of its kind before layer %d", c->config_path, l, a->n_layers - n);
+        if (owner < 0)
+            return fail(e, "%s: num_kv_shared_layers: layer %d has no layer of its kind before layer %d", c->config_path, l,
+                        a->n_layers - n);
         a->kv_layer[l] = owner;
     }
     return 0;
@@ -141,7 +151,8 @@ static double normal_quantile(double p) {
 
 static int sparsity_of(checkpoint *c, const json *j, int l, err *e) {
     double p;
-    if (json_num(j, &p) || !(p >= 0 && p < 1)) return fail(e, "%s: activation_sparsity_pattern: expected numbers from 0, below 1, found %.40s", c->config_path, shown(j));
+    if (json_num(j, &p) || !(p >= 0 && p < 1))
+        return fail(e, "%s: activation_sparsity_pattern: expected numbers from 0, below 1, found %.40s", c->config_path, shown(j));
     float x = p > 0 ? (float)normal_quantile(p) : 0;
     c->arch.sparsity[l] = p > 0 && fabsf(x) < 1e-30f ? 1e-30f : x; /* 0 would mean: off */
     return 0;
@@ -159,7 +170,8 @@ static int read_sparsity(checkpoint *c, err *e) {
             if (sparsity_of(c, list, i, e)) return -1;
         return 0;
     }
-    if (list->n != (uint32_t)n) return fail(e, "%s: activation_sparsity_pattern: expected a list of %d, found %u", c->config_path, n, list->n);
+    if (list->n != (uint32_t)n)
+        return fail(e, "%s: activation_sparsity_pattern: expected a list of %d, found %u", c->config_path, n, list->n);
     for (const json *j = list->child; j; j = j->next)
         if (sparsity_of(c, j, l++, e)) return -1;
     return 0;
@@ -167,7 +179,9 @@ static int read_sparsity(checkpoint *c, err *e) {
 
 int layers_gemma3n(checkpoint *c, err *e) {
     int window;
-    if (read_window(c, 512, &window, e) || windows_by_type(c, window, 5, e) || config_int(c, "laurel_rank", 1, 1 << 20, 64, &c->laurel_rank, e)) return -1;
+    if (read_window(c, 512, &window, e) || windows_by_type(c, window, 5, e) ||
+        config_int(c, "laurel_rank", 1, 1 << 20, 64, &c->laurel_rank, e))
+        return -1;
     local_ropes(c);
     return share_kv(c, e) || read_sparsity(c, e) ? -1 : 0;
 }
@@ -181,10 +195,13 @@ int layers_smollm3(checkpoint *c, err *e) {
     if (config_int(c, "no_rope_layer_interval", 1, 1 << 20, 4, &every, e)) return -1;
     for (int i = 0; i < n; i++) c->arch.rope[i] = (i + 1) % every ? 0 : -1;
     if (!absent(list)) {
-        if (list->type != JSON_ARRAY || list->n != (uint32_t)n) return fail(e, "%s: no_rope_layers: expected a list of %d, found %s of %u", c->config_path, n, json_type_name(list), list->n);
+        if (list->type != JSON_ARRAY || list->n != (uint32_t)n)
+            return fail(e, "%s: no_rope_layers: expected a list of %d, found %s of %u", c->config_path, n, json_type_name(list),
+                        list->n);
         for (const json *j = list->child; j; j = j->next, l++) {
             int64_t rotates;
-            if (json_int(j, &rotates) || rotates < 0 || rotates > 1) return fail(e, "%s: no_rope_layers: expected 0 or 1, found %.40s", c->config_path, shown(j));
+            if (json_int(j, &rotates) || rotates < 0 || rotates > 1)
+                return fail(e, "%s: no_rope_layers: expected 0 or 1, found %.40s", c->config_path, shown(j));
             c->arch.rope[l] = rotates ? 0 : -1;
         }
     }
@@ -200,11 +217,14 @@ int layers_t5(checkpoint *c, err *e) {
     const json *j = json_get(c->config, "feed_forward_proj");
     const char *name = absent(j) || !j->s ? "relu" : j->s;
     c->gated = strncmp(name, "gated-", 6) == 0;
-    if (config_activation(c, "feed_forward_proj", strcmp(name, "gated-gelu") == 0 ? "gelu_new" : c->gated ? name + 6 : name, e)) return -1;
+    if (config_activation(c, "feed_forward_proj", strcmp(name, "gated-gelu") == 0 ? "gelu_new" : c->gated ? name + 6 : name, e))
+        return -1;
     if (config_int(c, "relative_attention_num_buckets", 4, 1 << 16, 32, &c->n_buckets, e)) return -1;
     if (config_int(c, "relative_attention_max_distance", 1, 1 << 18, 128, &c->max_distance, e)) return -1;
     if (c->max_distance <= c->n_buckets / 2)
-        return fail(e, "%s: relative_attention_max_distance: expected more than half of relative_attention_num_buckets, %d, found %d", c->config_path, c->n_buckets, c->max_distance);
+        return fail(e,
+                    "%s: relative_attention_max_distance: expected more than half of relative_attention_num_buckets, %d, found %d",
+                    c->config_path, c->n_buckets, c->max_distance);
     const json *scaled = json_get(c->config, "scale_decoder_outputs");
     if (absent(scaled) ? c->tied : scaled->type == JSON_TRUE) c->arch.logit_scale = (float)(1 / sqrt(c->arch.d_model));
     return 0;

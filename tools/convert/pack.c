@@ -25,13 +25,13 @@ typedef struct packer {
     file_writer *w;
     const pack_opts *o;
     pool *pool;
-    float *rows;         /* [workers][16][pad64(k)] */
-    uint8_t *batch;      /* packed panels */
+    float *rows;    /* [workers][16][pad64(k)] */
+    uint8_t *batch; /* packed panels */
     size_t rows_bytes, batch_bytes;
     panel_result result[MAX_BATCH];
     uint64_t done, total; /* weights */
     double began, shown;
-    const output *out;   /* the tensor in work */
+    const output *out; /* the tensor in work */
     wtype type;
     int exponent, first; /* first panel of the batch */
     bool measure;        /* only amax */
@@ -68,7 +68,6 @@ static bool load_row(const checkpoint *c, const output *o, uint32_t r, float *x)
     const st_tensor *t = source_row(o, r, &row);
     if (!t) return false;
     st_read(&c->st, t, (uint64_t)row * o->k, o->k, x);
-    st_drop(&c->st, t, (uint64_t)row * o->k, o->k);
     return true;
 }
 
@@ -102,6 +101,16 @@ static void load_panel(const checkpoint *c, const output *o, int panel, float *r
     }
 }
 
+/* Lets the pages go that a batch has read: once all of it is read, because the kernel maps a page's neighbours with it. Sources
+ * that are read across are let go as a whole, at the end. */
+static void drop_panels(const checkpoint *c, const output *o, int first, int n) {
+    for (uint32_t r = (uint32_t)first * PANEL; r < (uint32_t)(first + n) * PANEL && r < o->n && !o->columns && !o->values; r++) {
+        uint32_t row;
+        const st_tensor *t = source_row(o, r, &row);
+        if (t) st_drop(&c->st, t, (uint64_t)row * o->k, o->k);
+    }
+}
+
 static uint32_t largest(const float *x, size_t n) {
     uint32_t most = 0;
     for (size_t i = 0; i < n; i++) {
@@ -125,7 +134,8 @@ static void do_panel(void *arg, int task, int worker) {
     load_panel(p->c, o, p->first + task, rows);
     r->amax_bits = largest(rows, floats);
     if (!p->measure && r->amax_bits < 0x7f800000)
-        pack_panel(p->type, rows, (int)o->k, p->exponent, NULL, p->batch + (size_t)task * panel_bytes(p->type, (int)o->k), &r->error, &r->power);
+        pack_panel(p->type, rows, (int)o->k, p->exponent, NULL, p->batch + (size_t)task * panel_bytes(p->type, (int)o->k),
+                   &r->error, &r->power);
 }
 
 /* Names the first weight of a panel that is no number. */
@@ -138,10 +148,12 @@ static int refuse_value(packer *p, int panel) {
             float x = p->rows[i * padded + j];
             uint32_t row = 0;
             if (isfinite(x)) continue;
-            if (o->values) return fail(p->e, "%s: a weight of %s is %s; the checkpoint is damaged: fetch it again", p->c->folder, o->name, isnan(x) ? "NaN" : "infinite");
+            if (o->values)
+                return fail(p->e, "%s: a weight of %s is %s; the checkpoint is damaged: fetch it again", p->c->folder, o->name,
+                            isnan(x) ? "NaN" : "infinite");
             const st_tensor *t = source_row(o, (uint32_t)panel * PANEL + i, &row);
-            return fail(p->e, "%s: tensor %s: the weight at [%u, %u] is %s; the checkpoint is damaged: fetch it again", p->c->st.shards[t->shard].path, t->name,
-                        o->columns ? j : row, o->columns ? row : j,
+            return fail(p->e, "%s: tensor %s: the weight at [%u, %u] is %s; the checkpoint is damaged: fetch it again",
+                        p->c->st.shards[t->shard].path, t->name, o->columns ? j : row, o->columns ? row : j,
                         isnan(x) ? "NaN" : "infinite");
         }
     return fail(p->e, "%s: %s changed while it was read", p->c->folder, o->name);
@@ -156,7 +168,8 @@ static void show_progress(packer *p, bool last) {
     memset(bar, '#', (size_t)(share * 30));
     bar[30] = 0;
     double left = share > 0 ? seconds / share - seconds : 0;
-    fprintf(stderr, "\r[%s] %3.0f %%  %.0f M weights/s  %d:%02d left ", bar, share * 100, (double)p->done / 1e6 / (seconds > 0 ? seconds : 1), (int)left / 60, (int)left % 60);
+    fprintf(stderr, "\r[%s] %3.0f %%  %.0f M weights/s  %d:%02d left ", bar, share * 100,
+            (double)p->done / 1e6 / (seconds > 0 ? seconds : 1), (int)left / 60, (int)left % 60);
     if (last) fprintf(stderr, "\r%78s\r", "");
     fflush(stderr);
 }
@@ -171,6 +184,7 @@ static int run_panels(packer *p, bool write, panel_result *sum) {
     for (p->first = 0; p->first < n; p->first += batch) {
         int tasks = min_int(batch, n - p->first);
         pool_run(p->pool, do_panel, p, tasks);
+        drop_panels(p->c, p->out, p->first, tasks);
         if (*p->o->stop) return fail(p->e, "interrupted");
         for (int i = 0; i < tasks; i++) {
             if (p->result[i].amax_bits >= 0x7f800000) return refuse_value(p, p->first + i);
@@ -192,11 +206,13 @@ static int make_room(packer *p) {
     size_t one = panel_bytes(W_F32, (int)p->out->k), batch = one * workers > BATCH_BYTES ? one * workers : BATCH_BYTES;
     if (rows > p->rows_bytes) {
         free_aligned(p->rows);
-        if (!(p->rows = alloc_aligned(p->rows_bytes = rows))) return p->rows_bytes = 0, fail_memory(p->e, rows, "a panel for each thread");
+        if (!(p->rows = alloc_aligned(p->rows_bytes = rows)))
+            return p->rows_bytes = 0, fail_memory(p->e, rows, "a panel for each thread");
     }
     if (batch > p->batch_bytes) {
         free_aligned(p->batch);
-        if (!(p->batch = alloc_aligned(p->batch_bytes = batch))) return p->batch_bytes = 0, fail_memory(p->e, batch, "packed panels");
+        if (!(p->batch = alloc_aligned(p->batch_bytes = batch)))
+            return p->batch_bytes = 0, fail_memory(p->e, batch, "packed panels");
     }
     return 0;
 }
@@ -229,7 +245,8 @@ static int pack_as(packer *p, wtype type, double *relative) {
 static int pack_matrix(packer *p, output *o, double *relative) {
     if (pack_as(p, o->type, relative)) return -1;
     if (o->type != W_Q4 || *relative <= q4_limit) return 0;
-    if (p->o->verbose) fprintf(stderr, "%s: q4 would lose %.1f %% of it (root mean square); written as q8\n", o->name, *relative * 100);
+    if (p->o->verbose)
+        fprintf(stderr, "%s: q4 would lose %.1f %% of it (root mean square); written as q8\n", o->name, *relative * 100);
     if (file_write_retype(p->w, o->index, W_Q8, p->e)) return -1;
     p->done -= (uint64_t)round_up(o->n, PANEL) * o->k;
     o->type = W_Q8;
@@ -248,8 +265,8 @@ static int pack_vector(packer *p, const output *o) {
         if (t) st_read(&p->c->st, t, row, 1, &x[i]);
         if (t) x[i] = x[i] * o->scale + o->offset;
         if (!isfinite(x[i]))
-            rc = fail(p->e, "%s: tensor %s: the weight at [%u] is %s; the checkpoint is damaged: fetch it again", p->c->st.shards[t->shard].path, t->name, row,
-                      isnan(x[i]) ? "NaN" : "infinite");
+            rc = fail(p->e, "%s: tensor %s: the weight at [%u] is %s; the checkpoint is damaged: fetch it again",
+                      p->c->st.shards[t->shard].path, t->name, row, isnan(x[i]) ? "NaN" : "infinite");
     }
     if (!rc) rc = file_write_data(p->w, o->index, x, n * sizeof *x, p->e);
     free_aligned(x);
@@ -264,7 +281,8 @@ static uint64_t weights_of(const plan *p) {
 
 /* bf16 holds a bf16 checkpoint as it is; of any other it rounds, and that is said. */
 static void note_rounding(checkpoint *c, double worst, const char *name) {
-    if (worst > 0) warn(c, "the checkpoint's weights are not bf16: rounded, by up to %.3f %% (%s); --type f32 keeps them", worst * 100, name);
+    if (worst > 0)
+        warn(c, "the checkpoint's weights are not bf16: rounded, by up to %.3f %% (%s); --type f32 keeps them", worst * 100, name);
 }
 
 int pack_all(checkpoint *c, plan *list, file_writer *w, const pack_opts *o, err *e) {
@@ -281,7 +299,9 @@ int pack_all(checkpoint *c, plan *list, file_writer *w, const pack_opts *o, err 
         rc = out->vector ? pack_vector(p, out) : pack_matrix(p, out, &relative);
         if (out->columns) st_drop(&c->st, out->part[0].t, 0, out->part[0].t->n); /* read across, so not let go row by row */
         if (out->type == W_BF16 && relative > worst) worst = relative, worst_name = out->name;
-        if (!rc && o->verbose && !out->vector) fprintf(stderr, "%-28s %-4s [%u][%u]  error %.3f %%\n", out->name, wtype_name(out->type), out->n, out->k, relative * 100);
+        if (!rc && o->verbose && !out->vector)
+            fprintf(stderr, "%-28s %-4s [%u][%u]  error %.3f %%\n", out->name, wtype_name(out->type), out->n, out->k,
+                    relative * 100);
     }
     show_progress(p, true);
     if (!rc) note_rounding(c, worst, worst_name);

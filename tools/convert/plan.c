@@ -19,14 +19,20 @@ typedef struct planner {
 
 /* Writes pattern with {m}, {l}, {e}, {s} and {s-1} filled in; i is the expert or the stream. */
 static void expand(char *out, size_t size, const char *pattern, const char *prefix, int l, int i) {
-    const struct { const char *mark; int value; } numbers[] = { { "{l}", l }, { "{e}", i }, { "{s}", i }, { "{s-1}", i - 1 } };
+    const struct {
+        const char *mark;
+        int value;
+    } numbers[] = { { "{l}", l }, { "{e}", i }, { "{s}", i }, { "{s-1}", i - 1 } };
     size_t at = 0;
     out[0] = 0;
     while (*pattern && at + 1 < size) {
         size_t known = 0, mark = 0;
-        while (known < sizeof numbers / sizeof *numbers && strncmp(pattern, numbers[known].mark, mark = strlen(numbers[known].mark)) != 0) known++;
+        while (known < sizeof numbers / sizeof *numbers &&
+               strncmp(pattern, numbers[known].mark, mark = strlen(numbers[known].mark)) != 0)
+            known++;
         int n;
-        if (known < sizeof numbers / sizeof *numbers) n = snprintf(out + at, size - at, "%d", numbers[known].value), pattern += mark;
+        if (known < sizeof numbers / sizeof *numbers)
+            n = snprintf(out + at, size - at, "%d", numbers[known].value), pattern += mark;
         else if (strncmp(pattern, "{m}", 3) == 0) n = snprintf(out + at, size - at, "%s", prefix), pattern += 3;
         else n = snprintf(out + at, size - at, "%c", *pattern++);
         at += (size_t)n;
@@ -50,7 +56,8 @@ static void find_prefix(planner *b) {
 
 static void shape_text(const st_tensor *t, char *out, size_t size) {
     size_t at = (size_t)snprintf(out, size, "[");
-    for (int i = 0; i < t->n_dims && at < size; i++) at += (size_t)snprintf(out + at, size - at, "%s%llu", i ? ", " : "", (unsigned long long)t->dims[i]);
+    for (int i = 0; i < t->n_dims && at < size; i++)
+        at += (size_t)snprintf(out + at, size - at, "%s%llu", i ? ", " : "", (unsigned long long)t->dims[i]);
     if (at < size) snprintf(out + at, size - at, "]");
 }
 
@@ -66,9 +73,12 @@ static const st_tensor *need(planner *b, const char *name, dim_kind rows, dim_ki
     if (!t) return fail(b->e, "%s: tensor %s is missing, expected of shape %s", c->folder, name, expected), NULL;
     const char *path = c->st.shards[t->shard].path;
     shape_text(t, found, sizeof found);
-    bool fits = t->n_dims == (k == DIM_NONE ? 1 : 2) && t->dims[0] == (uint64_t)n && (k == DIM_NONE || t->dims[1] == (uint64_t)inner);
+    bool fits =
+        t->n_dims == (k == DIM_NONE ? 1 : 2) && t->dims[0] == (uint64_t)n && (k == DIM_NONE || t->dims[1] == (uint64_t)inner);
     if (!fits) return fail(b->e, "%s: tensor %s: expected shape %s by config.json, found %s", path, name, expected, found), NULL;
-    if (t->type == ST_OTHER) return fail(b->e, "%s: tensor %s: dtype %s is not one for weights; expected F32, F16, BF16 or F64", path, name, t->dtype), NULL;
+    if (t->type == ST_OTHER)
+        return fail(b->e, "%s: tensor %s: dtype %s is not one for weights; expected F32, F16, BF16 or F64", path, name, t->dtype),
+               NULL;
     b->used[t - c->st.tensors] = true;
     return t;
 }
@@ -112,7 +122,8 @@ static int add_computed(planner *b, output *o, const weight *w) {
     expand(name, sizeof name, w->part[0].source, b->prefix, 0, 0);
     const st_tensor *t = need(b, name, w->part[0].rows, w->k, false);
     if (!t) return -1;
-    return add_values(o, (uint64_t)c->arch.n_heads, 2 * (uint64_t)c->max_distance + 1, relative_biases(c, t, w->flags & BIAS_BOTH, b->e));
+    return add_values(o, (uint64_t)c->arch.n_heads, 2 * (uint64_t)c->max_distance + 1,
+                      relative_biases(c, t, w->flags & BIAS_BOTH, b->e));
 }
 
 /* Which rows of its source a part takes. */
@@ -137,7 +148,8 @@ static int add_parts(planner *b, output *o, const weight *w, int l, int i) {
         char name[NAME_SIZE];
         source_rows *part = &o->part[p];
         expand(name, sizeof name, w->part[p].source, b->prefix, l, i);
-        const st_tensor *t = need(b, name, w->part[p].whole == DIM_NONE ? w->part[p].rows : w->part[p].whole, w->k, w->flags & TRANSPOSED);
+        const st_tensor *t =
+            need(b, name, w->part[p].whole == DIM_NONE ? w->part[p].rows : w->part[p].whole, w->k, w->flags & TRANSPOSED);
         if (!t) return -1;
         if (p >= o->n_parts) {
             o->added = t;
@@ -148,7 +160,8 @@ static int add_parts(planner *b, output *o, const weight *w, int l, int i) {
         part->padded = o->n_parts > 1 || (w->flags & PADDED) ? (uint32_t)round_up(part->rows, PANEL) : part->rows;
         rows += part->padded;
     }
-    if (rows > INT32_MAX / 2) return fail(b->e, "%s: tensor %s: %llu rows are too many", b->c->folder, o->name, (unsigned long long)rows);
+    if (rows > INT32_MAX / 2)
+        return fail(b->e, "%s: tensor %s: %llu rows are too many", b->c->folder, o->name, (unsigned long long)rows);
     o->n = (uint32_t)rows;
     return 0;
 }
@@ -212,9 +225,11 @@ static bool holds(const checkpoint *c, const char *when) {
 static bool wanted(const planner *b, const weight *w, int l) {
     const checkpoint *c = b->c;
     bool in_layer = strstr(w->name, "{l}") && l < c->arch.n_layers;
-    bool own_kv = !in_layer || c->arch.kv_layer[l] < 0, experts = in_layer && c->arch.n_experts > 0 && (!c->mixture || c->mixture[l]);
+    bool own_kv = !in_layer || c->arch.kv_layer[l] < 0,
+         experts = in_layer && c->arch.n_experts > 0 && (!c->mixture || c->mixture[l]);
     int f = w->flags;
-    if ((f & IF_OWN_KV && !own_kv) || (f & IF_OTHER_KV && own_kv) || (f & IF_EXPERTS && !experts) || (f & IF_DENSE && experts)) return false;
+    if ((f & IF_OWN_KV && !own_kv) || (f & IF_OTHER_KV && own_kv) || (f & IF_EXPERTS && !experts) || (f & IF_DENSE && experts))
+        return false;
     if ((f & IF_GATED && !c->gated) || (f & IF_UNGATED && c->gated)) return false;
     return holds(c, w->when);
 }
@@ -249,7 +264,9 @@ static int add_rows(planner *b, const weight *w, const weight *end, int l) {
     return 0;
 }
 
-static int stack_layers(const checkpoint *c, const weight *w) { return strncmp(w->name, "enc.", 4) == 0 ? c->arch.n_enc_layers : c->arch.n_layers; }
+static int stack_layers(const checkpoint *c, const weight *w) {
+    return strncmp(w->name, "enc.", 4) == 0 ? c->arch.n_enc_layers : c->arch.n_layers;
+}
 
 static int add_all(planner *b) {
     const weight *w = b->c->family->weights;
@@ -277,7 +294,8 @@ static const weight *stack_start(const planner *b, const weight *w, char *out, s
 /* The layer's number where name begins as those of this stack do; else -1. */
 static int64_t layer_in(const char *start, const char *name) {
     size_t n = strlen(start), digits;
-    if (strncmp(name, start, n) != 0 || !(digits = strspn(name + n, "0123456789")) || digits > 9 || name[n + digits] != '.') return -1;
+    if (strncmp(name, start, n) != 0 || !(digits = strspn(name + n, "0123456789")) || digits > 9 || name[n + digits] != '.')
+        return -1;
     return strtol(name + n, NULL, 10);
 }
 
@@ -336,10 +354,12 @@ static int account(planner *b) {
         int64_t l = layer_of(b, t->name, &n_layers);
         if (b->used[i]) continue;
         if (l >= n_layers && l >= 0)
-            return fail(b->e, "%s: tensor %.200s belongs to a layer that config.json does not have: it has %d", c->st.shards[t->shard].path, t->name, n_layers);
+            return fail(b->e, "%s: tensor %.200s belongs to a layer that config.json does not have: it has %d",
+                        c->st.shards[t->shard].path, t->name, n_layers);
         char shape[256];
         shape_text(t, shape, sizeof shape);
-        if (!unneeded(b, t->name)) warn(c, "tensor %.200s %s has no place in a %s model and is not used", t->name, shape, c->family->model_type);
+        if (!unneeded(b, t->name))
+            warn(c, "tensor %.200s %s has no place in a %s model and is not used", t->name, shape, c->family->model_type);
     }
     return 0;
 }
@@ -356,8 +376,8 @@ static int check_layers(planner *b) {
             last = l > last ? l : last;
         }
         if (last >= 0 && last + 1 < n_layers)
-            return fail(b->e, "%s: %s is %d, but the checkpoint's last layer is %s%lld; expected %s%lld too", c->config_path, layers_key(c, w), n_layers, start, (long long)last,
-                        start, (long long)last + 1);
+            return fail(b->e, "%s: %s is %d, but the checkpoint's last layer is %s%lld; expected %s%lld too", c->config_path,
+                        layers_key(c, w), n_layers, start, (long long)last, start, (long long)last + 1);
     }
     return 0;
 }

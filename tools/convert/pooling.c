@@ -6,8 +6,10 @@
 
 /* pooling_mode_*: exactly one is true. */
 static int read_modes(checkpoint *c, const char *folder, err *e) {
-    static const struct { const char *key; int pooling; } modes[] = {
-        { "pooling_mode_cls_token", 1 }, { "pooling_mode_mean_tokens", 2 }, { "pooling_mode_lasttoken", 3 } };
+    static const struct {
+        const char *key;
+        int pooling;
+    } modes[] = { { "pooling_mode_cls_token", 1 }, { "pooling_mode_mean_tokens", 2 }, { "pooling_mode_lasttoken", 3 } };
     char *dir = path_join(&c->mem, c->folder, folder), *path = dir ? path_join(&c->mem, dir, "config.json") : NULL;
     json *root;
     int n = 0;
@@ -41,8 +43,11 @@ int pooling_load(checkpoint *c, err *e) {
         const char *dot = type && type->type == JSON_STRING ? strrchr(type->s, '.') : NULL, *name = dot ? dot + 1 : "";
         if (strcmp(name, "Transformer") == 0) continue;
         if (strcmp(name, "Normalize") == 0) c->arch.normalize = 1;
-        else if (strcmp(name, "Pooling") != 0) return fail(e, "%s: a module of type %.80s is not known; known: Transformer, Pooling, Normalize", path, type && type->s ? type->s : "missing");
-        else if (!folder || folder->type != JSON_STRING || strchr(folder->s, '/')) return fail(e, "%s: the pooling module's path: expected a folder's name", path);
+        else if (strcmp(name, "Pooling") != 0)
+            return fail(e, "%s: a module of type %.80s is not known; known: Transformer, Pooling, Normalize", path,
+                        type && type->s ? type->s : "missing");
+        else if (!folder || folder->type != JSON_STRING || strchr(folder->s, '/'))
+            return fail(e, "%s: the pooling module's path: expected a folder's name", path);
         else if (read_modes(c, folder->s, e)) return -1;
     }
     return 0;

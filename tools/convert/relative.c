@@ -1,5 +1,6 @@
 /* relative: T5's relative position biases (Raffel et al. 2020), by bucket in the checkpoint, by distance in the file, so that the
- * runtime knows no buckets. The buckets are computed as transformers does, in float32: distances at powers of two lie on borders. */
+ * runtime knows no buckets. The buckets are computed as transformers does, in float32: distances at powers of two lie on borders.
+ */
 #include <math.h>
 
 #include "tools/convert/convert.h"
@@ -17,7 +18,8 @@ static int bucket(int distance, int n_buckets, int max_distance, bool both) {
 float *relative_biases(checkpoint *c, const st_tensor *t, bool both, err *e) {
     int heads = c->arch.n_heads, reach = c->max_distance, columns = 2 * reach + 1;
     size_t n = (size_t)c->n_buckets * (size_t)heads;
-    float *by_bucket = arena_alloc(&c->mem, n * sizeof(float)), *table = arena_alloc(&c->mem, (size_t)heads * (size_t)columns * sizeof(float));
+    float *by_bucket = arena_alloc(&c->mem, n * sizeof(float)),
+          *table = arena_alloc(&c->mem, (size_t)heads * (size_t)columns * sizeof(float));
     if (!by_bucket || !table) return fail_memory(e, (size_t)heads * (size_t)columns * sizeof(float), "position biases"), NULL;
     st_read(&c->st, t, 0, n, by_bucket);
     for (int d = -reach; d <= reach; d++) {
