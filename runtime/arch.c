@@ -21,21 +21,29 @@ static const field fields[] = {
     ARCH_INTS(X)
 #undef X
 #define X(name, def, min, max, what) { #name, "1", what, FIELD_FLOAT, offsetof(arch, name), 0, def, min, max },
-    ARCH_FLOATS(X)
+        ARCH_FLOATS(X)
 #undef X
-#define X(name, length, def, min, max, what) { #name, #length, what, FIELD_INTS, offsetof(arch, name), offsetof(arch, length), def, min, max },
-    ARCH_INT_VECTORS(X)
+#define X(name, length, def, min, max, what)                                                                                       \
+    { #name, #length, what, FIELD_INTS, offsetof(arch, name), offsetof(arch, length), def, min, max },
+            ARCH_INT_VECTORS(X)
 #undef X
-#define X(name, length, def, min, max, what) { #name, #length, what, FIELD_FLOATS, offsetof(arch, name), offsetof(arch, length), def, min, max },
-    ARCH_FLOAT_VECTORS(X)
+#define X(name, length, def, min, max, what)                                                                                       \
+    { #name, #length, what, FIELD_FLOATS, offsetof(arch, name), offsetof(arch, length), def, min, max },
+                ARCH_FLOAT_VECTORS(X)
 #undef X
 };
 enum { N_FIELDS = sizeof fields / sizeof *fields };
 
 /* The checkpoint's sampling defaults: negative, none. */
-static const struct { const char *name; size_t at; bool whole; } sampling[] = {
-    { "temperature", offsetof(arch, temperature), false }, { "top_p", offsetof(arch, top_p), false }, { "min_p", offsetof(arch, min_p), false },
-    { "repeat_penalty", offsetof(arch, repeat_penalty), false }, { "top_k", offsetof(arch, top_k), true } };
+static const struct {
+    const char *name;
+    size_t at;
+    bool whole;
+} sampling[] = { { "temperature", offsetof(arch, temperature), false },
+                 { "top_p", offsetof(arch, top_p), false },
+                 { "min_p", offsetof(arch, min_p), false },
+                 { "repeat_penalty", offsetof(arch, repeat_penalty), false },
+                 { "top_k", offsetof(arch, top_k), true } };
 enum { N_SAMPLING = sizeof sampling / sizeof *sampling };
 
 static bool is_vector(const field *f) { return f->kind >= FIELD_INTS; }
@@ -89,10 +97,13 @@ static int read_field(arch *a, const field *f, const file *from, err *e) {
     int64_t n = is_whole(f) ? record_i64(from, f->name, &whole) : record_f64(from, f->name, &real);
     if (n < 0) /* not there, or not of this type: the latter is then an unknown record, see refuse_unknown */
         return f->def < f->min ? fail(e, "%s: the architecture lacks %s (%s); convert again", from->path, f->name, f->what) : 0;
-    if (n != length_of(a, f)) return fail(e, "%s: %s: expected %d values, found %lld; convert again", from->path, f->name, length_of(a, f), (long long)n);
+    if (n != length_of(a, f))
+        return fail(e, "%s: %s: expected %d values, found %lld; convert again", from->path, f->name, length_of(a, f), (long long)n);
     for (int64_t i = 0; i < n; i++) {
         double x = whole ? (double)whole[i] : real[i];
-        if (!(x >= f->min && x <= f->max)) return fail(e, "%s: %s (%s): expected %.15g to %.15g, found %g; convert again", from->path, f->name, f->what, f->min, f->max, x);
+        if (!(x >= f->min && x <= f->max))
+            return fail(e, "%s: %s (%s): expected %.15g to %.15g, found %g; convert again", from->path, f->name, f->what, f->min,
+                        f->max, x);
         if (whole) ((int *)values_of(a, f))[i] = (int)whole[i];
         else ((float *)values_of(a, f))[i] = (float)x;
     }
@@ -103,10 +114,12 @@ static int read_text(const file *f, const char *key, char *out, size_t size, err
     const char *bytes;
     int64_t n = record_bytes(f, key, &bytes);
     if (n < 0) return 0;
-    if ((uint64_t)n >= size) return fail(e, "%s: %s: expected at most %zu bytes, found %lld; convert again", f->path, key, size - 1, (long long)n);
+    if ((uint64_t)n >= size)
+        return fail(e, "%s: %s: expected at most %zu bytes, found %lld; convert again", f->path, key, size - 1, (long long)n);
     for (int64_t i = 0, len = 1; i < n; i += len) {
         int l;
-        if (utf8_decode(bytes + i, (size_t)(n - i), &l) < ' ' || bytes[i] == 0x7f) return fail(e, "%s: %s: not plain text; convert again", f->path, key);
+        if (utf8_decode(bytes + i, (size_t)(n - i), &l) < ' ' || bytes[i] == 0x7f)
+            return fail(e, "%s: %s: not plain text; convert again", f->path, key);
         len = l;
     }
     memcpy(out, bytes, (size_t)n);
@@ -119,7 +132,8 @@ static int read_eos(arch *a, const file *f, err *e) {
     int64_t n = record_i64(f, "eos", &list);
     if (n > MAX_EOS) return fail(e, "%s: eos: expected at most %d ids, found %lld; convert again", f->path, MAX_EOS, (long long)n);
     for (int64_t i = 0; i < n; i++) {
-        if (list[i] < 0 || list[i] > INT32_MAX) return fail(e, "%s: eos: %lld is no id; convert again", f->path, (long long)list[i]);
+        if (list[i] < 0 || list[i] > INT32_MAX)
+            return fail(e, "%s: eos: %lld is no id; convert again", f->path, (long long)list[i]);
         a->eos[a->n_eos++] = (int)list[i];
     }
     return 0;
@@ -132,7 +146,9 @@ static int read_sampling(arch *a, const file *f, err *e) {
         int64_t n = sampling[i].whole ? record_i64(f, sampling[i].name, &whole) : record_f64(f, sampling[i].name, &real);
         if (n < 0) continue;
         double x = n == 1 ? whole ? (double)*whole : *real : NAN;
-        if (!(x >= -1 && x <= 1e6)) return fail(e, "%s: %s: expected one number from 0 to 1000000 (-1: none), found %g; convert again", f->path, sampling[i].name, x);
+        if (!(x >= -1 && x <= 1e6))
+            return fail(e, "%s: %s: expected one number from 0 to 1000000 (-1: none), found %g; convert again", f->path,
+                        sampling[i].name, x);
         if (whole) *(int *)member(a, sampling[i].at) = (int)x;
         else *(float *)member(a, sampling[i].at) = (float)x;
     }
@@ -141,7 +157,10 @@ static int read_sampling(arch *a, const file *f, err *e) {
 
 /* A field that this program does not know may change the arithmetic: only info.* is safe to pass over. */
 static int refuse_unknown(const file *f, err *e) {
-    static const struct { const char *name; record_type type; } others[] = { { "eos", REC_I64 }, { "name", REC_BYTES }, { "family", REC_BYTES } };
+    static const struct {
+        const char *name;
+        record_type type;
+    } others[] = { { "eos", REC_I64 }, { "name", REC_BYTES }, { "family", REC_BYTES } };
     size_t at = 0;
     record r;
     while (record_next(f, &at, &r)) {
@@ -151,7 +170,10 @@ static int refuse_unknown(const file *f, err *e) {
         for (int i = 0; i < N_SAMPLING && !known; i++) known = SAME(sampling[i].name, sampling[i].whole ? REC_I64 : REC_F64);
         for (size_t i = 0; i < sizeof others / sizeof *others && !known; i++) known = SAME(others[i].name, others[i].type);
 #undef SAME
-        if (!known) return fail(e, "%s: architecture field %.*s is not known to this version: it was made by a newer convert; use a newer quern", f->path, (int)r.key_n, r.key);
+        if (!known)
+            return fail(
+                e, "%s: architecture field %.*s is not known to this version: it was made by a newer convert; use a newer quern",
+                f->path, (int)r.key_n, r.key);
     }
     return 0;
 }
@@ -164,7 +186,9 @@ int arch_read(arch *a, const file *f, arena *mem, err *e) {
     if (arch_vectors(a, mem, e)) return -1;
     for (int i = 0; i < N_FIELDS; i++)
         if (is_vector(&fields[i]) && read_field(a, &fields[i], f, e)) return -1;
-    if (read_eos(a, f, e) || read_text(f, "name", a->name, sizeof a->name, e) || read_text(f, "family", a->family, sizeof a->family, e) || read_sampling(a, f, e)) return -1;
+    if (read_eos(a, f, e) || read_text(f, "name", a->name, sizeof a->name, e) ||
+        read_text(f, "family", a->family, sizeof a->family, e) || read_sampling(a, f, e))
+        return -1;
     err inner = { 0 };
     return arch_check(a, &inner) ? fail(e, "%s: %s; convert again", f->path, inner.msg) : 0;
 }
@@ -173,8 +197,11 @@ static int check_layer(const arch *a, int l, err *e) {
     if (a->rope[l] >= a->n_ropes) return fail(e, "layer %d uses rope table %d, there are %d", l, a->rope[l], a->n_ropes);
     int owner = a->kv_layer[l];
     if (owner < 0) return 0;
-    if (owner >= l || a->kv_layer[owner] >= 0) return fail(e, "layer %d reads the keys and values of layer %d, expected an earlier layer that has its own", l, owner);
-    if (a->window[l] != a->window[owner]) return fail(e, "layer %d has window %d, but reads the keys and values of layer %d with window %d", l, a->window[l], owner, a->window[owner]);
+    if (owner >= l || a->kv_layer[owner] >= 0)
+        return fail(e, "layer %d reads the keys and values of layer %d, expected an earlier layer that has its own", l, owner);
+    if (a->window[l] != a->window[owner])
+        return fail(e, "layer %d has window %d, but reads the keys and values of layer %d with window %d", l, a->window[l], owner,
+                    a->window[owner]);
     return 0;
 }
 
@@ -241,7 +268,8 @@ static void print_values(const arch *a, const field *f, FILE *out) {
 }
 
 void arch_print(const arch *a, FILE *out) {
-    fprintf(out, "  %-17s %s\n  %-17s %s\n", "name", a->name[0] ? a->name : "(none)", "family", a->family[0] ? a->family : "(none)");
+    fprintf(out, "  %-17s %s\n  %-17s %s\n", "name", a->name[0] ? a->name : "(none)", "family",
+            a->family[0] ? a->family : "(none)");
     for (int i = 0; i < N_FIELDS; i++) {
         if (is_vector(&fields[i]) && length_of(a, &fields[i]) == 0) continue;
         fprintf(out, "  %-17s ", fields[i].name);

@@ -422,7 +422,7 @@ static void embed(forward_ctx *f, int m) {
     tap(f, "embed", -1, f->x, m, f->d_ld, mo->arch.d_model);
 }
 
-bool forward(forward_ctx *f, const span *spans, int n_spans) {
+static bool run_spans(forward_ctx *f, const span *spans, int n_spans) {
     const model *mo = f->model;
     int n_wanted, m = gather(f, spans, n_spans, &n_wanted);
     embed(f, m);
@@ -449,7 +449,7 @@ static void store_cross(forward_ctx *f, const float *h, int m) {
     }
 }
 
-bool encode(forward_ctx *f, kv_seq *seq, const int32_t *tok, int n, float *dst) {
+static bool run_encoder(forward_ctx *f, kv_seq *seq, const int32_t *tok, int n, float *dst) {
     const model *mo = f->model;
     int n_wanted, m = gather(f, &(span){ .seq = seq, .tok = tok, .n = n, .out = OUT_ALL }, 1, &n_wanted);
     for (int i = 0; i < m; i++) f->end[i] = seq->len + n; /* every row sees the whole text */
@@ -462,4 +462,18 @@ bool encode(forward_ctx *f, kv_seq *seq, const int32_t *tok, int n, float *dst) 
     kv_advance(seq, n);
     kv_drop_group(seq, 0);
     return true;
+}
+
+bool forward(forward_ctx *f, const span *spans, int n_spans) {
+    alloc_guard(true);
+    bool done = run_spans(f, spans, n_spans);
+    alloc_guard(false);
+    return done;
+}
+
+bool encode(forward_ctx *f, kv_seq *seq, const int32_t *tok, int n, float *dst) {
+    alloc_guard(true);
+    bool done = run_encoder(f, seq, tok, n, dst);
+    alloc_guard(false);
+    return done;
 }

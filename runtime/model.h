@@ -22,7 +22,7 @@ typedef struct mlp_weights {
 typedef struct altup_weights {
     norm_weights router_norm;   /* times 1 / d_model */
     mat router;                 /* [n][d_model] */
-    mat predict;                /* [n * n][n] row i n + j: what stream j gets of stream i */
+    mat predict;                /* [n * n][n] row i n + j: what stream i gets of stream j */
     mat correct;                /* [n][n], bias 1 */
     norm_weights scale;         /* w: [d_model] multiplies the corrected stream 0 */
 } altup_weights;

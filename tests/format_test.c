@@ -23,7 +23,8 @@ static uint8_t content(int tensor, size_t i) { return (uint8_t)(tensor * 31 + (i
 
 static void small_arch(arch *a, arena *mem) {
     arch_init(a);
-    a->n_layers = 3, a->d_model = 70, a->n_heads = 4, a->n_kv_heads = 2, a->head_dim = 10, a->d_ff = 65, a->n_vocab = 20, a->n_ctx = 128, a->n_ropes = 2;
+    a->n_layers = 3, a->d_model = 70, a->n_heads = 4, a->n_kv_heads = 2, a->head_dim = 10, a->d_ff = 65, a->n_vocab = 20,
+    a->n_ctx = 128, a->n_ropes = 2;
     a->attn_scale = 0.3f, a->norm_eps = 1e-6f, a->top_k = 7, a->temperature = 0.6f;
     a->eos[0] = 3, a->eos[1] = 19, a->n_eos = 2;
     strcpy(a->name, "tiny \xc3\xa9");
@@ -42,7 +43,8 @@ static void write_all(void **state) {
     arch_write(&a, &records);
     record_add_bytes(&records, "info.note", "hello", 5);
     assert_int_equal(file_write_open(&w, path, true, &e), 0);
-    for (int i = 0; i < N_SHAPES; i++) assert_int_equal(file_write_tensor(w, shapes[i].name, shapes[i].type, shapes[i].n_dims, shapes[i].n, shapes[i].k, &e), i);
+    for (int i = 0; i < N_SHAPES; i++)
+        assert_int_equal(file_write_tensor(w, shapes[i].name, shapes[i].type, shapes[i].n_dims, shapes[i].n, shapes[i].k, &e), i);
     assert_int_equal(file_write_tied(w, "output", 0, &e), N_SHAPES);
     assert_int_equal(file_write_begin(w, &records, tokenizer, sizeof tokenizer, &e), 0);
     for (int i = 0; i < N_SHAPES; i++) {
@@ -76,7 +78,8 @@ static void test_round_trip(void **state) {
     for (int i = 0; i < N_SHAPES; i++) {
         const file_tensor *t = file_find(&f, shapes[i].name);
         assert_non_null(t);
-        assert_true(t->type == shapes[i].type && t->n_dims == shapes[i].n_dims && t->dims[0] == shapes[i].n && t->dims[1] == shapes[i].k && t->at % 64 == 0);
+        assert_true(t->type == shapes[i].type && t->n_dims == shapes[i].n_dims && t->dims[0] == shapes[i].n &&
+                    t->dims[1] == shapes[i].k && t->at % 64 == 0);
         const uint8_t *p = file_data(&f, t);
         for (size_t j = 0; j < t->bytes; j++) assert_int_equal(p[j], content(i, j));
     }
@@ -95,7 +98,8 @@ static void test_round_trip(void **state) {
     arch_write(&want, &two);
     assert_int_equal(one.n, two.n);
     assert_memory_equal(one.p, two.p, one.n);
-    assert_true(a.window[1] == 8 && a.rope[2] == 1 && a.kv_layer[2] == 0 && a.kv_layer[1] == -1 && a.rope_factor[1] == 1.25f && a.rope_factor_long[1] == 1 && a.top_k == 7 && a.top_p < 0);
+    assert_true(a.window[1] == 8 && a.rope[2] == 1 && a.kv_layer[2] == 0 && a.kv_layer[1] == -1 && a.rope_factor[1] == 1.25f &&
+                a.rope_factor_long[1] == 1 && a.top_k == 7 && a.top_p < 0);
     const char *bytes;
     assert_int_equal(record_bytes(&f, "info.note", &bytes), 5);
     const int64_t *whole;
@@ -190,7 +194,8 @@ static void test_flips_rehashed(void **state) {
         header_of(&m)->meta_hash = hash;
         m.p[i] = was;
     }
-    assert_true(accepted > 100 && (size_t)accepted < head / 2 + head / 4); /* names, values and the tokenizer may change; structure may not */
+    assert_true(accepted > 100 &&
+                (size_t)accepted < head / 2 + head / 4); /* names, values and the tokenizer may change; structure may not */
     image_free(&m);
 }
 
@@ -222,6 +227,7 @@ static void lie_unaligned(image *m) { row_of(m, 1)->at += 4; }
 static void lie_before_data(image *m) { row_of(m, 0)->at = 0; }
 static void lie_at_wraps(image *m) { row_of(m, 1)->at = UINT64_MAX - 63; }
 static void lie_bytes(image *m) { row_of(m, 1)->bytes += 64; }
+static void lie_bytes_moved(image *m) { row_of(m, 1)->bytes += 64, row_of(m, 2)->at += 64, row_of(m, 2)->bytes -= 64; }
 static void lie_dims_wrap(image *m) { row_of(m, 0)->dims[0] = row_of(m, 0)->dims[1] = 1ull << 32; }
 static void lie_dims_int(image *m) { row_of(m, 0)->dims[0] = INT32_MAX; }
 static void lie_dims_huge(image *m) { row_of(m, 0)->dims[1] = UINT64_MAX; }
@@ -244,7 +250,9 @@ static void lie_exponent(image *m) { row_of(m, 3)->exponent = 1; }
 static void lie_tied_shape(image *m) { row_of(m, N_SHAPES)->dims[0] = 21; }
 static void lie_tied_hash(image *m) { row_of(m, N_SHAPES)->hash ^= 1; }
 static void lie_tied_into(image *m) { row_of(m, N_SHAPES)->at += 64; }
-static void lie_fewer_tensors(image *m) { header_of(m)->n_tensors--, memset(row_of(m, N_SHAPES), 0, sizeof(file_tensor)), header_of(m)->n_tensors--; }
+static void lie_fewer_tensors(image *m) {
+    header_of(m)->n_tensors--, memset(row_of(m, N_SHAPES), 0, sizeof(file_tensor)), header_of(m)->n_tensors--;
+}
 static void lie_more_tensors(image *m) { header_of(m)->n_tensors = 16000; }
 static void lie_many_tensors(image *m) { header_of(m)->n_tensors = UINT32_MAX; }
 static void lie_records_long(image *m) { header_of(m)->records_bytes = UINT64_MAX - 255; }
@@ -255,19 +263,25 @@ static void lie_record_key(image *m) { m->p[256] = 255; }
 static void lie_record_key_empty(image *m) { m->p[256] = 0; }
 static void lie_record_type(image *m) { m->p[258] = 9; }
 static void lie_record_count(image *m) { memset(m->p + 260, 255, 4); }
-static void lie_record_twice(image *m) { memcpy(m->p + 256 + 24, m->p + 256, 16); } /* the second of two keys of eight bytes or fewer */
+/* Both keys have eight bytes or fewer: a record is 24. */
+static void lie_record_twice(image *m) { memcpy(m->p + 256 + 24, m->p + 256, 16); }
 static void lie_version(image *m) { header_of(m)->version = 2; }
 
-static void test_lies(void **state) {
-    static const struct { const char *name; void (*lie)(image *); } lies[] = {
+static const struct {
+    const char *name;
+    void (*lie)(image *);
+} lies[] = {
 #define LIE(x) { #x, lie_##x }
-        LIE(overlap), LIE(gap), LIE(unaligned), LIE(before_data), LIE(at_wraps), LIE(bytes), LIE(dims_wrap), LIE(dims_int), LIE(dims_huge), LIE(dims_zero), LIE(rows),
-        LIE(type), LIE(other_type), LIE(layout), LIE(rank), LIE(vector_k), LIE(vector_type), LIE(name_twice), LIE(name_empty), LIE(name_endless), LIE(name_tail),
-        LIE(name_escape), LIE(reserved), LIE(header_reserved), LIE(exponent), LIE(tied_shape), LIE(tied_hash), LIE(tied_into), LIE(fewer_tensors), LIE(more_tensors),
-        LIE(many_tensors), LIE(records_long), LIE(tokenizer_long), LIE(tokenizer_at), LIE(data_at), LIE(record_key), LIE(record_key_empty), LIE(record_type),
-        LIE(record_count), LIE(record_twice), LIE(version)
+    LIE(overlap), LIE(bytes_moved), LIE(gap), LIE(unaligned), LIE(before_data), LIE(at_wraps), LIE(bytes), LIE(dims_wrap),
+    LIE(dims_int), LIE(dims_huge), LIE(dims_zero), LIE(rows), LIE(type), LIE(other_type), LIE(layout), LIE(rank), LIE(vector_k),
+    LIE(vector_type), LIE(name_twice), LIE(name_empty), LIE(name_endless), LIE(name_tail), LIE(name_escape), LIE(reserved),
+    LIE(header_reserved), LIE(exponent), LIE(tied_shape), LIE(tied_hash), LIE(tied_into), LIE(fewer_tensors), LIE(more_tensors),
+    LIE(many_tensors), LIE(records_long), LIE(tokenizer_long), LIE(tokenizer_at), LIE(data_at), LIE(record_key),
+    LIE(record_key_empty), LIE(record_type), LIE(record_count), LIE(record_twice), LIE(version)
 #undef LIE
-    };
+};
+
+static void test_lies(void **state) {
     for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
         write_all(state);
         image m = image_of_file();
@@ -320,9 +334,13 @@ static void odd_name(arch *a) { strcpy(a->name, "\x1b[2J"); }
 static void test_arch(void **state) {
     (void)state;
     assert_true(arch_accepts(NULL, NULL));
-    static const struct { void (*change)(arch *); const char *mention; } cases[] = {
-        { no_heads, "n_heads" }, { odd_kv, "n_kv_heads" }, { later_kv, "layer 1" }, { chained_kv, "layer 2" }, { other_window, "window" }, { no_table, "rope table 2" },
-        { infinite_eps, "norm_eps" }, { nan_scale, "attn_scale" }, { big_eos, "eos" }, { odd_name, "name" }, { NULL, "banana" } };
+    static const struct {
+        void (*change)(arch *);
+        const char *mention;
+    } cases[] = { { no_heads, "n_heads" },      { odd_kv, "n_kv_heads" },    { later_kv, "layer 1" },
+                  { chained_kv, "layer 2" },    { other_window, "window" },  { no_table, "rope table 2" },
+                  { infinite_eps, "norm_eps" }, { nan_scale, "attn_scale" }, { big_eos, "eos" },
+                  { odd_name, "name" },         { NULL, "banana" } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (arch_accepts(cases[i].change, cases[i].mention)) fail_msg("accepted: %s", cases[i].mention);
 }
@@ -408,8 +426,9 @@ static int end(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_round_trip), cmocka_unit_test(test_flips), cmocka_unit_test(test_flips_rehashed),
-                                        cmocka_unit_test(test_truncation), cmocka_unit_test(test_lies), cmocka_unit_test(test_arch),
-                                        cmocka_unit_test(test_format_md), cmocka_unit_test(test_writer) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_flips),
+                                        cmocka_unit_test(test_flips_rehashed), cmocka_unit_test(test_truncation),
+                                        cmocka_unit_test(test_lies),           cmocka_unit_test(test_arch),
+                                        cmocka_unit_test(test_format_md),      cmocka_unit_test(test_writer) };
     return cmocka_run_group_tests(tests, begin, end);
 }

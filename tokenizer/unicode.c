@@ -32,8 +32,8 @@ void buf_char(buf *out, uint32_t c) {
     buf_add(out, s, (size_t)utf8_encode(s, c));
 }
 
-/* Copies, giving one U+FFFD for each ill-formed stretch: a byte, or (whole) the longest beginning of a character. */
-static void repair(const char *s, size_t n, bool whole, buf *out) {
+/* Copies, giving one sign for each ill-formed stretch: a byte, or (whole) the longest beginning of a character. */
+static void repair(const char *s, size_t n, bool whole, const char sign[3], buf *out) {
     size_t from = 0;
     for (size_t i = 0; i < n;) {
         int len;
@@ -41,7 +41,7 @@ static void repair(const char *s, size_t n, bool whole, buf *out) {
         else if (utf8_decode(s + i, n - i, &len) >= 0) i += (size_t)len;
         else {
             buf_add(out, s + from, i - from);
-            buf_char(out, 0xfffd);
+            buf_add(out, sign, 3);
             size_t bad = 1;
             for (size_t k = 2; whole && k <= 3 && i + k <= n; k++)
                 if (utf8_incomplete_tail(s + i, k) == k) bad = k;
@@ -51,8 +51,9 @@ static void repair(const char *s, size_t n, bool whole, buf *out) {
     buf_add(out, s + from, n - from);
 }
 
-void utf8_sanitise(const char *s, size_t n, buf *out) { repair(s, n, false, out); }
-void utf8_lossy(const char *s, size_t n, buf *out) { repair(s, n, true, out); }
+void utf8_sanitise(const char *s, size_t n, buf *out) { repair(s, n, false, "\xef\xbf\xbd", out); }
+void utf8_mark(const char *s, size_t n, buf *out) { repair(s, n, false, UTF8_ILL_FORMED, out); }
+void utf8_lossy(const char *s, size_t n, buf *out) { repair(s, n, true, "\xef\xbf\xbd", out); }
 
 /* ---- tables ---- */
 
@@ -77,8 +78,16 @@ static int class_of(uint32_t c) {
 }
 
 /* ---- Hangul syllables (The Unicode Standard, section 3.12) ---- */
-enum { S_BASE = 0xac00, L_BASE = 0x1100, V_BASE = 0x1161, T_BASE = 0x11a7, L_COUNT = 19, V_COUNT = 21, T_COUNT = 28,
-       S_COUNT = L_COUNT * V_COUNT * T_COUNT };
+enum {
+    S_BASE = 0xac00,
+    L_BASE = 0x1100,
+    V_BASE = 0x1161,
+    T_BASE = 0x11a7,
+    L_COUNT = 19,
+    V_COUNT = 21,
+    T_COUNT = 28,
+    S_COUNT = L_COUNT * V_COUNT * T_COUNT
+};
 
 static uint32_t compose_pair(uint32_t a, uint32_t b) {
     if (a - L_BASE < L_COUNT && b - V_BASE < V_COUNT) return S_BASE + ((a - L_BASE) * V_COUNT + (b - V_BASE)) * T_COUNT;
@@ -95,7 +104,10 @@ static uint32_t compose_pair(uint32_t a, uint32_t b) {
 
 /* ---- normalization: one starter and what follows it at a time ---- */
 
-struct mark { uint32_t c; int ccc; };
+struct mark {
+    uint32_t c;
+    int ccc;
+};
 struct cluster {
     struct mark *p; /* decomposed characters: a starter (or none, at the beginning), then non-starters */
     size_t n, cap;

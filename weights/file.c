@@ -41,7 +41,8 @@ int meta_layout(const file_header *h, file_header *want) {
     want->tokenizer_at = round_up(end, FORMAT_TENSOR_ALIGN);
     if (add_overflows(want->tokenizer_at, h->tokenizer_bytes, &end) || end > INT64_MAX) return -1;
     want->table_at = round_up(end, FORMAT_TENSOR_ALIGN);
-    if (mul_overflows(h->n_tensors, sizeof(file_tensor), &rows) || add_overflows(want->table_at, rows, &end) || end > INT64_MAX) return -1;
+    if (mul_overflows(h->n_tensors, sizeof(file_tensor), &rows) || add_overflows(want->table_at, rows, &end) || end > INT64_MAX)
+        return -1;
     want->data_at = round_up(end, FORMAT_DATA_ALIGN);
     return 0;
 }
@@ -77,12 +78,16 @@ static bool all_zero(const uint8_t *p, size_t n) {
 
 static int refuse_magic(const file *f, err *e) {
     const uint8_t *p = f->map.p;
-    if (memcmp(p, "GGUF", 4) == 0) return fail(e, "%s: is a GGUF file, expected a quern model file; make one from the checkpoint's folder with convert", f->path);
+    if (memcmp(p, "GGUF", 4) == 0)
+        return fail(e, "%s: is a GGUF file, expected a quern model file; make one from the checkpoint's folder with convert",
+                    f->path);
     if (lfs_pointer(p, f->map.n))
         return fail(e, "%s: is a git-LFS pointer, not the file itself; fetch it with `git lfs pull`", f->path);
-    if (memcmp(p, QUERN_MAGIC, 8) == 0) return fail(e, "%s: cut short: it has %zu bytes; copy it again or convert again", f->path, f->map.n);
+    if (memcmp(p, QUERN_MAGIC, 8) == 0)
+        return fail(e, "%s: cut short: it has %zu bytes; copy it again or convert again", f->path, f->map.n);
     if (memcmp(p, QUERN_MAGIC, 6) == 0)
-        return fail(e, "%s: its first bytes were changed, as a transfer in text mode does; copy it in binary mode or convert again", f->path);
+        return fail(e, "%s: its first bytes were changed, as a transfer in text mode does; copy it in binary mode or convert again",
+                    f->path);
     return fail(e, "%s: is not a quern model file (its first bytes are not \\x7fQUERN); make one with convert", f->path);
 }
 
@@ -90,20 +95,25 @@ static int check_header(const file *f, err *e) {
     const file_header *h = f->header;
     if (memcmp(h->magic, QUERN_MAGIC, sizeof h->magic) != 0) return refuse_magic(f, e);
     if (h->version != FORMAT_VERSION)
-        return fail(e, "%s: format version %u, this program reads version %d; convert again with the convert of this version", f->path, h->version, FORMAT_VERSION);
+        return fail(e, "%s: format version %u, this program reads version %d; convert again with the convert of this version",
+                    f->path, h->version, FORMAT_VERSION);
     if (h->header_bytes != sizeof *h || h->row_bytes != sizeof(file_tensor))
-        return fail(e, "%s: damaged: header of %u bytes and table rows of %u, expected %zu and %zu; convert again", f->path, h->header_bytes, h->row_bytes, sizeof *h,
-                    sizeof(file_tensor));
+        return fail(e, "%s: damaged: header of %u bytes and table rows of %u, expected %zu and %zu; convert again", f->path,
+                    h->header_bytes, h->row_bytes, sizeof *h, sizeof(file_tensor));
     if (h->file_bytes != f->map.n)
-        return fail(e, "%s: %s: expected %llu bytes, found %zu; copy it again or convert again", f->path, f->map.n < h->file_bytes ? "cut short" : "too long",
-                    ULL(h->file_bytes), f->map.n);
+        return fail(e, "%s: %s: expected %llu bytes, found %zu; copy it again or convert again", f->path,
+                    f->map.n < h->file_bytes ? "cut short" : "too long", ULL(h->file_bytes), f->map.n);
     file_header want;
     if (meta_layout(h, &want) || memcmp(h, &want, sizeof want) != 0 || h->data_at > f->map.n)
-        return fail(e, "%s: damaged: the places of its sections contradict their sizes (data at %llu of %zu bytes); convert again", f->path, ULL(h->data_at), f->map.n);
+        return fail(e, "%s: damaged: the places of its sections contradict their sizes (data at %llu of %zu bytes); convert again",
+                    f->path, ULL(h->data_at), f->map.n);
     uint64_t hash = meta_hash(f->map.p, h->data_at);
     if (hash != h->meta_hash)
-        return fail(e, "%s: damaged: the hash of its header and tables is %016llx, expected %016llx; copy it again or convert again", f->path, ULL(hash), ULL(h->meta_hash));
-    if (!all_zero(h->reserved, sizeof h->reserved)) return fail(e, "%s: damaged: reserved bytes of the header are not zero; convert again", f->path);
+        return fail(e,
+                    "%s: damaged: the hash of its header and tables is %016llx, expected %016llx; copy it again or convert again",
+                    f->path, ULL(hash), ULL(h->meta_hash));
+    if (!all_zero(h->reserved, sizeof h->reserved))
+        return fail(e, "%s: damaged: reserved bytes of the header are not zero; convert again", f->path);
     return 0;
 }
 
@@ -141,9 +151,12 @@ static int check_records(const file *f, err *e) {
     int count = 0;
     record r, other;
     for (size_t at = 0, start = 0; at < n; start = at) {
-        if (take_record(p, n, &at, &r)) return fail(e, "%s: damaged: malformed record at byte %llu; convert again", f->path, ULL(f->header->records_at + start));
+        if (take_record(p, n, &at, &r))
+            return fail(e, "%s: damaged: malformed record at byte %llu; convert again", f->path,
+                        ULL(f->header->records_at + start));
         if (++count > MAX_RECORDS) return fail(e, "%s: damaged: more than %d records; convert again", f->path, MAX_RECORDS);
-        if (find_record(f, r.key, r.key_n, start, &other)) return fail(e, "%s: damaged: two records %.*s; convert again", f->path, (int)r.key_n, r.key);
+        if (find_record(f, r.key, r.key_n, start, &other))
+            return fail(e, "%s: damaged: two records %.*s; convert again", f->path, (int)r.key_n, r.key);
     }
     return 0;
 }
@@ -156,9 +169,15 @@ static int64_t typed_record(const file *f, const char *key, record_type type, co
     return r.count;
 }
 
-int64_t record_i64(const file *f, const char *key, const int64_t **values) { return typed_record(f, key, REC_I64, (const void **)values); }
-int64_t record_f64(const file *f, const char *key, const double **values) { return typed_record(f, key, REC_F64, (const void **)values); }
-int64_t record_bytes(const file *f, const char *key, const char **bytes) { return typed_record(f, key, REC_BYTES, (const void **)bytes); }
+int64_t record_i64(const file *f, const char *key, const int64_t **values) {
+    return typed_record(f, key, REC_I64, (const void **)values);
+}
+int64_t record_f64(const file *f, const char *key, const double **values) {
+    return typed_record(f, key, REC_F64, (const void **)values);
+}
+int64_t record_bytes(const file *f, const char *key, const char **bytes) {
+    return typed_record(f, key, REC_BYTES, (const void **)bytes);
+}
 
 /* ---- the tensor table ---- */
 
@@ -213,8 +232,8 @@ static const file_tensor *row_at(const file *f, uint32_t before, uint64_t at) {
 }
 
 static bool same_content(const file_tensor *a, const file_tensor *b) {
-    return a && a->type == b->type && a->n_dims == b->n_dims && a->exponent == b->exponent && a->dims[0] == b->dims[0] && a->dims[1] == b->dims[1] &&
-           a->bytes == b->bytes && a->hash == b->hash;
+    return a && a->type == b->type && a->n_dims == b->n_dims && a->exponent == b->exponent && a->dims[0] == b->dims[0] &&
+           a->dims[1] == b->dims[1] && a->bytes == b->bytes && a->hash == b->hash;
 }
 
 static int check_table(file *f, err *e) {
@@ -225,21 +244,24 @@ static int check_table(file *f, err *e) {
         const file_tensor *t = &f->tensors[i];
         const char *fault = row_fault(t);
         if (fault)
-            return fail(e, "%s: damaged: tensor %u (%.*s): %s (type %u, [%llu][%llu], %llu bytes at %llu); convert again", f->path, i, FORMAT_NAME - 1, t->name, fault,
-                        t->type, ULL(t->dims[0]), ULL(t->dims[1]), ULL(t->bytes), ULL(t->at));
+            return fail(e, "%s: damaged: tensor %u (%.*s): %s (type %u, [%llu][%llu], %llu bytes at %llu); convert again", f->path,
+                        i, FORMAT_NAME - 1, t->name, fault, t->type, ULL(t->dims[0]), ULL(t->dims[1]), ULL(t->bytes), ULL(t->at));
         uint32_t *slot = index_slot(f, t->name);
         if (*slot) return fail(e, "%s: damaged: two tensors are named %s; convert again", f->path, t->name);
         *slot = i + 1;
         if (t->at == next) {
             if (add_overflows(next, t->bytes, &next) || next > f->map.n)
-                return fail(e, "%s: damaged: the data of %s (%llu bytes at %llu) passes the end of the file (%zu); convert again", f->path, t->name, ULL(t->bytes),
-                            ULL(t->at), f->map.n);
+                return fail(e, "%s: damaged: the data of %s (%llu bytes at %llu) passes the end of the file (%zu); convert again",
+                            f->path, t->name, ULL(t->bytes), ULL(t->at), f->map.n);
         } else if (++tied > MAX_RECORDS || !same_content(row_at(f, i, t->at), t)) {
-            return fail(e, "%s: damaged: the data of %s is at %llu, expected %llu (after the tensor before it) or the data of an equal tensor; convert again", f->path,
-                        t->name, ULL(t->at), ULL(next));
+            return fail(e,
+                        "%s: damaged: the data of %s is at %llu, expected %llu (after the tensor before it) or the data of an "
+                        "equal tensor; convert again",
+                        f->path, t->name, ULL(t->at), ULL(next));
         }
     }
-    if (next != f->map.n) return fail(e, "%s: damaged: its tensors end at %llu, the file at %zu; convert again", f->path, ULL(next), f->map.n);
+    if (next != f->map.n)
+        return fail(e, "%s: damaged: its tensors end at %llu, the file at %zu; convert again", f->path, ULL(next), f->map.n);
     return 0;
 }
 
@@ -252,7 +274,9 @@ int file_open(file *f, const char *path, err *e) {
     f->header = (const file_header *)(const void *)f->map.p;
     int rc = 0;
     if (f->map.n < sizeof *f->header)
-        rc = f->map.n >= 23 ? refuse_magic(f, e) : fail(e, "%s: is not a quern model file: it has %zu bytes, expected at least %zu; convert again", path, f->map.n, sizeof *f->header);
+        rc = f->map.n >= 23 ? refuse_magic(f, e)
+                            : fail(e, "%s: is not a quern model file: it has %zu bytes, expected at least %zu; convert again", path,
+                                   f->map.n, sizeof *f->header);
     if (!rc) rc = check_header(f, e);
     if (!rc) {
         f->tensors = (const file_tensor *)(const void *)(f->map.p + f->header->table_at);
@@ -284,8 +308,9 @@ int file_verify(const file *f, err *e, void (*progress)(void *, uint64_t done, u
             if (progress) progress(arg, t->at + done + n - f->header->data_at, total);
         }
         if (hash_end(&h) != t->hash)
-            return fail(e, "%s: damaged: the data of tensor %s has the hash %016llx, expected %016llx; copy it again or convert again", f->path, t->name, ULL(hash_end(&h)),
-                        ULL(t->hash));
+            return fail(e,
+                        "%s: damaged: the data of tensor %s has the hash %016llx, expected %016llx; copy it again or convert again",
+                        f->path, t->name, ULL(hash_end(&h)), ULL(t->hash));
         start += t->bytes;
     }
     return 0;

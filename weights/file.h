@@ -21,7 +21,8 @@ void file_close(file *f);
 
 const file_tensor *file_find(const file *f, const char *name); /* NULL: not there */
 static inline const void *file_data(const file *f, const file_tensor *t) { return f->map.p + t->at; }
-int file_verify(const file *f, err *e, void (*progress)(void *, uint64_t done, uint64_t total), void *arg); /* every tensor's hash */
+int file_verify(const file *f, err *e, void (*progress)(void *, uint64_t done, uint64_t total),
+                void *arg); /* every tensor's hash */
 
 /* Records. Each gives the count, or -1 if there is no such key of this type. */
 int64_t record_i64(const file *f, const char *key, const int64_t **values);
@@ -44,10 +45,12 @@ bool record_next(const file *f, size_t *at, record *out);
  * only at the end (a temporary file beside it is renamed); file_write_abort removes what there is. */
 typedef struct file_writer file_writer;
 int file_write_open(file_writer **w, const char *path, bool force, err *e); /* an existing file is an error unless force */
-int file_write_tensor(file_writer *w, const char *name, wtype type, int n_dims, uint64_t n, uint64_t k, err *e); /* declares; returns its index or -1 */
+int file_write_tensor(file_writer *w, const char *name, wtype type, int n_dims, uint64_t n, uint64_t k,
+                      err *e); /* declares; returns its index or -1 */
 int file_write_tied(file_writer *w, const char *name, int same_as, err *e);                      /* declares a second name */
-int file_write_begin(file_writer *w, const buf *records, const void *tokenizer, size_t tokenizer_bytes, err *e); /* checks the disk's room */
-int file_write_data(file_writer *w, int index, const void *bytes, size_t n, err *e);             /* the next bytes of tensor `index` */
+int file_write_begin(file_writer *w, const buf *records, const void *tokenizer, size_t tokenizer_bytes,
+                     err *e);                                                        /* checks the disk's room */
+int file_write_data(file_writer *w, int index, const void *bytes, size_t n, err *e); /* the next bytes of tensor `index` */
 int file_write_retype(file_writer *w, int index, wtype type, err *e); /* before the next tensor's data: its own begins anew */
 void file_write_exponent(file_writer *w, int index, int exponent);
 int file_write_end(file_writer **w, err *e); /* writes tables and hashes, syncs, reads all back, renames */

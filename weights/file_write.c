@@ -49,8 +49,12 @@ static void add_record(buf *b, const char *key, record_type type, const void *va
     buf_add(b, zeros, round_up(count * size, 8) - count * size);
 }
 
-void record_add_i64(buf *b, const char *key, const int64_t *values, uint32_t n) { add_record(b, key, REC_I64, values, n, sizeof *values); }
-void record_add_f64(buf *b, const char *key, const double *values, uint32_t n) { add_record(b, key, REC_F64, values, n, sizeof *values); }
+void record_add_i64(buf *b, const char *key, const int64_t *values, uint32_t n) {
+    add_record(b, key, REC_I64, values, n, sizeof *values);
+}
+void record_add_f64(buf *b, const char *key, const double *values, uint32_t n) {
+    add_record(b, key, REC_F64, values, n, sizeof *values);
+}
 void record_add_bytes(buf *b, const char *key, const void *bytes, size_t n) { add_record(b, key, REC_BYTES, bytes, n, 1); }
 
 /* ---- the temporary file ---- */
@@ -108,7 +112,8 @@ void file_write_abort(file_writer **w) {
 
 static int declare(file_writer *w, const char *name, int same_as, err *e) {
     if (w->begun) return fail(e, "%s: tensor %s declared after the data began", w->path, name);
-    if (!tensor_name_valid(name, strlen(name))) return fail(e, "%s: tensor %.80s: expected a name of 1 to %d printable characters", w->path, name, FORMAT_NAME - 1);
+    if (!tensor_name_valid(name, strlen(name)))
+        return fail(e, "%s: tensor %.80s: expected a name of 1 to %d printable characters", w->path, name, FORMAT_NAME - 1);
     for (int i = 0; i < w->n_rows; i++)
         if (strcmp(w->rows[i].t.name, name) == 0) return fail(e, "%s: tensor %s declared twice", w->path, name);
     if (w->n_rows == w->cap_rows) {
@@ -125,7 +130,8 @@ static int declare(file_writer *w, const char *name, int same_as, err *e) {
 
 static int set_type(file_writer *w, file_tensor *t, wtype type, err *e) {
     if (tensor_bytes(type, t->n_dims, t->dims[0], t->dims[1], &t->bytes))
-        return fail(e, "%s: tensor %s: the format has no %s [%llu][%llu]", w->path, t->name, wtype_name(type), (unsigned long long)t->dims[0], (unsigned long long)t->dims[1]);
+        return fail(e, "%s: tensor %s: the format has no %s [%llu][%llu]", w->path, t->name, wtype_name(type),
+                    (unsigned long long)t->dims[0], (unsigned long long)t->dims[1]);
     t->type = (uint8_t)type;
     t->layout = type == W_F32 ? LAYOUT_ROWS : LAYOUT_P16;
     return 0;
@@ -142,12 +148,14 @@ int file_write_tensor(file_writer *w, const char *name, wtype type, int n_dims, 
 }
 
 int file_write_tied(file_writer *w, const char *name, int same_as, err *e) {
-    if (same_as < 0 || same_as >= w->n_rows || w->rows[same_as].same_as >= 0) return fail(e, "%s: tensor %s is tied to none", w->path, name);
+    if (same_as < 0 || same_as >= w->n_rows || w->rows[same_as].same_as >= 0)
+        return fail(e, "%s: tensor %s is tied to none", w->path, name);
     return declare(w, name, same_as, e);
 }
 
 int file_write_retype(file_writer *w, int index, wtype type, err *e) {
-    if (index < w->current || index >= w->n_rows || w->rows[index].same_as >= 0) return fail(e, "%s: tensor %d cannot change its type any more", w->path, index);
+    if (index < w->current || index >= w->n_rows || w->rows[index].same_as >= 0)
+        return fail(e, "%s: tensor %d cannot change its type any more", w->path, index);
     if (index == w->current) {
         w->written = 0;
         hash_begin(&w->hash);
@@ -183,7 +191,9 @@ static int check_room(const file_writer *w, err *e) {
     struct statvfs v;
     if (fstatvfs(w->fd, &v)) return 0; /* unknown: the writing itself will tell */
     double room = (double)v.f_bavail * (double)v.f_frsize, need = (double)file_write_total(w);
-    return need <= room ? 0 : fail(e, "%s: needs %.1f MB, the disk has %.1f MB free; make room or choose another output", w->path, need / 1e6, room / 1e6);
+    return need <= room ? 0
+                        : fail(e, "%s: needs %.1f MB, the disk has %.1f MB free; make room or choose another output", w->path,
+                               need / 1e6, room / 1e6);
 }
 
 /* The next tensor that owns data: tied ones are passed over. */
@@ -211,8 +221,12 @@ static bool finish_tensor(file_writer *w) {
 
 int file_write_begin(file_writer *w, const buf *records, const void *tokenizer, size_t tokenizer_bytes, err *e) {
     if (records->failed) return fail_memory(e, records->cap, "the architecture's records");
-    file_header h = { .version = FORMAT_VERSION, .header_bytes = sizeof h, .records_bytes = records->n, .tokenizer_bytes = tokenizer_bytes,
-                      .n_tensors = (uint32_t)w->n_rows, .row_bytes = sizeof(file_tensor) };
+    file_header h = { .version = FORMAT_VERSION,
+                      .header_bytes = sizeof h,
+                      .records_bytes = records->n,
+                      .tokenizer_bytes = tokenizer_bytes,
+                      .n_tensors = (uint32_t)w->n_rows,
+                      .row_bytes = sizeof(file_tensor) };
     memcpy(h.magic, QUERN_MAGIC, sizeof h.magic);
     if (meta_layout(&h, &w->header)) return fail(e, "%s: a tokenizer of %zu bytes does not fit", w->path, tokenizer_bytes);
     if (!(w->head = calloc(1, w->header.data_at))) return fail_memory(e, w->header.data_at, "the file's head");
@@ -226,9 +240,11 @@ int file_write_begin(file_writer *w, const buf *records, const void *tokenizer, 
 
 int file_write_data(file_writer *w, int index, const void *bytes, size_t n, err *e) {
     if (w->begun && index != w->current && w->current < w->n_rows && index == after(w, w->current)) finish_tensor(w);
-    if (!w->begun || index != w->current || index >= w->n_rows) return fail(e, "%s: tensor %d is not the one to be written now", w->path, index);
+    if (!w->begun || index != w->current || index >= w->n_rows)
+        return fail(e, "%s: tensor %d is not the one to be written now", w->path, index);
     file_tensor *t = &w->rows[index].t;
-    if (n > t->bytes - w->written) return fail(e, "%s: tensor %s: more data than its %llu bytes", w->path, t->name, (unsigned long long)t->bytes);
+    if (n > t->bytes - w->written)
+        return fail(e, "%s: tensor %s: more data than its %llu bytes", w->path, t->name, (unsigned long long)t->bytes);
     t->at = w->next;
     if (write_at(w, bytes, n, t->at + w->written, e)) return -1;
     hash_add(&w->hash, bytes, n);
@@ -279,7 +295,8 @@ static void sync_folder(const char *path) {
 
 static int finish(file_writer *w, err *e) {
     if (w->begun && w->current < w->n_rows) finish_tensor(w);
-    if (!w->begun || w->current < w->n_rows) return fail(e, "%s: tensor %s was not written", w->path, w->begun ? w->rows[w->current].t.name : "data");
+    if (!w->begun || w->current < w->n_rows)
+        return fail(e, "%s: tensor %s was not written", w->path, w->begun ? w->rows[w->current].t.name : "data");
     fill_head(w);
     if (write_at(w, w->head, w->header.data_at, 0, e)) return -1;
     int rc = ftruncate(w->fd, (off_t)w->next); /* what a tensor written again at a smaller type left behind */

@@ -14,11 +14,15 @@ static const uint64_t header_limit = 100000000; /* that of the reference impleme
 
 #define ULL(x) ((unsigned long long)(x))
 
-static const struct { const char *name; st_type type; int bits; } dtypes[] = {
-    { "F32", ST_F32, 32 }, { "F64", ST_F64, 64 }, { "F16", ST_F16, 16 }, { "BF16", ST_BF16, 16 }, { "I64", ST_OTHER, 64 }, { "I32", ST_OTHER, 32 },
-    { "I16", ST_OTHER, 16 }, { "I8", ST_OTHER, 8 }, { "U64", ST_OTHER, 64 }, { "U32", ST_OTHER, 32 }, { "U16", ST_OTHER, 16 }, { "U8", ST_OTHER, 8 },
-    { "BOOL", ST_OTHER, 8 }, { "F8_E4M3", ST_OTHER, 8 }, { "F8_E5M2", ST_OTHER, 8 }, { "F8_E8M0", ST_OTHER, 8 }, { "F6_E2M3", ST_OTHER, 6 },
-    { "F6_E3M2", ST_OTHER, 6 }, { "F4", ST_OTHER, 4 }, { "C64", ST_OTHER, 64 } };
+static const struct {
+    const char *name;
+    st_type type;
+    int bits;
+} dtypes[] = { { "F32", ST_F32, 32 },      { "F64", ST_F64, 64 },      { "F16", ST_F16, 16 },      { "BF16", ST_BF16, 16 },
+               { "I64", ST_OTHER, 64 },    { "I32", ST_OTHER, 32 },    { "I16", ST_OTHER, 16 },    { "I8", ST_OTHER, 8 },
+               { "U64", ST_OTHER, 64 },    { "U32", ST_OTHER, 32 },    { "U16", ST_OTHER, 16 },    { "U8", ST_OTHER, 8 },
+               { "BOOL", ST_OTHER, 8 },    { "F8_E4M3", ST_OTHER, 8 }, { "F8_E5M2", ST_OTHER, 8 }, { "F8_E8M0", ST_OTHER, 8 },
+               { "F6_E2M3", ST_OTHER, 6 }, { "F6_E3M2", ST_OTHER, 6 }, { "F4", ST_OTHER, 4 },      { "C64", ST_OTHER, 64 } };
 
 /* ---- one entry of a header ---- */
 
@@ -30,7 +34,8 @@ static int whole_number(const json *j, uint64_t *out) {
 
 static int parse_dtype(st_tensor *t, const json *entry, int *bits, const char *path, err *e) {
     const json *dtype = json_get(entry, "dtype");
-    if (!dtype || dtype->type != JSON_STRING) return fail(e, "%s: tensor %s: dtype: expected a string, found %s", path, t->name, json_type_name(dtype));
+    if (!dtype || dtype->type != JSON_STRING)
+        return fail(e, "%s: tensor %s: dtype: expected a string, found %s", path, t->name, json_type_name(dtype));
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
         if (json_is(dtype, dtypes[i].name)) {
             t->dtype = dtypes[i].name;
@@ -42,13 +47,18 @@ static int parse_dtype(st_tensor *t, const json *entry, int *bits, const char *p
 
 static int parse_shape(st_tensor *t, const json *entry, const char *path, err *e) {
     const json *shape = json_get(entry, "shape");
-    if (!shape || shape->type != JSON_ARRAY) return fail(e, "%s: tensor %s: shape: expected a list, found %s", path, t->name, json_type_name(shape));
-    if (shape->n > ST_MAX_DIMS) return fail(e, "%s: tensor %s: shape has %u dimensions, expected at most %d", path, t->name, shape->n, ST_MAX_DIMS);
+    if (!shape || shape->type != JSON_ARRAY)
+        return fail(e, "%s: tensor %s: shape: expected a list, found %s", path, t->name, json_type_name(shape));
+    if (shape->n > ST_MAX_DIMS)
+        return fail(e, "%s: tensor %s: shape has %u dimensions, expected at most %d", path, t->name, shape->n, ST_MAX_DIMS);
     t->n = 1;
     for (const json *d = shape->child; d; d = d->next) {
         uint64_t *dim = &t->dims[t->n_dims++];
-        if (whole_number(d, dim)) return fail(e, "%s: tensor %s: shape: expected whole numbers from 0, found %.40s", path, t->name, d->s ? d->s : json_type_name(d));
-        if (mul_overflows(t->n, *dim, &t->n)) return fail(e, "%s: tensor %s: the product of its shape overflows 64 bits", path, t->name);
+        if (whole_number(d, dim))
+            return fail(e, "%s: tensor %s: shape: expected whole numbers from 0, found %.40s", path, t->name,
+                        d->s ? d->s : json_type_name(d));
+        if (mul_overflows(t->n, *dim, &t->n))
+            return fail(e, "%s: tensor %s: the product of its shape overflows 64 bits", path, t->name);
     }
     return 0;
 }
@@ -57,14 +67,19 @@ static int parse_shape(st_tensor *t, const json *entry, const char *path, err *e
 static int parse_offsets(st_tensor *t, const json *entry, int bits, uint64_t data_at, uint64_t data, const char *path, err *e) {
     const json *offsets = json_get(entry, "data_offsets");
     uint64_t from, to, size;
-    if (!offsets || offsets->type != JSON_ARRAY || offsets->n != 2 || whole_number(offsets->child, &from) || whole_number(offsets->child->next, &to))
+    if (!offsets || offsets->type != JSON_ARRAY || offsets->n != 2 || whole_number(offsets->child, &from) ||
+        whole_number(offsets->child->next, &to))
         return fail(e, "%s: tensor %s: data_offsets: expected two whole numbers", path, t->name);
-    if (from > to) return fail(e, "%s: tensor %s: its data ends at %llu, before it begins at %llu", path, t->name, ULL(to), ULL(from));
+    if (from > to)
+        return fail(e, "%s: tensor %s: its data ends at %llu, before it begins at %llu", path, t->name, ULL(to), ULL(from));
     if (to > data)
-        return fail(e, "%s: tensor %s: its data ends at byte %llu, beyond the end of the file's data at %llu: the file is truncated or damaged; fetch it again", path,
-                    t->name, ULL(to), ULL(data));
+        return fail(e,
+                    "%s: tensor %s: its data ends at byte %llu, beyond the end of the file's data at %llu: the file is truncated "
+                    "or damaged; fetch it again",
+                    path, t->name, ULL(to), ULL(data));
     if (mul_overflows(t->n, (uint64_t)bits, &size) || size % 8 || size / 8 != to - from)
-        return fail(e, "%s: tensor %s: its shape and dtype %s make %llu bytes, its data has %llu", path, t->name, t->dtype, ULL(size / 8), ULL(to - from));
+        return fail(e, "%s: tensor %s: its shape and dtype %s make %llu bytes, its data has %llu", path, t->name, t->dtype,
+                    ULL(size / 8), ULL(to - from));
     t->at = data_at + from;
     t->bytes = to - from;
     return 0;
@@ -98,7 +113,8 @@ static int sort_names(safetensors *s, size_t first, err *e) {
     for (size_t i = first + 1; i < s->n; i++)
         if (strcmp(s->tensors[i].name, s->tensors[i - 1].name) == 0) {
             const char *a = s->shards[s->tensors[i - 1].shard].path, *b = s->shards[s->tensors[i].shard].path;
-            return a == b ? fail(e, "%s: tensor %s is listed twice", a, s->tensors[i].name) : fail(e, "tensor %s is listed twice: in %s and in %s", s->tensors[i].name, a, b);
+            return a == b ? fail(e, "%s: tensor %s is listed twice", a, s->tensors[i].name)
+                          : fail(e, "tensor %s is listed twice: in %s and in %s", s->tensors[i].name, a, b);
         }
     return 0;
 }
@@ -111,7 +127,8 @@ static int check_cover(const safetensors *s, size_t first, uint64_t data_at, con
     for (size_t i = first; i < s->n; i++) {
         const st_tensor *t = &s->tensors[i];
         if (t->at < at) return fail(e, "%s: tensor %s and %s overlap in the file", path, t->name, before);
-        if (t->at > at) return fail(e, "%s: %llu bytes between %s and tensor %s belong to no tensor", path, ULL(t->at - at), before, t->name);
+        if (t->at > at)
+            return fail(e, "%s: %llu bytes between %s and tensor %s belong to no tensor", path, ULL(t->at - at), before, t->name);
         at = t->at + t->bytes;
         before = t->name;
     }
@@ -123,13 +140,17 @@ static int parse_header(safetensors *s, const json *root, uint64_t data_at, cons
     size_t first = s->n;
     for (const json *entry = root->child; entry; entry = entry->next) {
         if (strcmp(entry->key, "__metadata__") == 0) continue;
-        if (entry->key_n != strlen(entry->key) || !entry->key_n) return fail(e, "%s: header: malformed tensor name \"%.80s\"", path, entry->key);
-        if (entry->type != JSON_OBJECT) return fail(e, "%s: header: tensor %s: expected an object, found %s", path, entry->key, json_type_name(entry));
+        if (entry->key_n != strlen(entry->key) || !entry->key_n)
+            return fail(e, "%s: header: malformed tensor name \"%.80s\"", path, entry->key);
+        if (entry->type != JSON_OBJECT)
+            return fail(e, "%s: header: tensor %s: expected an object, found %s", path, entry->key, json_type_name(entry));
         st_tensor *t = new_tensor(s, e);
         int bits = 0;
         if (!t) return -1;
         t->name = entry->key;
-        if (parse_dtype(t, entry, &bits, path, e) || parse_shape(t, entry, path, e) || parse_offsets(t, entry, bits, data_at, data, path, e)) return -1;
+        if (parse_dtype(t, entry, &bits, path, e) || parse_shape(t, entry, path, e) ||
+            parse_offsets(t, entry, bits, data_at, data, path, e))
+            return -1;
     }
     return sort_names(s, first, e) || check_cover(s, first, data_at, path, e) ? -1 : 0;
 }
@@ -146,11 +167,14 @@ static int open_shard(safetensors *s, const char *path, err *e) {
     cursor c = { p, n, 0, false };
     uint64_t length = cursor_u64(&c);
     if (length > n - 8 || length > header_limit)
-        return fail(e, "%s: its header claims %llu bytes, the file has %zu after the length (at most %llu are read): truncated, or not a safetensors file", path, ULL(length), n - 8,
-                    ULL(header_limit));
+        return fail(e,
+                    "%s: its header claims %llu bytes, the file has %zu after the length (at most %llu are read): truncated, or "
+                    "not a safetensors file",
+                    path, ULL(length), n - 8, ULL(header_limit));
     json *root;
     err inner = { 0 };
-    if (json_parse(&s->mem, (const char *)p + 8, (size_t)length, &root, &inner)) return fail_code(e, inner.code, "%s: header: %s", path, inner.msg);
+    if (json_parse(&s->mem, (const char *)p + 8, (size_t)length, &root, &inner))
+        return fail_code(e, inner.code, "%s: header: %s", path, inner.msg);
     if (root->type != JSON_OBJECT) return fail(e, "%s: header: expected a JSON object, found %s", path, json_type_name(root));
     return parse_header(s, root, 8 + length, path, e);
 }
@@ -176,9 +200,11 @@ static int shard_index(const safetensors *s, const char *path) {
 /* Opens each file that weight_map names, once. */
 static int open_shards(safetensors *s, const char *folder, const char *index, const json *map, err *e) {
     for (const json *entry = map->child; entry; entry = entry->next) {
-        if (entry->type != JSON_STRING) return fail(e, "%s: weight_map: %s: expected a file name, found %s", index, entry->key, json_type_name(entry));
+        if (entry->type != JSON_STRING)
+            return fail(e, "%s: weight_map: %s: expected a file name, found %s", index, entry->key, json_type_name(entry));
         if (entry->n != strlen(entry->s) || !inside_folder(entry->s))
-            return fail(e, "%s: weight_map: %s: the file \"%.200s\" is outside the checkpoint's folder", index, entry->key, entry->s);
+            return fail(e, "%s: weight_map: %s: the file \"%.200s\" is outside the checkpoint's folder", index, entry->key,
+                        entry->s);
         char *path = path_join(&s->mem, folder, entry->s);
         if (!path) return fail_memory(e, entry->n, "a path");
         if (shard_index(s, path) >= 0) continue;
@@ -194,18 +220,21 @@ static int open_index(safetensors *s, const char *folder, const char *index, err
     json *root = NULL;
     err inner = { 0 };
     int rc = read_file(index, INDEX_LIMIT, &text, e);
-    if (!rc && lfs_pointer(text.p, text.n)) rc = fail(e, "%s: is a git-LFS pointer, not the file itself; fetch it with `git lfs pull`", index);
+    if (!rc && lfs_pointer(text.p, text.n))
+        rc = fail(e, "%s: is a git-LFS pointer, not the file itself; fetch it with `git lfs pull`", index);
     if (!rc && json_parse(&s->mem, text.p, text.n, &root, &inner)) rc = fail_code(e, inner.code, "%s: %s", index, inner.msg);
     buf_free(&text);
     if (rc) return rc;
     const json *map = json_get(root, "weight_map");
-    if (!map || map->type != JSON_OBJECT || !map->n) return fail(e, "%s: weight_map: expected an object of tensor names and files, found %s", index, json_type_name(map));
+    if (!map || map->type != JSON_OBJECT || !map->n)
+        return fail(e, "%s: weight_map: expected an object of tensor names and files, found %s", index, json_type_name(map));
     if (open_shards(s, folder, index, map, e) || sort_names(s, 0, e)) return -1;
     for (const json *entry = map->child; entry; entry = entry->next) {
         const st_tensor *t = safetensors_find(s, entry->key);
         char *path = path_join(&s->mem, folder, entry->s);
         if (!path) return fail_memory(e, entry->n, "a path");
-        if (!t || strcmp(s->shards[t->shard].path, path) != 0) return fail(e, "%s: lacks tensor %s, which %s says it holds", path, entry->key, index);
+        if (!t || strcmp(s->shards[t->shard].path, path) != 0)
+            return fail(e, "%s: lacks tensor %s, which %s says it holds", path, entry->key, index);
     }
     return 0;
 }
@@ -223,23 +252,35 @@ static int refuse_folder(const char *folder, err *e) {
     char pickled[256] = "", gguf[256] = "", other[256] = "";
     for (struct dirent *f; d && (f = readdir(d));) {
         const char *name = f->d_name;
-        bool pickle = (ends_with(name, ".bin") && strncmp(name, "pytorch_model", 13) == 0) || ends_with(name, ".pth") || ends_with(name, ".pt") || ends_with(name, ".ckpt");
+        bool pickle = (ends_with(name, ".bin") && strncmp(name, "pytorch_model", 13) == 0) || ends_with(name, ".pth") ||
+                      ends_with(name, ".pt") || ends_with(name, ".ckpt");
         if (pickle) snprintf(pickled, sizeof pickled, "%s", name);
         else if (ends_with(name, ".gguf")) snprintf(gguf, sizeof gguf, "%s", name);
         else if (ends_with(name, ".safetensors")) snprintf(other, sizeof other, "%s", name);
     }
     if (d) closedir(d);
-    if (*other) return fail(e, "%s: no model.safetensors or model.safetensors.index.json, only %s; fetch the checkpoint in the HuggingFace layout", folder, other);
+    if (*other)
+        return fail(
+            e, "%s: no model.safetensors or model.safetensors.index.json, only %s; fetch the checkpoint in the HuggingFace layout",
+            folder, other);
     if (*pickled)
-        return fail(e, "%s: its weights are pickled (%s); convert them to safetensors first (load them with transformers and save_pretrained, which writes model.safetensors)",
+        return fail(e,
+                    "%s: its weights are pickled (%s); convert them to safetensors first (load them with transformers and "
+                    "save_pretrained, which writes model.safetensors)",
                     folder, pickled);
-    if (*gguf) return fail(e, "%s: holds a GGUF file (%s); this version reads HuggingFace safetensors: fetch the original checkpoint", folder, gguf);
-    return fail(e, "%s: no model.safetensors or model.safetensors.index.json here; expected a HuggingFace checkpoint with safetensors weights", folder);
+    if (*gguf)
+        return fail(e, "%s: holds a GGUF file (%s); this version reads HuggingFace safetensors: fetch the original checkpoint",
+                    folder, gguf);
+    return fail(
+        e,
+        "%s: no model.safetensors or model.safetensors.index.json here; expected a HuggingFace checkpoint with safetensors weights",
+        folder);
 }
 
 int safetensors_open(safetensors *s, const char *folder, err *e) {
     *s = (safetensors){ 0 };
-    char *one = path_join(&s->mem, folder, "model.safetensors"), *index = path_join(&s->mem, folder, "model.safetensors.index.json");
+    char *one = path_join(&s->mem, folder, "model.safetensors"),
+         *index = path_join(&s->mem, folder, "model.safetensors.index.json");
     s->shards = calloc(MAX_SHARDS, sizeof *s->shards);
     int rc;
     if (!one || !index || !s->shards) rc = fail_memory(e, MAX_SHARDS * sizeof *s->shards, "the list of shards");

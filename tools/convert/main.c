@@ -47,9 +47,13 @@ static bool ends_with(const char *name, const char *end) {
 static int check_input(const char *path, err *e) {
     if (!file_exists(path)) return fail(e, "%s: does not exist; expected the folder of a HuggingFace checkpoint", path);
     if (is_folder(path)) return 0;
-    if (ends_with(path, ".gguf")) return fail(e, "%s: GGUF files are not read by this version; give the folder of the original HuggingFace checkpoint", path);
+    if (ends_with(path, ".gguf"))
+        return fail(e, "%s: GGUF files are not read by this version; give the folder of the original HuggingFace checkpoint", path);
     if (ends_with(path, ".bin") || ends_with(path, ".pth") || ends_with(path, ".pt") || ends_with(path, ".ckpt"))
-        return fail(e, "%s: pickled weights are not read; convert them to safetensors first (load with transformers, then save_pretrained), and give the folder", path);
+        return fail(e,
+                    "%s: pickled weights are not read; convert them to safetensors first (load with transformers, then "
+                    "save_pretrained), and give the folder",
+                    path);
     return fail(e, "%s: is a file; give the folder that holds it, with config.json and model.safetensors", path);
 }
 
@@ -67,10 +71,13 @@ static int load_tokenizer(checkpoint *c, const convert_opts *o, buf *blob, err *
         if (refuse_pointer(&c->mem, c->folder, files[i], e)) return -1;
     tokenizer *t;
     if (tokenizer_load(&t, c->folder, o->tokenizer, e)) return -1;
-    if (!t && o->vocab_only) return fail(e, "%s: no tokenizer here (tokenizer.json or tokenizer.model); --tokenizer FILE takes another", c->folder);
-    if (!t) return warn(c, "%s: no tokenizer (tokenizer.json or tokenizer.model): the model will run by token ids only", c->folder), 0;
+    if (!t && o->vocab_only)
+        return fail(e, "%s: no tokenizer here (tokenizer.json or tokenizer.model); --tokenizer FILE takes another", c->folder);
+    if (!t)
+        return warn(c, "%s: no tokenizer (tokenizer.json or tokenizer.model): the model will run by token ids only", c->folder), 0;
     if (!o->vocab_only && tokenizer_size(t) > c->arch.n_vocab)
-        warn(c, "the tokenizer has %d ids, the model %d: tokens from %d on cannot be used", tokenizer_size(t), c->arch.n_vocab, c->arch.n_vocab);
+        warn(c, "the tokenizer has %d ids, the model %d: tokens from %d on cannot be used", tokenizer_size(t), c->arch.n_vocab,
+             c->arch.n_vocab);
     int rc = tokenizer_write(t, blob);
     tokenizer_free(t);
     return rc || blob->failed ? fail_memory(e, blob->cap, "the tokenizer") : 0;
@@ -117,7 +124,8 @@ static int write_model(checkpoint *c, plan *p, const convert_opts *o, const buf 
     pack_opts pack = { o->threads, o->verbose, !o->verbose && isatty(STDERR_FILENO), &stopped };
     if (file_write_open(&w, o->output, o->force, e)) return -1;
     arch_write(&c->arch, &records);
-    int rc = declare(c, p, w, e) || file_write_begin(w, &records, blob->p, blob->n, e) || write_ropes(c, w, 0, e) || pack_all(c, p, w, &pack, e);
+    int rc = declare(c, p, w, e) || file_write_begin(w, &records, blob->p, blob->n, e) || write_ropes(c, w, 0, e) ||
+             pack_all(c, p, w, &pack, e);
     if (!rc && stopped) rc = fail(e, "interrupted");
     if (!rc) {
         *bytes = file_write_total(w);
@@ -156,8 +164,8 @@ static void summary(const checkpoint *c, const plan *p, const convert_opts *o, u
         weights += (uint64_t)out->n * out->k;
         bits += 8.0 * (double)stored;
     }
-    fprintf(stderr, "%s: %s, %.1f M weights as %s, %.2f bits a weight, %.1f MB, %.1f s\n", o->output, c->family->model_type, (double)weights / 1e6, wtype_name(o->type),
-            weights ? bits / (double)weights : 0, (double)bytes / 1e6, seconds);
+    fprintf(stderr, "%s: %s, %.1f M weights as %s, %.2f bits a weight, %.1f MB, %.1f s\n", o->output, c->family->model_type,
+            (double)weights / 1e6, wtype_name(o->type), weights ? bits / (double)weights : 0, (double)bytes / 1e6, seconds);
 }
 
 static int convert_model(checkpoint *c, const convert_opts *o, err *e) {
@@ -182,7 +190,8 @@ static int check_options(const program *p, convert_opts *o, int n_words) {
     if (n_words != 1) return usage_error(p, "expected the folder of a checkpoint");
     if (!o->output || !*o->output) return usage_error(p, "an output is needed: -o model.bin");
     if (wtype_parse(o->type_name, &o->type)) return usage_error(p, "--type: expected q4, q8, bf16 or f32, found %s", o->type_name);
-    if (o->threads < 0 || o->threads > POOL_MAX) return usage_error(p, "--threads: expected 1 to %d, found %d", POOL_MAX, o->threads);
+    if (o->threads < 0 || o->threads > POOL_MAX)
+        return usage_error(p, "--threads: expected 1 to %d, found %d", POOL_MAX, o->threads);
     char reason[256];
     if (!o->threads) o->threads = pool_default_threads(reason, sizeof reason);
     return OPTIONS_GO_ON;
@@ -193,21 +202,26 @@ int main(int argc, char **argv) {
     const option options[] = {
         { "--output", "-o", OPT_TEXT, &o.output, "FILE", "the model file to write", NULL },
         { "--type", NULL, OPT_TEXT, &o.type_name, "TYPE", "of the matrices: q4, q8, bf16 or f32 (q8)", NULL },
-        { "--tokenizer", NULL, OPT_TEXT, &o.tokenizer, "FILE", "take the tokenizer from this tokenizer.json or tokenizer.model", NULL },
-        { "--vocab-only", NULL, OPT_FLAG, &o.vocab_only, NULL, "write the tokenizer and its template alone; needs no config.json", NULL },
+        { "--tokenizer", NULL, OPT_TEXT, &o.tokenizer, "FILE", "take the tokenizer from this tokenizer.json or tokenizer.model",
+          NULL },
+        { "--vocab-only", NULL, OPT_FLAG, &o.vocab_only, NULL, "write the tokenizer and its template alone; needs no config.json",
+          NULL },
         { "--force", NULL, OPT_FLAG, &o.force, NULL, "replace an existing file", NULL },
         { "--threads", "-t", OPT_INT, &o.threads, "N", "threads (physical cores this process may use)", NULL },
         { "--verbose", "-v", OPT_FLAG, &o.verbose, NULL, "print the architecture, and each matrix with its error", NULL },
     };
-    const program p = { "convert", "CHECKPOINT -o MODEL.bin [options]",
-                        "Makes a model file of a HuggingFace checkpoint: a folder with config.json and safetensors, and a tokenizer.", options,
-                        sizeof options / sizeof *options };
+    const program p = {
+        "convert", "CHECKPOINT -o MODEL.bin [options]",
+        "Makes a model file of a HuggingFace checkpoint: a folder with config.json and safetensors, and a tokenizer.", options,
+        sizeof options / sizeof *options
+    };
     int n_words, rc = options_parse(&p, argc, argv, &o.checkpoint, 1, &n_words);
     if (rc == OPTIONS_GO_ON) rc = check_options(&p, &o, n_words);
     if (rc != OPTIONS_GO_ON) return rc;
     static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
     struct sigaction action = { .sa_handler = on_signal };
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &action, NULL);
+    signal(SIGPIPE, SIG_IGN); /* nobody reads stderr any more: the conversion still ends in order */
     err e = { 0 };
     checkpoint c = { .folder = o.checkpoint };
     rc = check_input(o.checkpoint, &e) || (o.vocab_only ? write_vocabulary(&c, &o, &e) : convert_model(&c, &o, &e));

@@ -104,10 +104,13 @@ static void load_panel(const checkpoint *c, const output *o, int panel, float *r
 /* Lets the pages go that a batch has read: once all of it is read, because the kernel maps a page's neighbours with it. Sources
  * that are read across are let go as a whole, at the end. */
 static void drop_panels(const checkpoint *c, const output *o, int first, int n) {
-    for (uint32_t r = (uint32_t)first * PANEL; r < (uint32_t)(first + n) * PANEL && r < o->n && !o->columns && !o->values; r++) {
-        uint32_t row;
+    uint32_t end = (uint32_t)min_int((first + n) * PANEL, (int)o->n);
+    if (o->columns || o->values) return;
+    for (uint32_t r = (uint32_t)first * PANEL, rows; r < end; r += rows) {
+        uint32_t row, next;
         const st_tensor *t = source_row(o, r, &row);
-        if (t) st_drop(&c->st, t, (uint64_t)row * o->k, o->k);
+        for (rows = 1; r + rows < end && source_row(o, r + rows, &next) == t && (!t || next == row + rows);) rows++;
+        if (t) st_drop(&c->st, t, (uint64_t)row * o->k, (uint64_t)rows * o->k);
     }
 }
 
