@@ -11,7 +11,7 @@
 #include "runtime/options.h"
 #include "runtime/pool.h"
 #include "tokenizer/tokenizer.h"
-#include "tools/convert/convert.h"
+#include "tools/convert/families.h"
 
 typedef struct convert_opts {
     const char *checkpoint, *output, *type_name, *tokenizer;
