@@ -1,4 +1,5 @@
-/* bench/kernels: each usable table's speed against this machine's limits: what memory and arithmetic allow, and what each kernel reaches.
+/* bench/kernels: each usable table's speed against this machine's limits: what memory and arithmetic allow, and what each kernel
+ * reaches.
  * It owns its threads and its buffers; it knows kernels and the layout, no models.
  *   bench/kernels [-t THREADS] [-k TABLE] [--mib MIB] */
 #define _GNU_SOURCE
@@ -31,10 +32,10 @@ static void *task_run(void *p) {
     return NULL;
 }
 
-/* The best rate of REPEATS runs with `threads` threads, a second; 0 where threads cannot be started. */
+/* The best rate, a second, of REPEATS runs with `threads` threads; of fewer where they take longer than a second. */
 static double rate(work_fn *work, void *arg, int threads) {
-    double best = 0;
-    for (int repeat = 0; repeat < REPEATS; repeat++) {
+    double best = 0, begin = now_seconds();
+    for (int repeat = 0; repeat < REPEATS && (repeat == 0 || now_seconds() - begin < 1); repeat++) {
         pthread_t id[MAX_THREADS];
         task tasks[MAX_THREADS];
         pthread_barrier_t start;
@@ -93,7 +94,8 @@ static double matmul_work(void *arg, int thread) {
     int panels = s->n / PANEL, p0 = panels * thread / s->threads, p1 = panels * (thread + 1) / s->threads;
     size_t bytes = panel_bytes(s->type, s->inputs) * (size_t)panels;
     for (int i = 0; i < s->rounds; i++) {
-        mat w = { s->memory + (size_t)i * bytes % (s->bytes - bytes + 1) / 64 * 64, (uint8_t)s->type, LAYOUT_P16, s->n, s->inputs, 1, NULL };
+        mat w = { s->memory + (size_t)i * bytes % (s->bytes - bytes + 1) / 64 * 64, (uint8_t)s->type, LAYOUT_P16, s->n,
+            s->inputs, 1, NULL };
         s->k->matmul[s->type][s->int8](&w, &s->a, s->y, (size_t)s->n, p0, p1);
     }
     return 2.0 * (p1 - p0) * PANEL * s->inputs * s->a.m * s->rounds;
@@ -108,7 +110,8 @@ static double attention_work(void *arg, int thread) {
     for (int h = thread; h < s->heads; h += s->threads)
         for (int t = 0; t < s->depth; t += ATTN_SEGMENT) {
             for (int i = 0; i < s->depth / KV_PAGE; i++) page[i] = s->memory + ((size_t)i * (size_t)s->heads + (size_t)h) * head;
-            attn_job j = { q, (size_t)s->hd, s->n_q, s->hd, page, 0, head / 2, KV_F16, t, t + ATTN_SEGMENT, 0, NULL, 0, max, sum, out };
+            attn_job j = { q, (size_t)s->hd, s->n_q, s->hd, page, 0, head / 2, KV_F16, t, t + ATTN_SEGMENT, 0, NULL, 0, max,
+                sum, out };
             s->k->attention(&j);
         }
     return (double)((s->heads - thread + s->threads - 1) / s->threads) * s->depth / KV_PAGE * (double)head;
@@ -136,7 +139,8 @@ static limits measure_limits(setup *s) {
     calibrate(s, f32_work), l.f32 = rate(f32_work, s, s->threads);
     calibrate(s, int8_work), l.int8 = rate(int8_work, s, s->threads);
     calibrate(s, bf16_work), l.bf16 = rate(bf16_work, s, s->threads);
-    printf("%-12s limits: read %.1f GB/s, f32 %.1f GFLOP/s, int8 %.1f GOP/s, bf16 %.1f GFLOP/s\n", s->k->name, l.read / 1e9, l.f32 / 1e9, l.int8 / 1e9, l.bf16 / 1e9);
+    printf("%-12s limits: read %.1f GB/s, f32 %.1f GFLOP/s, int8 %.1f GOP/s, bf16 %.1f GFLOP/s\n", s->k->name, l.read / 1e9,
+        l.f32 / 1e9, l.int8 / 1e9, l.bf16 / 1e9);
     return l;
 }
 
@@ -178,7 +182,8 @@ static void bench_attention(setup *s, const limits *l) {
 static void bench_table(const kernels *k, setup *s) {
     s->k = k;
     for (int i = 0; i < s->a.m; i++)
-        k->quantize(s->a.x + (size_t)i * s->a.ldx, s->inputs, s->a.q + (size_t)i * s->a.ldx, s->a.scale + i * (s->inputs / GROUP), s->a.sum + i * (s->inputs / GROUP));
+        k->quantize(s->a.x + (size_t)i * s->a.ldx, s->inputs, s->a.q + (size_t)i * s->a.ldx,
+            s->a.scale + i * (s->inputs / GROUP), s->a.sum + i * (s->inputs / GROUP));
     limits l = measure_limits(s);
     bench_matmul(s, &l, W_Q4, 1);
     bench_matmul(s, &l, W_Q8, 1);
@@ -205,20 +210,25 @@ int main(int argc, char **argv) {
         else if (strcmp(argv[i], "--mib") == 0 && i + 1 < argc) s.bytes = (size_t)max_int(atoi(argv[++i]), 64) << 20;
         else return usage(stderr), 2;
     }
-    if (s.threads < 1 || s.threads > MAX_THREADS) return fprintf(stderr, "bench/kernels: -t must be from 1 to %d\n", MAX_THREADS), 2;
+    if (s.threads < 1 || s.threads > MAX_THREADS)
+        return fprintf(stderr, "bench/kernels: -t must be from 1 to %d\n", MAX_THREADS), 2;
     err e = { 0 };
     if (only && kernels_init(only, &e)) return fprintf(stderr, "bench/kernels: %s\n", e.msg), 1;
     size_t m = 512, groups = (size_t)s.inputs / GROUP;
     s.memory = alloc_aligned(s.bytes);
     float *x = alloc_aligned(m * (size_t)s.inputs * 4);
-    s.a = (acts){ (int)m, s.inputs, x, (size_t)s.inputs, alloc_aligned(m * (size_t)s.inputs), alloc_aligned(m * groups * 4), alloc_aligned(m * groups * 4) };
+    s.a = (acts){ (int)m, s.inputs, x, (size_t)s.inputs, alloc_aligned(m * (size_t)s.inputs), alloc_aligned(m * groups * 4),
+        alloc_aligned(m * groups * 4) };
     s.y = alloc_aligned(m * (size_t)s.n * 4 + (size_t)s.threads * 65536 * 4);
-    if (!s.memory || !x || !s.a.q || !s.a.scale || !s.a.sum || !s.y) return fprintf(stderr, "bench/kernels: out of memory: needs %zu MiB\n", s.bytes >> 20), 1;
-    for (size_t i = 0; i < s.bytes / 2; i++) ((uint16_t *)(void *)s.memory)[i] = (uint16_t)(0x2c00 + (i * 2654435761u >> 22)); /* modest f16, bf16 and f32 numbers */
+    if (!s.memory || !x || !s.a.q || !s.a.scale || !s.a.sum || !s.y)
+        return fprintf(stderr, "bench/kernels: out of memory: needs %zu MiB\n", s.bytes >> 20), 1;
+    /* modest f16, bf16 and f32 numbers */
+    for (size_t i = 0; i < s.bytes / 2; i++) ((uint16_t *)(void *)s.memory)[i] = (uint16_t)(0x2c00 + (i * 2654435761u >> 22));
     for (size_t i = 0; i < m * (size_t)s.inputs; i++) x[i] = (float)(i * 2654435761u % 2001) / 1000 - 1;
     char cpu[160];
     cpu_describe(cpu, sizeof cpu);
-    printf("%s, %d threads; matmul %d x %d, best of %d; percent: of the read limit at 1 row and for attention, else of the arithmetic's\n", cpu, s.threads, s.n, s.inputs, REPEATS);
+    printf("%s, %d threads; matmul %d x %d, best of %d; percent: of the read limit at 1 row "
+           "and for attention, else of the arithmetic's\n", cpu, s.threads, s.n, s.inputs, REPEATS);
     for (int i = 0; kernels_all()[i]; i++)
         if (kernels_usable(kernels_all()[i]) && (!only || kernels_all()[i] == kernels_get())) bench_table(kernels_all()[i], &s);
     void *all[] = { s.memory, x, s.a.q, s.a.scale, s.a.sum, s.y };

@@ -35,7 +35,7 @@ static void kv_store(kv_type type, void *k_block, void *v_block, int slot, const
 /* The pages of a job: where K and V of page i begin; while one is read, its successor is fetched. */
 INLINE const char *kv_page(const attn_job *j, int page, size_t at) { return (const char *)j->page[page] + at; }
 
-/* Scores of `heads` heads with `vecs` * 16 positions of one K block, from position vector `first`. ahead: the block to fetch, or this. */
+/* Scores of `heads` heads with `vecs` * 16 positions of one K block, from vector `first`. ahead: the block to fetch, or this. */
 INLINE void score_block(const attn_job *j, const kv_type type, const char *block, const char *ahead, int first, const float *q,
                         float (*s)[ATTN_SEGMENT], const int heads, const int vecs) {
     v16 acc[ATTN_HEADS][PAGE_VECS];
@@ -81,13 +81,13 @@ INLINE void value_block(const attn_job *j, const kv_type type, const char *block
 }
 
 /* The same for a page and all its vectors, ATTN_VECS at a time. */
-INLINE void score_page(const attn_job *j, const kv_type type, const char *block, const char *ahead, const float *q, float (*s)[ATTN_SEGMENT],
-                       const int heads) {
+INLINE void score_page(const attn_job *j, const kv_type type, const char *block, const char *ahead, const float *q,
+                       float (*s)[ATTN_SEGMENT], const int heads) {
     for (int v = 0; v < PAGE_VECS; v += ATTN_VECS) score_block(j, type, block, ahead, v, q, s, heads, ATTN_VECS);
 }
 
-INLINE void value_page(const attn_job *j, const kv_type type, const char *block, const char *ahead, int t0, int t1, float (*p)[ATTN_SEGMENT],
-                       float *out, const int heads) {
+INLINE void value_page(const attn_job *j, const kv_type type, const char *block, const char *ahead, int t0, int t1,
+                       float (*p)[ATTN_SEGMENT], float *out, const int heads) {
     int d = 0, n = (int)round_up((size_t)j->hd, 16);
     for (; d + 16 * ATTN_VECS <= n; d += 16 * ATTN_VECS) value_block(j, type, block, ahead, t0, t1, d, p, out, heads, ATTN_VECS);
     for (; d < n; d += 16) value_block(j, type, block, ahead, t0, t1, d, p, out, heads, 1);
@@ -126,7 +126,8 @@ INLINE void attention_heads(const attn_job *j, const kv_type type, int h0, int n
     size_t ld = round_up((size_t)j->hd, 16);
     int base = j->t0 / ATTN_SEGMENT * ATTN_SEGMENT, first = j->t0 / KV_PAGE, last = (j->t1 - 1) / KV_PAGE;
     for (int page = first; page <= last; page++) {
-        const char *block = kv_page(j, page, j->k_at), *ahead = page < last ? kv_page(j, page + 1, j->k_at) : kv_page(j, first, j->v_at);
+        const char *block = kv_page(j, page, j->k_at);
+        const char *ahead = page < last ? kv_page(j, page + 1, j->k_at) : kv_page(j, first, j->v_at);
         const int at = page * KV_PAGE - base;
         const float *q = j->q + (size_t)h0 * j->ldq;
         int h = 0;
@@ -141,7 +142,8 @@ INLINE void attention_heads(const attn_job *j, const kv_type type, int h0, int n
         const char *block = kv_page(j, page, j->v_at), *ahead = page < last ? kv_page(j, page + 1, j->v_at) : block;
         int at = page * KV_PAGE, t0 = max_int(j->t0 - at, 0), t1 = min_int(j->t1 - at, KV_PAGE), h = 0;
         float *out = j->out + (size_t)h0 * ld;
-#define VALUES(count) value_page(j, type, block, ahead, t0, t1, (float (*)[ATTN_SEGMENT])(void *)(s[h] + at - base), out + (size_t)h * ld, count)
+#define VALUES(count) \
+    value_page(j, type, block, ahead, t0, t1, (float (*)[ATTN_SEGMENT])(void *)(s[h] + at - base), out + (size_t)h * ld, count)
         for (; h + ATTN_HEADS <= n; h += ATTN_HEADS) VALUES(ATTN_HEADS);
         for (; h + 2 <= n; h += 2) VALUES(2);
         for (; h < n; h++) VALUES(1);

@@ -22,7 +22,8 @@ static const struct { int bit; const char *name; } features[] = {
 extern const kernels kernels_scalar;
 #if defined(__x86_64__)
 extern const kernels kernels_avx2, kernels_avxvnni, kernels_avx512, kernels_avx512vnni;
-static const kernels *const tables[] = { &kernels_scalar, &kernels_avx2, &kernels_avxvnni, &kernels_avx512, &kernels_avx512vnni, NULL };
+static const kernels *const tables[] = { &kernels_scalar, &kernels_avx2, &kernels_avxvnni, &kernels_avx512, &kernels_avx512vnni,
+                                         NULL };
 static const int needs[] = { 0, HAS_AVX2, HAS_AVX2 | HAS_AVXVNNI, HAS_AVX2 | HAS_AVX512, HAS_AVX2 | HAS_AVX512 | HAS_AVX512VNNI };
 
 /* The registers that the system saves for us: a CPU's feature is of no use without (Intel SDM volume 1, 13.2). */
@@ -129,6 +130,9 @@ void cpu_describe(char *out, size_t n) {
     at += (size_t)snprintf(out, size, "%s (", start);
     bool any = false;
     for (size_t i = 0; i < sizeof features / sizeof *features; i++)
-        if (has & features[i].bit && at < n) at += (size_t)snprintf(out + at, n - at, "%s%s", any ? " " : "", features[i].name), any = true;
+        if (has & features[i].bit && at < n) {
+            at += (size_t)snprintf(out + at, n - at, "%s%s", any ? " " : "", features[i].name);
+            any = true;
+        }
     if (at < n) snprintf(out + at, n - at, "%s)", any ? "" : "no vector instructions used");
 }

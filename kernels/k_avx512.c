@@ -1,9 +1,12 @@
 /* k_avx512: AVX-512 without VNNI (Skylake-X). vpmaddubsw multiplies unsigned by signed bytes and adds pairs in 16 bits.
- * q4: a pair is at most 2 * 15 * 127 in size, so the 8 quads of a group add up in 16 bits if low and high nibbles have an accumulator each.
- * q8: |w| is the unsigned side and x takes the sign of w; a pair is at most 2 * 127 * 127 = 32258, which fits, and goes to 32 bits at once. */
+ * q4: a pair is at most 2 * 15 * 127 in size, so the 8 quads of a group add up in 16 bits if low and high nibbles have an
+ * accumulator each.
+ * q8: |w| is the unsigned side and x takes the sign of w; a pair is at most 2 * 127 * 127 = 32258, which fits, and goes to 32
+ * bits at once. */
 #include "kernels/v16_avx512.inc.h"
 
-enum { ROWS_Q4 = 6, ROWS_Q8 = 8, PANELS_INT = 1, ROWS_P16 = 12, CHAINS_P16 = 2, ROWS_F32 = 6, OUTS_F32 = 4, ATTN_HEADS = 4, ATTN_VECS = 4, PROBE_CHAINS = 12 };
+enum { ROWS_Q4 = 6, ROWS_Q8 = 8, PANELS_INT = 1,
+       ROWS_P16 = 12, CHAINS_P16 = 2, ROWS_F32 = 6, OUTS_F32 = 4, ATTN_HEADS = 4, ATTN_VECS = 4, PROBE_CHAINS = 12 };
 
 typedef struct q4_acc { __m512i low, high; } q4_acc;
 typedef __m512i q8_acc;

@@ -2,7 +2,8 @@
  * k_avx512vnni.c says; 16 registers hold 3 rows of dot products and weights, their f32 sums wait in the first cache. */
 #include "kernels/v16_avx2.inc.h"
 
-enum { ROWS_Q4 = 4, ROWS_Q8 = 4, PANELS_INT = 1, ROWS_P16 = 4, CHAINS_P16 = 1, ROWS_F32 = 3, OUTS_F32 = 2, ATTN_HEADS = 4, ATTN_VECS = 1, PROBE_CHAINS = 5 };
+enum { ROWS_Q4 = 4, ROWS_Q8 = 4, PANELS_INT = 1,
+       ROWS_P16 = 4, CHAINS_P16 = 1, ROWS_F32 = 3, OUTS_F32 = 2, ATTN_HEADS = 4, ATTN_VECS = 1, PROBE_CHAINS = 5 };
 
 typedef b64 q4_acc;
 typedef b64 q8_acc;

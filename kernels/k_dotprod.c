@@ -1,9 +1,10 @@
-/* k_dotprod: aarch64 with the dot product extension (Cortex-A75, Neoverse N1, Apple and later): sdot multiplies 16 by 16 signed bytes
- * and adds each four products to a 32-bit lane: a quarter of a quad, 4 rows, against four broadcast activation bytes.
- * Nibbles go in as they lie (0 to 15, 8 too much: start at -8 * sum x). 32 registers: 4 rows of 4, weights of 4 or 8. */
+/* k_dotprod: aarch64 with the dot product extension (Cortex-A75, Neoverse N1, Apple and later): sdot multiplies 16 by 16
+ * signed bytes and adds each four products to a 32-bit lane: a quarter of a quad, 4 rows, against four broadcast activation
+ * bytes. Nibbles go in as they lie (0 to 15, 8 too much: start at -8 * sum x). 32 registers: 4 rows of 4, weights of 4 or 8. */
 #include "kernels/v16_neon.inc.h"
 
-enum { ROWS_Q4 = 4, ROWS_Q8 = 4, PANELS_INT = 1, ROWS_P16 = 6, CHAINS_P16 = 1, ROWS_F32 = 2, OUTS_F32 = 2, ATTN_HEADS = 4, ATTN_VECS = 1, PROBE_CHAINS = 5 };
+enum { ROWS_Q4 = 4, ROWS_Q8 = 4, PANELS_INT = 1,
+       ROWS_P16 = 6, CHAINS_P16 = 1, ROWS_F32 = 2, OUTS_F32 = 2, ATTN_HEADS = 4, ATTN_VECS = 1, PROBE_CHAINS = 5 };
 
 typedef struct q4_acc { int32x4_t v[4]; } q4_acc;
 typedef q4_acc q8_acc;

@@ -1,10 +1,11 @@
-/* k_neon: aarch64 without the dot product extension (Cortex-A53 to A73). smull and smlal multiply signed bytes into 16 bits; lanes hold
- * two rows of four products each, added pairwise at the end.
+/* k_neon: aarch64 without the dot product extension (Cortex-A53 to A73). smull and smlal multiply signed bytes into 16 bits;
+ * lanes hold two rows of four products each, added pairwise at the end.
  * q4: nibbles less 8; 16 products of at most 8 * 127 fit in 16 bits, so a group needs no widening before its end.
  * q8: each product goes pairwise to 32 bits at once. */
 #include "kernels/v16_neon.inc.h"
 
-enum { ROWS_Q4 = 2, ROWS_Q8 = 2, PANELS_INT = 1, ROWS_P16 = 6, CHAINS_P16 = 1, ROWS_F32 = 2, OUTS_F32 = 2, ATTN_HEADS = 4, ATTN_VECS = 1, PROBE_CHAINS = 5 };
+enum { ROWS_Q4 = 2, ROWS_Q8 = 2, PANELS_INT = 1,
+       ROWS_P16 = 6, CHAINS_P16 = 1, ROWS_F32 = 2, OUTS_F32 = 2, ATTN_HEADS = 4, ATTN_VECS = 1, PROBE_CHAINS = 5 };
 
 typedef struct q4_acc { int16x8_t v[8]; } q4_acc; /* v[i]: rows 2i and 2i+1, four products each */
 typedef struct q8_acc { int32x4_t v[8]; } q8_acc; /* v[i]: rows 2i and 2i+1, two sums each */
@@ -19,7 +20,8 @@ INLINE q4_acc q4_step(q4_acc a, b64 w, x4 low, x4 high) {
     const uint8x16_t nibble = vdupq_n_u8(15);
     const int8x16_t eight = vdupq_n_s8(8);
     UNROLL for (int i = 0; i < 4; i++) {
-        int8x16_t wl = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(w.v[i], nibble)), eight), wh = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(w.v[i], 4)), eight);
+        int8x16_t wl = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(w.v[i], nibble)), eight);
+        int8x16_t wh = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(w.v[i], 4)), eight);
         a.v[2 * i] = vmlal_s8(vmlal_s8(a.v[2 * i], vget_low_s8(wl), vget_low_s8(low)), vget_low_s8(wh), vget_low_s8(high));
         a.v[2 * i + 1] = vmlal_high_s8(vmlal_high_s8(a.v[2 * i + 1], wl, low), wh, high);
     }

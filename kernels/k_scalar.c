@@ -1,5 +1,5 @@
-/* k_scalar: the table of plain C, the reference that every other table must equal to the bit, for any CPU.
- * The dot product of a group here is the sum that the layout describes; the others find the same integer faster. */
+/* k_scalar: the table of plain C, the reference that every other table must equal to the bit, for any CPU. The dot product of
+ * a group here is the sum that the layout describes; the others find the same integer faster. */
 #include "kernels/v16_scalar.inc.h"
 
 typedef struct q4_acc { int32_t v[16]; } q4_acc;

@@ -120,8 +120,10 @@ typedef struct kernels {
     void (*attn_merge)(float *max_a, float *sum_a, float *out_a, float max_b, float sum_b, const float *out_b, int n);
 
     /* Probes for bench: they measure the machine, not the model. */
-    uint64_t (*probe_read)(const void *p, size_t bytes);   /* streams bytes (a multiple of 256, 64-byte aligned); returns a checksum */
-    double (*probe_f32)(long reps);   /* runs reps rounds of the table's best f32 fma; returns the operations done (2 a multiply-add) */
+    /* streams bytes (a multiple of 256, 64-byte aligned); returns a checksum */
+    uint64_t (*probe_read)(const void *p, size_t bytes);
+    /* runs reps rounds of the table's best f32 fma; returns the operations done (2 a multiply-add) */
+    double (*probe_f32)(long reps);
     double (*probe_int8)(long reps);  /* the same for its best int8 dot product (for tables without one: what it uses instead) */
     double (*probe_bf16)(long reps);  /* the same for what it uses with bf16 weights */
 } kernels;

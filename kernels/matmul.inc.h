@@ -42,7 +42,8 @@ INLINE part one_panel(part b, int i) {
  * rows x panels sums stay in registers. In a group each has one integer accumulator, or several (SPLIT) where there are so few that
  * a chain of dependent dot products would be slower than memory; then  sum += w_scale * x_scale * dot. */
 #define SPLIT(rows) ((rows) == 1 ? 4 : (rows) == 2 ? 2 : 1)
-enum { MOST_Q4 = PANELS_INT * ROWS_Q4 > 4 ? PANELS_INT * ROWS_Q4 : 4, MOST_Q8 = PANELS_INT * ROWS_Q8 > 4 ? PANELS_INT * ROWS_Q8 : 4 };
+enum { MOST_Q4 = PANELS_INT * ROWS_Q4 > 4 ? PANELS_INT * ROWS_Q4 : 4,
+    MOST_Q8 = PANELS_INT * ROWS_Q8 > 4 ? PANELS_INT * ROWS_Q8 : 4 };
 
 INLINE void q4_block(const part b, const int rows, const int panels) {
     size_t groups = groups_of(b.a->k), ldq = groups * GROUP;
@@ -56,7 +57,8 @@ INLINE void q4_block(const part b, const int rows, const int panels) {
     UNROLL for (int i = 0; i < panels * rows; i++) sum[i / rows][i % rows] = v16_set1(0);
     for (size_t g = 0; g < groups; g++, data += 512, q += GROUP) {
         q4_acc dot[MOST_Q4];
-        UNROLL for (int i = 0; i < panels * rows * split; i++) dot[i] = q4_start(i % split ? 0 : xsum[(size_t)(i / split % rows) * groups + g]);
+        UNROLL for (int i = 0; i < panels * rows * split; i++)
+            dot[i] = q4_start(i % split ? 0 : xsum[(size_t)(i / split % rows) * groups + g]);
         UNROLL for (int j = 0; j < 8; j++) {
             b64 w[PANELS_INT];
             UNROLL for (int p = 0; p < panels; p++) {
@@ -97,7 +99,8 @@ INLINE void q8_block(const part b, const int rows, const int panels) {
     UNROLL for (int i = 0; i < panels * rows; i++) sum[i / rows][i % rows] = v16_set1(0);
     for (size_t g = 0; g < groups; g++, data += 1024, q += GROUP) {
         q8_acc dot[MOST_Q8];
-        UNROLL for (int i = 0; i < panels * rows * split; i++) dot[i] = q8_start(i % split ? 0 : xsum[(size_t)(i / split % rows) * groups + g]);
+        UNROLL for (int i = 0; i < panels * rows * split; i++)
+            dot[i] = q8_start(i % split ? 0 : xsum[(size_t)(i / split % rows) * groups + g]);
         UNROLL for (int j = 0; j < 16; j++) {
             q8_weights w[PANELS_INT];
             UNROLL for (int p = 0; p < panels; p++) {
@@ -238,13 +241,15 @@ INLINE int f32_blocks(part b, int left, int panels) {
 }
 
 /* Chunks of rows, panels, blocks. `take` is a constant and becomes part of each matmul below. */
-INLINE void each_block(const mat *w, const acts *a, float *y, size_t ldy, int p0, int p1, size_t row_bytes, int most, int at_once, block_fn *take) {
+INLINE void each_block(const mat *w, const acts *a, float *y, size_t ldy, int p0, int p1, size_t row_bytes, int most, int at_once,
+                       block_fn *take) {
     size_t bytes = panel_bytes((wtype)w->type, w->k), fit = CHUNK_BYTES / row_bytes;
     int chunk = max_int((int)fit / most, 1) * most;
     for (int m0 = 0; m0 < a->m; m0 += chunk)
         for (int p = p0; p < p1; p += at_once)
             for (int row = m0, end = min_int(a->m, m0 + chunk); row < end;) {
-                part b = { w, (const uint8_t *)w->data + (size_t)p * bytes, bytes, a, row, p, y + (size_t)row * ldy + (size_t)p * PANEL, ldy };
+                const uint8_t *panel = (const uint8_t *)w->data + (size_t)p * bytes;
+                part b = { w, panel, bytes, a, row, p, y + (size_t)row * ldy + (size_t)p * PANEL, ldy };
                 row += take(b, end - row, min_int(at_once, p1 - p));
             }
 }
@@ -265,7 +270,7 @@ MATMUL(matmul_f32, ROWS_F32, 1, 4, f32_blocks)
 static void quantize(const float *x, int k, int8_t *q, float *scale, int32_t *sum) {
     for (int left = k; left > 0; left -= GROUP, x += GROUP, q += GROUP, scale++, sum++) {
         v16 v[4];
-        UNROLL for (int i = 0; i < 4; i++) v[i] = left >= 16 * i + 16 ? v16_load(x + 16 * i) : left > 16 * i ? v16_load_n(x + 16 * i, left - 16 * i) : v16_set1(0);
+        UNROLL for (int i = 0; i < 4; i++) v[i] = left > 16 * i ? v16_load_n(x + 16 * i, left - 16 * i) : v16_set1(0);
         uint32_t top = v16_max_magnitude(v[0], v[1], v[2], v[3]);
         float amax;
         memcpy(&amax, &top, sizeof amax);

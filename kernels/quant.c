@@ -60,7 +60,8 @@ static float bits_float(uint32_t u) {
 
 float f16_to_f32(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = h >> 10 & 31, m = h & 1023;
-    if (e == 31) return bits_float(sign | 0x7f800000 | m << 13 | (m ? 0x400000 : 0)); /* a NaN comes out quiet, as hardware does it */
+    /* a NaN comes out quiet, as hardware does it */
+    if (e == 31) return bits_float(sign | 0x7f800000 | m << 13 | (m ? 0x400000 : 0));
     if (e) return bits_float(sign | (e + 112) << 23 | m << 13);
     float tiny = (float)m * 0x1p-24f;
     return sign ? -tiny : tiny;
@@ -93,8 +94,10 @@ struct grid {
     float steps[20];
 };
 /* q4: with a negative step the extreme lands on -8 and beyond, with a positive one on +7. */
-static const struct grid grid_q4 = { -8, 7, 18, { -8, -8.6f, -7.7f, -7.4f, -7.1f, -6.8f, -6.5f, -6.2f, -5.9f, -5.6f, -5.2f, 8, 7.5f, 7.2f, 6.9f, 6.6f, 6.2f, 5.7f } };
-static const struct grid grid_q8 = { -127, 127, 12, { 127, 126.4f, 125.8f, 125.1f, 124.4f, 123.6f, 122.8f, 122, 121, 120, 128, 129 } };
+static const struct grid grid_q4 = { -8, 7, 18, { -8, -8.6f, -7.7f, -7.4f, -7.1f, -6.8f, -6.5f, -6.2f, -5.9f, -5.6f, -5.2f, 8,
+    7.5f, 7.2f, 6.9f, 6.6f, 6.2f, 5.7f } };
+static const struct grid grid_q8 = { -127, 127, 12, { 127, 126.4f, 125.8f, 125.1f, 124.4f, 123.6f, 122.8f, 122, 121, 120, 128,
+    129 } };
 
 enum { LANES = 8 };
 struct fit { float xq, qq; }; /* sum(w x q), sum(w q q) */
@@ -217,7 +220,8 @@ static void group_importance(const float *importance, float *w) {
     for (int i = 0; i < GROUP; i++) w[i] = usable && importance[i] > 0 ? importance[i] / most : usable ? 0.0f : 1.0f;
 }
 
-static void pack_quantised(wtype t, const float *rows, int k, int exponent, const float *importance, uint8_t *panel, double *error) {
+static void pack_quantised(wtype t, const float *rows, int k, int exponent, const float *importance, uint8_t *panel,
+    double *error) {
     size_t groups = groups_of(k), padded = groups * GROUP;
     uint16_t *scales = (uint16_t *)(void *)panel;
     uint8_t *data = panel + panel_scale_bytes(t, k);
@@ -247,7 +251,8 @@ static void pack_bf16(const float *rows, int k, uint16_t *panel, double *error) 
         }
 }
 
-void pack_panel(wtype t, const float *rows, int k, int exponent, const float *importance, void *panel, double *error, double *power) {
+void pack_panel(wtype t, const float *rows, int k, int exponent, const float *importance, void *panel, double *error,
+    double *power) {
     size_t n = PANEL * groups_of(k) * GROUP;
     double e = 0, p = 0;
     if (t == W_F32) memcpy(panel, rows, n * sizeof *rows);
@@ -271,6 +276,9 @@ void unpack_panel(wtype t, const void *panel, int k, int exponent, float *rows) 
         for (size_t i = 0; i < padded; i++) {
             size_t g = i / GROUP;
             if (t == W_BF16) rows[r * padded + i] = bf16_to_f32(half[i / 2 * 32 + r * 2 + i % 2]);
-            else rows[r * padded + i] = (float)get_quantised(t, data + g * group_bytes[t], (int)r, (int)(i % GROUP)) * f16_to_f32(half[g * PANEL + r]) * up;
+            else {
+                int q = get_quantised(t, data + g * group_bytes[t], (int)r, (int)(i % GROUP));
+                rows[r * padded + i] = (float)q * f16_to_f32(half[g * PANEL + r]) * up;
+            }
         }
 }

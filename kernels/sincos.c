@@ -5,7 +5,8 @@
 #include <math.h>
 
 /* x = n pi/2 + r with |r| <= pi/4 (a little more at the border): the first fma is exact, since n has at most 30 bits and the
- * high part of pi/2 cancels; the second brings the next 53 bits of pi/2. Then Taylor series, whose first missing term is below 1e-16.
+ * high part of pi/2 cancels; the second brings the next 53 bits of pi/2. Then Taylor series, whose first missing term is below
+ * 1e-16.
  * The results round to f32 once: within 1 ulp wherever they exceed 1e-9 or so. */
 void sincos_exact(double x, float *sin_out, float *cos_out) {
     const double magic = 0x1.8p52; /* adding it rounds to an integer */

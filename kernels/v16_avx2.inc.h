@@ -20,7 +20,8 @@ INLINE v16 v16_div(v16 x, v16 y) { return (v16){ _mm256_div_ps(x.a, y.a), _mm256
 INLINE v16 v16_fma(v16 x, v16 y, v16 z) { return (v16){ _mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b) }; }
 INLINE v16 v16_fnma(v16 x, v16 y, v16 z) { return (v16){ _mm256_fnmadd_ps(x.a, y.a, z.a), _mm256_fnmadd_ps(x.b, y.b, z.b) }; }
 INLINE v16 v16_if_gt(v16 x, v16 y, v16 s, v16 t) {
-    return (v16){ _mm256_blendv_ps(t.a, s.a, _mm256_cmp_ps(x.a, y.a, _CMP_GT_OQ)), _mm256_blendv_ps(t.b, s.b, _mm256_cmp_ps(x.b, y.b, _CMP_GT_OQ)) };
+    return (v16){ _mm256_blendv_ps(t.a, s.a, _mm256_cmp_ps(x.a, y.a, _CMP_GT_OQ)),
+                  _mm256_blendv_ps(t.b, s.b, _mm256_cmp_ps(x.b, y.b, _CMP_GT_OQ)) };
 }
 
 INLINE v16 v16_abs(v16 x) {
@@ -29,10 +30,12 @@ INLINE v16 v16_abs(v16 x) {
 }
 INLINE v16 v16_copysign(v16 x, v16 s) {
     const __m256 sign = _mm256_set1_ps(-0.0f);
-    return (v16){ _mm256_or_ps(_mm256_andnot_ps(sign, x.a), _mm256_and_ps(sign, s.a)), _mm256_or_ps(_mm256_andnot_ps(sign, x.b), _mm256_and_ps(sign, s.b)) };
+    return (v16){ _mm256_or_ps(_mm256_andnot_ps(sign, x.a), _mm256_and_ps(sign, s.a)),
+                  _mm256_or_ps(_mm256_andnot_ps(sign, x.b), _mm256_and_ps(sign, s.b)) };
 }
 INLINE v16 v16_shl23(v16 x) {
-    return (v16){ _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x.a), 23)), _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x.b), 23)) };
+    return (v16){ _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x.a), 23)),
+        _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x.b), 23)) };
 }
 
 INLINE float v16_sum(v16 v) {

@@ -26,7 +26,10 @@ INLINE v16 v16_load(const float *p) {
 INLINE void v16_store(float *p, v16 a) {
     vst1q_f32(p, a.v[0]), vst1q_f32(p + 4, a.v[1]), vst1q_f32(p + 8, a.v[2]), vst1q_f32(p + 12, a.v[3]);
 }
-#define OPERATION2(name, op) INLINE v16 name(v16 a, v16 b) { return (v16){ { op(a.v[0], b.v[0]), op(a.v[1], b.v[1]), op(a.v[2], b.v[2]), op(a.v[3], b.v[3]) } }; }
+#define OPERATION2(name, op) \
+    INLINE v16 name(v16 a, v16 b) { \
+        return (v16){ { op(a.v[0], b.v[0]), op(a.v[1], b.v[1]), op(a.v[2], b.v[2]), op(a.v[3], b.v[3]) } }; \
+    }
 OPERATION2(v16_add, vaddq_f32)
 OPERATION2(v16_sub, vsubq_f32)
 OPERATION2(v16_mul, vmulq_f32)
@@ -68,7 +71,8 @@ INLINE float v16_sum(v16 a) {
     float32x2_t d = vadd_f32(vget_low_f32(q), vget_high_f32(q));
     return vget_lane_f32(d, 0) + vget_lane_f32(d, 1);
 }
-INLINE float v16_max(v16 a) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[2]), vmaxq_f32(a.v[1], a.v[3]))); } /* no lane is NaN here */
+/* no lane is NaN here */
+INLINE float v16_max(v16 a) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[2]), vmaxq_f32(a.v[1], a.v[3]))); }
 INLINE uint32x4_t magnitude(v16 a) {
     const uint32x4_t size = vdupq_n_u32(0x7fffffff);
 #define AT(i) vandq_u32(BITS(a.v[i]), size)
@@ -115,7 +119,8 @@ INLINE v16 v16_from_q8(const uint8_t *quad, int c) {
 INLINE v16 v16_from_q4(const uint8_t *quad, int c, int high) {
     const b64 w = b64_load(quad);
     const int32x4_t down = vdupq_n_s32(-(8 * c + 4 * high)), nibble = vdupq_n_s32(15), eight = vdupq_n_s32(8);
-#define AT(i) vcvtq_f32_s32(vsubq_s32(vandq_s32(vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_u8(w.v[i]), down)), nibble), eight))
+#define AT(i) vcvtq_f32_s32(vsubq_s32(vandq_s32(vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_u8(w.v[i]), down)), nibble), \
+    eight))
     return EACH(AT);
 #undef AT
 }

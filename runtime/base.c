@@ -15,7 +15,7 @@
 
 /* ---- errors ---- */
 
-static void fail_va(err *e, int code, const char *fmt, va_list args) {
+PRINTF_LIKE(3, 0) static void fail_va(err *e, int code, const char *fmt, va_list args) {
     if (!e || e->code) return;
     e->code = code;
     vsnprintf(e->msg, sizeof e->msg, fmt, args);

@@ -20,8 +20,10 @@ static uint64_t rng_next(rng *r) { /* splitmix64 */
 static int rng_int(rng *r, int lo, int hi) { return lo + (int)(rng_next(r) % (uint64_t)(hi - lo + 1)); }
 
 static float rng_float(rng *r) {
-    static const uint32_t strange[] = { 0, 0x80000000, 1, 0x80000001, 0x007fffff, 0x7f7fffff, 0xff7fffff, 0x7f800000, 0xff800000, 0x7fc00000, 0xffc00000,
-                                        0x7f800001, 0x33000000, 0x33000001, 0x387fffff, 0x477fefff, 0x477ff000, 0x3f800000, 0x0d800000, 0x0d7fffff };
+    static const uint32_t strange[] = { 0, 0x80000000, 1, 0x80000001, 0x007fffff, 0x7f7fffff, 0xff7fffff, 0x7f800000,
+        0xff800000, 0x7fc00000, 0xffc00000,
+                                        0x7f800001, 0x33000000, 0x33000001, 0x387fffff, 0x477fefff, 0x477ff000, 0x3f800000,
+                                            0x0d800000, 0x0d7fffff };
     if (r->hostile && rng_int(r, 0, 200) == 0) {
         uint32_t u = strange[rng_next(r) % (sizeof strange / sizeof *strange)];
         float x;
@@ -78,7 +80,8 @@ static void problem_make(problem *p, rng *r, const kernels *k, wtype t, int m, i
     for (int i = 0; i < m; i++) rng_fill(r, p->x + (size_t)i * (size_t)kp, (size_t)inputs);
     if (p->bias) rng_fill(r, p->bias, (size_t)n);
     int e = quant_exponent(t, 2);
-    for (int i = 0; i < np / PANEL; i++) pack_panel(t, p->rows + (size_t)i * PANEL * (size_t)kp, inputs, e, NULL, p->data + (size_t)i * bytes, NULL, NULL);
+    for (int i = 0; i < np / PANEL; i++)
+        pack_panel(t, p->rows + (size_t)i * PANEL * (size_t)kp, inputs, e, NULL, p->data + (size_t)i * bytes, NULL, NULL);
     p->w = (mat){ p->data, (uint8_t)t, (uint8_t)(t == W_F32 ? LAYOUT_ROWS : LAYOUT_P16), n, inputs, ldexpf(1, e), p->bias };
     p->a = (acts){ m, inputs, p->x, (size_t)kp, NULL, NULL, NULL };
     if (!int8) return;
@@ -86,7 +89,8 @@ static void problem_make(problem *p, rng *r, const kernels *k, wtype t, int m, i
     p->a.scale = alloc_aligned((size_t)m * (size_t)groups * 4);
     p->a.sum = alloc_aligned((size_t)m * (size_t)groups * 4);
     for (int i = 0; i < m; i++)
-        k->quantize(p->x + (size_t)i * (size_t)kp, inputs, p->a.q + (size_t)i * (size_t)kp, p->a.scale + i * groups, p->a.sum + i * groups);
+        k->quantize(p->x + (size_t)i * (size_t)kp, inputs, p->a.q + (size_t)i * (size_t)kp, p->a.scale + i * groups,
+            p->a.sum + i * groups);
 }
 
 static void problem_free(problem *p) {
@@ -101,7 +105,8 @@ static void case_matmul(const kernels *k, rng *r, sink *s) {
     wtype t = (wtype)rng_int(r, 0, W_COUNT - 1);
     bool int8 = rng_int(r, 0, 1);
     problem_make(&p, r, k, t, m, n, inputs, int8);
-    int panels = padded(n, PANEL) / PANEL, p0 = rng_int(r, 0, panels - 1), p1 = rng_int(r, p0 + 1, panels), ldy = panels * PANEL + 3;
+    int panels = padded(n, PANEL) / PANEL, p0 = rng_int(r, 0, panels - 1), p1 = rng_int(r, p0 + 1, panels),
+        ldy = panels * PANEL + 3;
     float *y = alloc_aligned((size_t)m * (size_t)ldy * 4);
     for (int i = 0; i < m * ldy; i++) y[i] = -7;
     k->matmul[t][int8](&p.w, &p.a, y, (size_t)ldy, p0, p1);
@@ -180,36 +185,42 @@ static void case_attention(const kernels *k, rng *r, sink *s) {
     static const int dims[] = { 1, 8, 20, 32, 64, 80, 96, 128, 176 };
     int hd = dims[rng_int(r, 0, 8)], pad = padded(hd, 16), n_q = rng_int(r, 0, 4) ? rng_int(r, 1, 6) : rng_int(r, 7, 20);
     int segment = rng_int(r, 0, 1) * ATTN_SEGMENT, t0 = segment + rng_int(r, 0, ATTN_SEGMENT - 1) * rng_int(r, 0, 1);
-    int t1 = rng_int(r, 0, 1) ? rng_int(r, t0 + 1, segment + ATTN_SEGMENT) : min_int(t0 + rng_int(r, 1, 70), segment + ATTN_SEGMENT);
+    int t1 = rng_int(r, 0, 1) ? rng_int(r, t0 + 1, segment + ATTN_SEGMENT) : min_int(t0 + rng_int(r, 1, 70),
+        segment + ATTN_SEGMENT);
     kv_type type = (kv_type)rng_int(r, 0, 1);
     size_t bytes = type == KV_F16 ? 2 : 4, v_at = 64 + 64 * (size_t)hd * bytes;
     void *page[16] = { NULL };
     float key[176], value[176];
     for (int t = t0; t < t1; t++) {
         int i = t / KV_PAGE;
-        if (!page[i]) page[i] = memset(alloc_aligned(v_at + 64 * (size_t)pad * bytes), 0xff, v_at + 64 * (size_t)pad * bytes); /* unwritten slots are NaN */
+        /* unwritten slots are NaN */
+        if (!page[i]) page[i] = memset(alloc_aligned(v_at + 64 * (size_t)pad * bytes), 0xff, v_at + 64 * (size_t)pad * bytes);
         rng_fill(r, key, 176), rng_fill(r, value, 176);
         k->kv_store(type, (char *)page[i] + 64, (char *)page[i] + v_at, t % KV_PAGE, key, value, hd);
     }
     for (int i = 0; i < 16; i++)
         if (page[i] && rng_int(r, 0, 3) == 0) sink_bytes(s, page[i], v_at + 64 * (size_t)pad * bytes);
     size_t ldq = (size_t)hd + 5;
-    float *q = alloc_aligned((size_t)n_q * ldq * 4), *out = alloc_aligned((size_t)n_q * (size_t)pad * 4), *bias = alloc_aligned((size_t)n_q * 1100 * 4);
+    float *q = alloc_aligned((size_t)n_q * ldq * 4), *out = alloc_aligned((size_t)n_q * (size_t)pad * 4),
+        *bias = alloc_aligned((size_t)n_q * 1100 * 4);
     rng_fill(r, q, (size_t)n_q * ldq), rng_fill(r, bias, (size_t)n_q * 1100);
     if (rng_int(r, 0, 3) == 0) for (int i = 0; i < n_q * 1100; i++) bias[i] = rng_int(r, 0, 9) ? -INFINITY : 0; /* masks */
     float max[40], sum[40];
-    attn_job j = { q, ldq, n_q, hd, (const void *const *)page, 64, v_at, type, t0, t1, rng_int(r, 0, 2) ? 0 : 3.5f, rng_int(r, 0, 2) ? NULL : bias, 1100, max, sum, out };
+    attn_job j = { q, ldq, n_q, hd, (const void *const *)page, 64, v_at, type, t0, t1, rng_int(r, 0, 2) ? 0 : 3.5f, rng_int(r,
+        0, 2) ? NULL : bias, 1100, max, sum, out };
     k->attention(&j);
     sink_floats(s, max, (size_t)n_q), sink_floats(s, sum, (size_t)n_q), sink_floats(s, out, (size_t)n_q * (size_t)pad);
     for (int h = 0; h + 1 < n_q; h++)
-        k->attn_merge(max + h, sum + h, out + (size_t)h * (size_t)pad, max[h + 1], sum[h + 1], out + (size_t)(h + 1) * (size_t)pad, pad);
+        k->attn_merge(max + h, sum + h, out + (size_t)h * (size_t)pad, max[h + 1], sum[h + 1],
+            out + (size_t)(h + 1) * (size_t)pad, pad);
     sink_floats(s, max, (size_t)n_q), sink_floats(s, sum, (size_t)n_q), sink_floats(s, out, (size_t)n_q * (size_t)pad);
     for (int i = 0; i < 16; i++) free_aligned(page[i]);
     free_aligned(q), free_aligned(out), free_aligned(bias);
 }
 
 static const struct { const char *name; void (*run)(const kernels *, rng *, sink *); } cases[] = {
-    { "matmul", case_matmul }, { "quantize", case_quantize }, { "row_load", case_row_load }, { "norms", case_norms }, { "rows", case_rows },
+    { "matmul", case_matmul }, { "quantize", case_quantize }, { "row_load", case_row_load }, { "norms", case_norms }, { "rows",
+        case_rows },
     { "attention", case_attention }, { "matmul", case_matmul }, { "matmul", case_matmul },
 };
 

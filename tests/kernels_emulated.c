@@ -1,4 +1,5 @@
-/* The kernels without cmocka: every table that this CPU (or emulator) can run against scalar, and a hash of scalar's results that is
+/* The kernels without cmocka: every table that this CPU (or emulator) can run against scalar, and a hash of scalar's results
+ * that is
  * the same on every architecture. Prints the tables it ran; exit status 1 on a difference. */
 #include "tests/kernels_compare.h"
 

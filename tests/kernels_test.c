@@ -62,7 +62,8 @@ static void test_matmul_reference(void **state) {
         problem_make(&p, &r, scalar(), t, m, n, k, int8);
         float *w = floats((size_t)np * (size_t)kp), *y = floats((size_t)m * (size_t)np), *row = floats((size_t)kp);
         frexpf(p.w.scale, &e);
-        for (int i = 0; i < np / PANEL; i++) unpack_panel(t, p.data + (size_t)i * panel_bytes(t, k), k, e - 1, w + (size_t)i * PANEL * (size_t)kp);
+        for (int i = 0; i < np / PANEL; i++)
+            unpack_panel(t, p.data + (size_t)i * panel_bytes(t, k), k, e - 1, w + (size_t)i * PANEL * (size_t)kp);
         scalar()->matmul[t][int8](&p.w, &p.a, y, (size_t)np, 0, np / PANEL);
         for (int j = 0; j < np; j++) {
             scalar()->row_load(&p.w, j, row);
@@ -198,12 +199,14 @@ static void test_functions(void **state) {
         assert_true(relative(act_of(ACT_GELU_TANH, f), 0.5 * f * (1 + tanh(u))) < 3e-7);
         assert_true(fabs(act_of(ACT_GELU_ERF, -f) + 0.5 * f * erfc(f * sqrt(0.5))) < 2e-7 * (1 + f));
     }
-    for (float x = -87; x > -104.5f; x -= 0.01f) assert_true(fabs(exp_of(x) - exp(x)) <= 0x1p-149 + exp(x) * 1.5e-7); /* denormals too */
+    /* denormals too */
+    for (float x = -87; x > -104.5f; x -= 0.01f) assert_true(fabs(exp_of(x) - exp(x)) <= 0x1p-149 + exp(x) * 1.5e-7);
     assert_true(exp_of(0) == 1 && exp_of(-1e30f) == 0 && exp_of(-INFINITY) == 0);
     assert_true(tanh_of(INFINITY) == 1 && tanh_of(-1e30f) == -1 && isnan(tanh_of(NAN)) && tanh_of(0) == 0);
     for (int kind = 0; kind < ACT_COUNT; kind++) {
         assert_true(isnan(act_of((act_kind)kind, NAN)));
-        assert_true(act_of((act_kind)kind, INFINITY) == INFINITY && act_of((act_kind)kind, 1e30f) == 1e30f && act_of((act_kind)kind, -1e30f) == 0);
+        assert_true(act_of((act_kind)kind, INFINITY) == INFINITY && act_of((act_kind)kind, 1e30f) == 1e30f
+            && act_of((act_kind)kind, -1e30f) == 0);
     }
     assert_true(act_of(ACT_RELU, -1) == 0 && act_of(ACT_RELU, 2) == 2);
 }
@@ -332,20 +335,23 @@ static void test_pack(void **state) {
         int e = quant_exponent((wtype)t, 2);
         pack_panel((wtype)t, rows, 100, e, NULL, panel, &error, &power);
         unpack_panel((wtype)t, panel, 100, e, back);
-        for (int i = 0; i < 16 * 128; i++) want += ((double)rows[i] - back[i]) * ((double)rows[i] - back[i]), want_power += (double)rows[i] * rows[i];
+        for (int i = 0; i < 16 * 128; i++)
+            want += ((double)rows[i] - back[i]) * ((double)rows[i] - back[i]), want_power += (double)rows[i] * rows[i];
         assert_true(fabs(error - want) < 1e-5 * want && fabs(power - want_power) < 1e-9 * power);
         for (int i = 0; i < 64; i++) assert_true(back[i] == 0);
         assert_true(t == W_Q8 ? fabsf(back[2 * 128 + 70] + 0.75f) < 1e-4f : back[2 * 128 + 70] == -0.75f);
         double most = t == W_BF16 ? 0x1p-16 * power : t == W_Q8 ? 1e-4 * power : 1.5e-2 * power;
         assert_true(error < most);
-        for (int i = 0; i < 32 && t >= W_Q8; i++) nearest += nearest_error((wtype)t, rows + 64 * i) > 0 ? nearest_error((wtype)t, rows + 64 * i) : 0;
+        for (int i = 0; i < 32 && t >= W_Q8; i++)
+            nearest += nearest_error((wtype)t, rows + 64 * i) > 0 ? nearest_error((wtype)t, rows + 64 * i) : 0;
         if (t >= W_Q8) assert_true(error < 0.93 * nearest); /* the search earns its keep */
         for (int i = 0; i < 128; i++) importance[i] = i % 8 ? 0.01f : 1;
         pack_panel((wtype)t, rows, 100, e, importance, again, NULL, NULL);
         double plain = 0, weighted = 0;
         for (int i = 0; i < 16 * 128; i++) plain += importance[i % 128] * ((double)rows[i] - back[i]) * ((double)rows[i] - back[i]);
         unpack_panel((wtype)t, again, 100, e, back);
-        for (int i = 0; i < 16 * 128; i++) weighted += importance[i % 128] * ((double)rows[i] - back[i]) * ((double)rows[i] - back[i]);
+        for (int i = 0; i < 16 * 128; i++)
+            weighted += importance[i % 128] * ((double)rows[i] - back[i]) * ((double)rows[i] - back[i]);
         assert_true(t == W_BF16 ? weighted == plain : weighted < 0.95 * plain);
     }
     rows[7] = NAN; /* never silent: its group's scale is NaN */
@@ -369,7 +375,8 @@ static void test_exponent(void **state) {
             pack_panel((wtype)t, rows, 64, e, NULL, panel, NULL, NULL);
             unpack_panel((wtype)t, panel, 64, e, back);
             double error = 0, power = 0;
-            for (int i = 0; i < 16 * 64; i++) error += pow(ldexp(rows[i] - back[i], -size), 2), power += pow(ldexp(rows[i], -size), 2);
+            for (int i = 0; i < 16 * 64; i++)
+                error += pow(ldexp(rows[i] - back[i], -size), 2), power += pow(ldexp(rows[i], -size), 2);
             assert_true(error < (t == W_Q8 ? 1e-4 : 1.5e-2) * power);
         }
     assert_int_equal(quant_exponent(W_Q4, 0), 0);
@@ -447,9 +454,12 @@ static void test_probes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tables_agree), cmocka_unit_test(test_cuts), cmocka_unit_test(test_matmul_reference), cmocka_unit_test(test_attention_reference),
-        cmocka_unit_test(test_attention_masked), cmocka_unit_test(test_norm_reference), cmocka_unit_test(test_functions), cmocka_unit_test(test_sincos),
-        cmocka_unit_test(test_f16), cmocka_unit_test(test_f16_tables), cmocka_unit_test(test_quantize_edges), cmocka_unit_test(test_pack),
+        cmocka_unit_test(test_tables_agree), cmocka_unit_test(test_cuts), cmocka_unit_test(test_matmul_reference),
+            cmocka_unit_test(test_attention_reference),
+        cmocka_unit_test(test_attention_masked), cmocka_unit_test(test_norm_reference), cmocka_unit_test(test_functions),
+            cmocka_unit_test(test_sincos),
+        cmocka_unit_test(test_f16), cmocka_unit_test(test_f16_tables), cmocka_unit_test(test_quantize_edges),
+            cmocka_unit_test(test_pack),
         cmocka_unit_test(test_exponent), cmocka_unit_test(test_sizes), cmocka_unit_test(test_choice), cmocka_unit_test(test_probes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
 /* tokenizer: against the ids and texts of the reference libraries, line by line; the blob against damage; streams against wholes.
- * The cases of gpt2 and llama2 lie in the tree; those of families with larger vocabularies are read from ../shared/tokenizers
+ * The cases of gpt2, llama2 and bert lie in the tree; those of families with larger vocabularies are read from ../shared/tokenizers
  * (QUERN_TOKENIZERS names another folder) where it exists. */
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/unicode.h"
@@ -160,6 +160,7 @@ static void test_fixtures(void **state) {
     int wrong = check_family(FIXTURES "/gpt2", "tokenizer.json", of_json);
     wrong += check_family(FIXTURES "/llama2", "tokenizer.json", of_json);
     wrong += check_family(FIXTURES "/llama2", "tokenizer.model", of_model);
+    wrong += check_family(FIXTURES "/bert", "tokenizer.json", of_json);
     assert_int_equal(wrong, 0);
 }
 
@@ -284,6 +285,8 @@ static void test_refusals(void **state) {
     refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":-1},\"merges\":[]}}", "-1");
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"added_tokens\":[{\"id\":7,\"content\":\"x\"}]}", "same id 7");
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"added_tokens\":[{\"id\":7,\"content\":\"a\"}]}", "has id 7, but 0");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"\":1}", "not supported");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"decoder\":{\"type\":\"Fuse\",\"type\\u0000x\":1}}", "not supported");
     refused("{\"model\":[]}", "an array");
     refused("{", "not JSON");
     refused("SentencePiece?", "not a SentencePiece model");
@@ -432,9 +435,10 @@ static void check_streams(const tokenizer *t, int rounds) {
 }
 
 static void test_streams(void **state) {
-    static const char *const from[][2] = { { "gpt2", "tokenizer.json" }, { "llama2", "tokenizer.json" }, { "llama2", "tokenizer.model" } };
+    static const char *const from[][2] = { { "gpt2", "tokenizer.json" }, { "llama2", "tokenizer.json" }, { "llama2", "tokenizer.model" },
+        { "bert", "tokenizer.json" } };
     (void)state;
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 4; i++) {
         char folder[200];
         snprintf(folder, sizeof folder, FIXTURES "/%s", from[i][0]);
         tokenizer *t = load(folder, from[i][1]);

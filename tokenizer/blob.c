@@ -12,9 +12,11 @@ static int refuse(err *e, const char *what) {
 static int check_header(const tokenizer *t, err *e) {
     const struct tok_header *h = &t->h;
     if (memcmp(h->magic, TOK_MAGIC, sizeof h->magic) != 0) return refuse(e, "its magic number is wrong");
-    if (h->version != TOK_VERSION) return fail_code(e, ERR_INPUT, "tokenizer: version %u, this program reads version %d: convert the checkpoint again", h->version, TOK_VERSION);
+    if (h->version != TOK_VERSION)
+        return fail_code(e, ERR_INPUT, "tokenizer: version %u, this program reads version %d: convert the checkpoint again",
+                         h->version, TOK_VERSION);
     if (h->header_bytes != sizeof *h || h->bytes != t->n) return refuse(e, "its length is not what its header says");
-    if (h->model != MODEL_BPE) return refuse(e, "its kind of model is unknown");
+    if (h->model != MODEL_BPE && h->model != MODEL_WORDPIECE) return refuse(e, "its kind of model is unknown");
     if ((h->flags & ~(uint32_t)TOK_FLAGS) || h->reserved) return refuse(e, "it has unknown flags");
     if (h->n_ids > TOK_MAX_IDS || h->n_added > h->n_ids) return refuse(e, "its number of entries is out of range");
     for (int i = 0; i < SEC_COUNT; i++) {
@@ -27,12 +29,22 @@ static int check_header(const tokenizer *t, err *e) {
 static int check_sizes(const tokenizer *t, err *e) {
     const struct tok_header *h = &t->h;
     uint64_t n = h->n_ids, at = 4 * (n + 1);
-    const struct { int section; uint64_t bytes; bool optional; } want[] = {
-        { SEC_TEXT_AT, at, false }, { SEC_RAW_AT, at, true }, { SEC_PIECE, n, false }, { SEC_VOCAB, 8ull * h->n_vocab_slots, false },
-        { SEC_MERGE, 16ull * h->n_merge_slots, false }, { SEC_SCORE, 4 * n, true }, { SEC_BYTE, 1024, false }, { SEC_ADDED, 8ull * h->n_added, false } };
+    const struct {
+        int section;
+        uint64_t bytes;
+        bool optional;
+    } want[] = { { SEC_TEXT_AT, at, false },
+                 { SEC_RAW_AT, at, true },
+                 { SEC_PIECE, n, false },
+                 { SEC_VOCAB, 8ull * h->n_vocab_slots, false },
+                 { SEC_MERGE, 16ull * h->n_merge_slots, false },
+                 { SEC_SCORE, 4 * n, true },
+                 { SEC_BYTE, 1024, false },
+                 { SEC_ADDED, 8ull * h->n_added, false } };
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
         uint64_t found = h->section[want[i].section].bytes;
-        if (found != want[i].bytes && !(want[i].optional && !found)) return refuse(e, "a section's size does not fit its number of entries");
+        if (found != want[i].bytes && !(want[i].optional && !found))
+            return refuse(e, "a section's size does not fit its number of entries");
     }
     return h->section[SEC_PREFIX].bytes % 4 || h->section[SEC_SUFFIX].bytes % 4 ? refuse(e, "a list of ids is cut off") : 0;
 }
@@ -70,18 +82,21 @@ static int check_tables(const tokenizer *t, err *e) {
     const struct tok_header *h = &t->h;
     uint32_t n = h->n_ids;
     const int32_t three[] = { h->unk, h->bos, h->eos };
-    if (!offsets_rise(t->text_at, n, h->section[SEC_TEXT].bytes) || (t->raw != t->text && !offsets_rise(t->raw_at, n, h->section[SEC_RAW].bytes)))
+    if (!offsets_rise(t->text_at, n, h->section[SEC_TEXT].bytes) ||
+        (t->raw != t->text && !offsets_rise(t->raw_at, n, h->section[SEC_RAW].bytes)))
         return refuse(e, "an entry's text lies outside it");
     uint8_t flags = 0;
     for (uint32_t i = 0; i < n; i++) flags |= t->piece[i];
     if (flags & ~PIECE_FLAGS) return refuse(e, "an entry has unknown flags");
     if (!ids_in_range(three, 3, -1, n) || !ids_in_range(t->byte_id, 256, -1, n) ||
         !ids_in_range((const void *)section(t, SEC_PREFIX).p, h->section[SEC_PREFIX].bytes / 4, 0, n) ||
-        !ids_in_range((const void *)section(t, SEC_SUFFIX).p, h->section[SEC_SUFFIX].bytes / 4, 0, n) || !vocab_in_range(t) || !merges_in_range(t))
+        !ids_in_range((const void *)section(t, SEC_SUFFIX).p, h->section[SEC_SUFFIX].bytes / 4, 0, n) || !vocab_in_range(t) ||
+        !merges_in_range(t))
         return refuse(e, "an id is out of range");
     for (uint32_t i = 0; i < h->n_added; i++) {
         const struct added *a = t->added + i;
-        if (a->id < 0 || (uint32_t)a->id >= n || (i && a->id <= a[-1].id) || (a->flags & ~(uint32_t)ADDED_FLAGS) || !(t->piece[a->id] & PIECE_PRESENT))
+        if (a->id < 0 || (uint32_t)a->id >= n || (i && a->id <= a[-1].id) || (a->flags & ~(uint32_t)ADDED_FLAGS) ||
+            !(t->piece[a->id] & PIECE_PRESENT))
             return refuse(e, "an added token is out of order");
         if (!utf8_valid(text_of(t, a->id).p, text_of(t, a->id).n)) return refuse(e, "an added token is not UTF-8");
     }
@@ -151,7 +166,8 @@ static int open_parts(tokenizer *t, err *e) {
     if (rules_read(&t->decoders, section(t, SEC_DECODERS), LIST_DECODER, e)) return -1;
     if (index_user(t, e) || index_added(t, &t->plain, false, e) || index_added(t, &t->normal, true, e)) return -1;
     for (uint32_t i = 0; i < t->h.n_ids; i++)
-        if ((t->piece[i] & PIECE_MODEL) && t->raw_at[i + 1] - t->raw_at[i] > t->longest) t->longest = t->raw_at[i + 1] - t->raw_at[i];
+        if ((t->piece[i] & PIECE_MODEL) && t->raw_at[i + 1] - t->raw_at[i] > t->longest)
+            t->longest = t->raw_at[i + 1] - t->raw_at[i];
     for (int c = 0; c < 128; c++) {
         char one = (char)c;
         t->ascii_id[c] = vocab_find(t, &one, 1);
@@ -212,13 +228,16 @@ static void print_id(FILE *out, const tokenizer *t, const char *title, int32_t i
 
 void tokenizer_print(const tokenizer *t, FILE *out) {
     const struct tok_header *h = &t->h;
-    fprintf(out, "tokenizer: %s%s, %u entries, %u merges, %u added tokens, %zu bytes\n", h->flags & TOK_BYTES ? "byte-level BPE" : "BPE",
-            h->flags & TOK_SENTENCEPIECE ? " (SentencePiece)" : h->flags & TOK_BYTE_FALLBACK ? " with byte fallback" : "", h->n_ids, h->n_merges, h->n_added, t->n);
+    const char *kind = h->model == MODEL_WORDPIECE ? "WordPiece" : h->flags & TOK_BYTES ? "byte-level BPE" : "BPE";
+    const char *more = h->flags & TOK_SENTENCEPIECE ? " (SentencePiece)" : h->flags & TOK_BYTE_FALLBACK ? " with byte fallback" : "";
+    fprintf(out, "tokenizer: %s%s, %u entries, %u merges, %u added tokens, %zu bytes\n", kind, more, h->n_ids, h->n_merges, h->n_added,
+            t->n);
     print_rules(out, "normalizer", &t->normalizers);
     print_rules(out, "words", &t->pretokenizers);
     print_rules(out, "decoder", &t->decoders);
     print_id(out, t, "bos", h->bos);
     print_id(out, t, "eos", h->eos);
-    fprintf(out, "  %-14s%llu before, %llu behind a text\n", "special tokens", (unsigned long long)h->section[SEC_PREFIX].bytes / 4, (unsigned long long)h->section[SEC_SUFFIX].bytes / 4);
+    fprintf(out, "  %-14s%llu before, %llu behind a text\n", "special tokens", (unsigned long long)h->section[SEC_PREFIX].bytes / 4,
+            (unsigned long long)h->section[SEC_SUFFIX].bytes / 4);
     fprintf(out, "  %-14s%llu bytes\n", "chat template", (unsigned long long)h->section[SEC_TEMPLATE].bytes);
 }

@@ -1,6 +1,7 @@
 /* build: gathers what a checkpoint's files say and lays it out as a blob. Everything slow is done here, once, at conversion: hash
- * tables, where words may part, and which entries a word of the same text becomes without merging. It must not know file formats. */
-#include "tokenizer/parts.h"
+ * tables, where words may part, and which entries a word of the same text becomes without merging. It must not know file formats.
+ */
+#include "tokenizer/build.h"
 
 #include <stdlib.h>
 
@@ -18,12 +19,15 @@ static int grow(void *list, size_t *cap, size_t need, size_t size, err *e) {
 }
 
 int build_piece(struct build *b, int64_t id, struct slice text, uint8_t flags, float score, err *e) {
-    if (id < 0 || id >= TOK_MAX_IDS) return fail_code(e, ERR_INPUT, "tokenizer: entry \"%.*s\" has id %lld; expected 0 to %d", (int)(text.n < 60 ? text.n : 60), text.p, (long long)id, TOK_MAX_IDS - 1);
+    if (id < 0 || id >= TOK_MAX_IDS)
+        return fail_code(e, ERR_INPUT, "tokenizer: entry \"%.*s\" has id %lld; expected 0 to %d", (int)(text.n < 60 ? text.n : 60),
+                         text.p, (long long)id, TOK_MAX_IDS - 1);
     if (grow(&b->piece, &b->cap_piece, (size_t)id + 1, sizeof *b->piece, e)) return -1;
     struct piece *p = b->piece + id;
     if ((p->flags & PIECE_PRESENT) && !slice_equal(p->text, text))
-        return fail_code(e, ERR_INPUT, "tokenizer: \"%.*s\" and \"%.*s\" have the same id %lld", (int)(p->text.n < 60 ? p->text.n : 60), p->text.p,
-                         (int)(text.n < 60 ? text.n : 60), text.p, (long long)id);
+        return fail_code(e, ERR_INPUT, "tokenizer: \"%.*s\" and \"%.*s\" have the same id %lld",
+                         (int)(p->text.n < 60 ? p->text.n : 60), p->text.p, (int)(text.n < 60 ? text.n : 60), text.p,
+                         (long long)id);
     *p = (struct piece){ text, p->flags | flags | PIECE_PRESENT, score };
     if ((size_t)id + 1 > b->n_piece) b->n_piece = (size_t)id + 1;
     return 0;
@@ -91,7 +95,8 @@ static void add_section(struct tok_header *h, buf *out, enum section s, const vo
 }
 
 /* The entries' texts one behind another, and where each begins: as written, or as the bytes they stand for. */
-static void add_texts(const struct build *b, struct tok_header *h, buf *out, enum section at, enum section text, bool raw, buf *all) {
+static void add_texts(const struct build *b, struct tok_header *h, buf *out, enum section at, enum section text, bool raw,
+                      buf *all) {
     buf where = { 0 };
     all->n = 0;
     for (size_t id = 0; id < b->n_piece; id++) {
@@ -159,10 +164,12 @@ static void add_bytes(const struct build *b, struct tok_header *h, buf *out) {
     int32_t id[256];
     for (int c = 0; c < 256; c++) {
         char text[8];
-        int n = b->flags & TOK_BYTES ? utf8_encode(text, byte_to_char((uint8_t)c)) : snprintf(text, sizeof text, "<0x%02X>", (unsigned)c);
+        int n = b->flags & TOK_BYTES ? utf8_encode(text, byte_to_char((uint8_t)c))
+                                     : snprintf(text, sizeof text, "<0x%02X>", (unsigned)c);
         id[c] = build_find(b, (struct slice){ text, (size_t)n });
         for (size_t i = 0; id[c] < 0 && (b->flags & TOK_SENTENCEPIECE) && i < b->n_piece; i++)
-            if ((b->piece[i].flags & PIECE_BYTE) && slice_equal(b->piece[i].text, (struct slice){ text, (size_t)n })) id[c] = (int32_t)i;
+            if ((b->piece[i].flags & PIECE_BYTE) && slice_equal(b->piece[i].text, (struct slice){ text, (size_t)n }))
+                id[c] = (int32_t)i;
     }
     add_section(h, out, SEC_BYTE, id, sizeof id);
 }
@@ -170,7 +177,7 @@ static void add_bytes(const struct build *b, struct tok_header *h, buf *out) {
 /* Words of a text without spaces can be cut before each U+2581 that no merged piece has inside, behind this character. */
 static void find_glue(const struct build *b, struct tok_header *h) {
     static const struct slice mark = { "\xe2\x96\x81", 3 };
-    bool whole = (b->flags & TOK_IGNORE_MERGES) || build_find(b, mark) < 0;
+    bool whole = b->model != MODEL_BPE || (b->flags & TOK_IGNORE_MERGES) || build_find(b, mark) < 0;
     memset(h->glue, whole ? 0xff : 0, sizeof h->glue);
     for (size_t i = 0; i < b->n_merge; i++) {
         struct slice s = b->piece[b->merge[i].result].text;
@@ -190,8 +197,16 @@ static void add_pieces(const struct build *b, struct tok_header *h, buf *out) {
 }
 
 static void lay_out(const struct build *b, buf *out) {
-    struct tok_header h = { .version = TOK_VERSION, .header_bytes = sizeof h, .model = b->model, .flags = b->flags, .unk = b->unk, .bos = b->bos,
-                            .eos = b->eos, .n_ids = (uint32_t)b->n_piece, .n_added = (uint32_t)b->n_added, .max_chars = b->max_chars };
+    struct tok_header h = { .version = TOK_VERSION,
+                            .header_bytes = sizeof h,
+                            .model = b->model,
+                            .flags = b->flags,
+                            .unk = b->unk,
+                            .bos = b->bos,
+                            .eos = b->eos,
+                            .n_ids = (uint32_t)b->n_piece,
+                            .n_added = (uint32_t)b->n_added,
+                            .max_chars = b->max_chars };
     buf texts = { 0 };
     memcpy(h.magic, TOK_MAGIC, sizeof h.magic);
     buf_add(out, &h, sizeof h);
@@ -205,12 +220,14 @@ static void lay_out(const struct build *b, buf *out) {
     add_section(&h, out, SEC_PREFIX, b->prefix.p, b->prefix.n * 4);
     add_section(&h, out, SEC_SUFFIX, b->suffix.p, b->suffix.n * 4);
     for (int i = 0; i < 3; i++) add_section(&h, out, SEC_NORMALIZERS + i, b->rules[i].p, b->rules[i].n);
+    add_section(&h, out, SEC_CONTINUE, b->prefix_inside.p, b->prefix_inside.n);
     add_section(&h, out, SEC_CHARSMAP, b->charsmap.p, b->charsmap.n);
     add_section(&h, out, SEC_TEMPLATE, b->chat_template.p, b->chat_template.n);
     find_glue(b, &h);
     h.bytes = out->n;
     if (!out->failed) memcpy(out->p, &h, sizeof h);
-    out->failed |= b->rules[0].failed || b->rules[1].failed || b->rules[2].failed || b->prefix.failed || b->suffix.failed || texts.n > UINT32_MAX;
+    out->failed |= b->rules[0].failed || b->rules[1].failed || b->rules[2].failed || b->prefix.failed || b->suffix.failed ||
+                   texts.n > UINT32_MAX;
     buf_free(&texts);
 }
 
@@ -226,13 +243,14 @@ static int mark_whole(tokenizer *t, err *e) {
         bool whole = t->h.flags & TOK_IGNORE_MERGES;
         if (!whole && (t->h.flags & TOK_BYTES || utf8_valid(s.p, s.n))) {
             out.n = 0;
-            rc = bpe_encode(&x, s);
+            rc = word_encode(&x, s);
             whole = !rc && out.n == 1 && out.p[0] == (int32_t)id;
         }
         if (whole) piece[id] |= PIECE_WHOLE;
     }
     if (!rc && out.failed) rc = fail_memory(e, out.cap * 4, "a tokenizer");
     ids_free(&out);
+    buf_free(&x.key);
     free(x.symbol);
     free(x.heap);
     return rc;

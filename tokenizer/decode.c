@@ -105,8 +105,9 @@ static struct slice of_buf(buf *b) { return (struct slice){ b->p ? b->p : "", b-
 
 /* Pairs that WordPiece's clean-up replaces within one token's text, in its order. */
 static void clean_up(struct decoder *x, size_t rule, struct slice s) {
-    static const char *const pairs[][2] = { { " .", "." }, { " ?", "?" }, { " !", "!" }, { " ,", "," }, { " ' ", "'" }, { " n't", "n't" },
-        { " 'm", "'m" }, { " do not", " don't" }, { " 's", "'s" }, { " 've", "'ve" }, { " 're", "'re" } };
+    static const char *const pairs[][2] = { { " .", "." },   { " ?", "?" },     { " !", "!" },    { " ,", "," },
+                                            { " ' ", "'" },  { " n't", "n't" }, { " 'm", "'m" },  { " do not", " don't" },
+                                            { " 's", "'s" }, { " 've", "'ve" }, { " 're", "'re" } };
     buf work[2] = { { 0 }, { 0 } };
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         buf *b = work + i % 2;
@@ -181,8 +182,12 @@ static void pass(struct decoder *x, size_t rule, struct slice s) {
         return;
     }
     switch (r->op) {
-    case RULE_FUSE: pass(x, rule + 1, s); break;
-    case RULE_UNSTRIP: pass(x, rule + 1, after_fuse(x->t, rule) ? strip_stream(x->d, r, s) : unstrip(r, s)); break;
+    case RULE_FUSE:
+        pass(x, rule + 1, s);
+        break;
+    case RULE_UNSTRIP:
+        pass(x, rule + 1, after_fuse(x->t, rule) ? strip_stream(x->d, r, s) : unstrip(r, s));
+        break;
     case RULE_BYTE_FALLBACK: {
         int byte = byte_of(s);
         if (byte >= 0) run_add(x, rule, (uint8_t)byte);
@@ -192,10 +197,17 @@ static void pass(struct decoder *x, size_t rule, struct slice s) {
         }
         break;
     }
-    case RULE_BYTE_LEVEL: stream_bytes(x, rule, s, false, false); break;
-    case RULE_UNWORDPIECE: unwordpiece(x, rule, r, s); break;
-    case RULE_UNSENTENCEPIECE: unsentencepiece(x, rule, r, s); break;
-    default: rewrite(x, rule, r, s);
+    case RULE_BYTE_LEVEL:
+        stream_bytes(x, rule, s, false, false);
+        break;
+    case RULE_UNWORDPIECE:
+        unwordpiece(x, rule, r, s);
+        break;
+    case RULE_UNSENTENCEPIECE:
+        unsentencepiece(x, rule, r, s);
+        break;
+    default:
+        rewrite(x, rule, r, s);
     }
 }
 

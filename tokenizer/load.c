@@ -1,6 +1,6 @@
 /* load: a checkpoint's folder to a tokenizer: which file, and what tokenizer_config.json adds (the chat template, the names of
  * BOS and EOS, and for SentencePiece models whether they are added). It must not know the inside of any vocabulary. */
-#include "tokenizer/load_json.h"
+#include "tokenizer/build.h"
 
 enum { MAX_FILE = 1 << 30, MAX_CONFIG = 1 << 26 };
 
@@ -43,21 +43,28 @@ static int read_config(struct build *b, const char *folder, const json **config,
     *config = NULL;
     if (!folder || read_optional(b, folder, "tokenizer_config.json", &text, e)) return folder ? -1 : 0;
     if (!text.p) return 0;
-    if (json_parse(&b->mem, text.p, text.n, &root, &inner)) return fail_code(e, inner.code, "%s/tokenizer_config.json: %s", folder, inner.msg);
+    if (json_parse(&b->mem, text.p, text.n, &root, &inner))
+        return fail_code(e, inner.code, "%s/tokenizer_config.json: %s", folder, inner.msg);
     *config = root;
     return 0;
 }
 
 /* BOS and EOS: as the configuration names them, else what the rules put around a text. */
 static int name_ids(struct build *b, const json *config, const char *folder, err *e) {
-    const struct { const char *key; int32_t *id; const ids *around; bool last; } want[] = {
-        { "bos_token", &b->bos, &b->prefix, false }, { "eos_token", &b->eos, &b->suffix, true } };
+    const struct {
+        const char *key;
+        int32_t *id;
+        const ids *around;
+        bool last;
+    } want[] = { { "bos_token", &b->bos, &b->prefix, false }, { "eos_token", &b->eos, &b->suffix, true } };
     for (int i = 0; i < 2; i++) {
         struct slice name = token_name(config, want[i].key);
         const ids *around = want[i].around;
         if (name.p && name.n) {
             int32_t id = build_id(b, name);
-            if (id < 0) return fail_code(e, ERR_INPUT, "%s/tokenizer_config.json: \"%s\" is \"%s\", which is not in the vocabulary", folder ? folder : ".", want[i].key, name.p);
+            if (id < 0)
+                return fail_code(e, ERR_INPUT, "%s/tokenizer_config.json: \"%s\" is \"%s\", which is not in the vocabulary",
+                                 folder ? folder : ".", want[i].key, name.p);
             *want[i].id = id;
         } else if (*want[i].id < 0 && around->n) *want[i].id = want[i].last ? around->p[around->n - 1] : around->p[0];
     }
@@ -68,7 +75,9 @@ static int name_ids(struct build *b, const json *config, const char *folder, err
 static int surround_model(struct build *b, const json *config, err *e) {
     const json *class = json_get(config, "tokenizer_class");
     bool t5 = class && class->type == JSON_STRING && strncmp(class->s, "T5", 2) == 0, bos, eos;
-    if (json_bool(config, "add_bos_token", !t5, &bos, "tokenizer_config.json", e) || json_bool(config, "add_eos_token", t5, &eos, "tokenizer_config.json", e)) return -1;
+    if (json_bool(config, "add_bos_token", !t5, &bos, "tokenizer_config.json", e) ||
+        json_bool(config, "add_eos_token", t5, &eos, "tokenizer_config.json", e))
+        return -1;
     if (bos && b->bos >= 0) ids_add(&b->prefix, b->bos);
     if (eos && b->eos >= 0) ids_add(&b->suffix, b->eos);
     return 0;
@@ -91,7 +100,8 @@ static int read_vocabulary(struct build *b, const char *path, buf *text, err *e)
     while (i < text->n && strchr(" \t\r\n", text->p[i])) i++;
     bool is_json = i < text->n && text->p[i] == '{';
     int rc;
-    if (text->n > 20 && memcmp(text->p, "version https://git-", 20) == 0) rc = fail(&inner, "a git-LFS pointer, not the file itself: fetch it with git lfs pull");
+    if (text->n > 20 && memcmp(text->p, "version https://git-", 20) == 0)
+        rc = fail(&inner, "a git-LFS pointer, not the file itself: fetch it with git lfs pull");
     else rc = is_json ? load_json(b, text->p, text->n, &inner) : load_sentencepiece(b, text->p, text->n, &inner);
     return rc ? fail_code(e, inner.code, "%s: %s", path, inner.msg) : 0;
 }

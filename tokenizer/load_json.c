@@ -1,6 +1,6 @@
 /* load_json: a tokenizer.json of HuggingFace: the model's vocabulary and merges, and the added tokens (the rules around them are
  * load_rules.c). What is not understood is refused by its name. It must not know how any of it is used. */
-#include "tokenizer/load_json.h"
+#include "tokenizer/build.h"
 
 static struct slice slice_of(const json *j) { return (struct slice){ j->s, j->n }; }
 
@@ -16,11 +16,14 @@ static const char *model_kind(const json *model) {
 }
 
 static int load_vocab(struct build *b, const json *vocab, uint64_t most, err *e) {
-    if (!vocab || vocab->type != JSON_OBJECT) return fail_code(e, ERR_INPUT, "tokenizer.json: model.vocab is %s, expected an object", json_type_name(vocab));
+    if (!vocab || vocab->type != JSON_OBJECT) return BAD_JSON(e, "model.vocab is %s, expected an object", json_type_name(vocab));
     for (const json *k = vocab->child; k; k = k->next) {
         int64_t id;
-        if (json_int(k, &id)) return fail_code(e, ERR_INPUT, "tokenizer.json: model.vocab: the id of \"%s\" is %s, expected a whole number", k->key, json_type_name(k));
-        if (id < 0 || (uint64_t)id >= most) return fail_code(e, ERR_INPUT, "tokenizer.json: model.vocab: the id of \"%s\" is %lld, expected 0 to %llu", k->key, (long long)id, (unsigned long long)most - 1);
+        if (json_int(k, &id))
+            return BAD_JSON(e, "model.vocab: the id of \"%s\" is %s, expected a whole number", k->key, json_type_name(k));
+        if (id < 0 || (uint64_t)id >= most)
+            return BAD_JSON(e, "model.vocab: the id of \"%s\" is %lld, expected 0 to %llu", k->key, (long long)id,
+                            (unsigned long long)most - 1);
         if (build_piece(b, id, (struct slice){ k->key, k->key_n }, PIECE_MODEL, 0, e)) return -1;
     }
     return build_index(b, e);
@@ -40,19 +43,25 @@ static bool merge_sides(const json *k, struct slice *left, struct slice *right) 
 static int load_merges(struct build *b, const json *merges, err *e) {
     buf both = { 0 };
     uint32_t rank = 0;
-    int rc = merges && merges->type == JSON_ARRAY ? 0 : fail_code(e, ERR_INPUT, "tokenizer.json: model.merges is %s, expected an array", json_type_name(merges));
+    int rc =
+        merges && merges->type == JSON_ARRAY ? 0 : BAD_JSON(e, "model.merges is %s, expected an array", json_type_name(merges));
     for (const json *k = rc ? NULL : merges->child; k && !rc; k = k->next, rank++) {
         struct slice left, right;
         if (!merge_sides(k, &left, &right)) {
-            rc = fail_code(e, ERR_INPUT, "tokenizer.json: model.merges[%u] is not a pair of entries", rank);
+            rc = BAD_JSON(e, "model.merges[%u] is not a pair of entries", rank);
             break;
         }
         both.n = 0;
         buf_add(&both, left.p, left.n);
         buf_add(&both, right.p, right.n);
-        int32_t l = build_find(b, left), r = build_find(b, right), to = both.failed ? -1 : build_find(b, (struct slice){ both.p, both.n });
+        int32_t l = build_find(b, left), r = build_find(b, right),
+                to = both.failed ? -1 : build_find(b, (struct slice){ both.p, both.n });
         if (l < 0 || r < 0 || to < 0)
-            rc = fail_code(e, ERR_INPUT, "tokenizer.json: model.merges[%u]: \"%s\" is not in the vocabulary", rank, l < 0 ? left.p : r < 0 ? right.p : both.failed ? "" : both.p);
+            rc = BAD_JSON(e, "model.merges[%u]: \"%s\" is not in the vocabulary", rank,
+                          l < 0         ? left.p
+                          : r < 0       ? right.p
+                          : both.failed ? ""
+                                        : both.p);
         else rc = build_merge(b, l, r, rank, to, e);
     }
     buf_free(&both);
@@ -63,27 +72,57 @@ static int load_bpe(struct build *b, const json *model, uint64_t most, err *e) {
     const json *dropout = json_get(model, "dropout"), *unk = json_get(model, "unk_token");
     double x;
     bool fuse, fallback, ignore;
-    if (json_only(model, "type dropout unk_token continuing_subword_prefix end_of_word_suffix fuse_unk byte_fallback ignore_merges vocab merges", "model BPE", e)) return -1;
-    if (!empty(dropout) && (json_num(dropout, &x) || x != 0)) return fail_code(e, ERR_INPUT, "tokenizer.json: model.dropout is not supported");
-    if (!empty(json_get(model, "continuing_subword_prefix"))) return fail_code(e, ERR_INPUT, "tokenizer.json: model.continuing_subword_prefix is not supported");
-    if (!empty(json_get(model, "end_of_word_suffix"))) return fail_code(e, ERR_INPUT, "tokenizer.json: model.end_of_word_suffix is not supported");
+    if (json_only(
+            model,
+            "type dropout unk_token continuing_subword_prefix end_of_word_suffix fuse_unk byte_fallback ignore_merges vocab merges",
+            "model BPE", e))
+        return -1;
+    if (!empty(dropout) && (json_num(dropout, &x) || x != 0)) return BAD_JSON(e, "model.dropout is not supported");
+    if (!empty(json_get(model, "continuing_subword_prefix")))
+        return BAD_JSON(e, "model.continuing_subword_prefix is not supported");
+    if (!empty(json_get(model, "end_of_word_suffix"))) return BAD_JSON(e, "model.end_of_word_suffix is not supported");
     if (json_bool(model, "fuse_unk", false, &fuse, "model", e) || json_bool(model, "byte_fallback", false, &fallback, "model", e) ||
-        json_bool(model, "ignore_merges", false, &ignore, "model", e)) return -1;
+        json_bool(model, "ignore_merges", false, &ignore, "model", e))
+        return -1;
     b->model = MODEL_BPE;
     b->flags |= (fuse ? TOK_FUSE_UNK : 0) | (fallback ? TOK_BYTE_FALLBACK : 0) | (ignore ? TOK_IGNORE_MERGES : 0);
     if (load_vocab(b, json_get(model, "vocab"), most, e) || load_merges(b, json_get(model, "merges"), e)) return -1;
     if (empty(unk)) return 0;
     b->unk = unk->type == JSON_STRING ? build_find(b, slice_of(unk)) : -1;
-    return b->unk < 0 ? fail_code(e, ERR_INPUT, "tokenizer.json: model.unk_token is not in the vocabulary") : 0;
+    return b->unk < 0 ? BAD_JSON(e, "model.unk_token is not in the vocabulary") : 0;
+}
+
+static int load_wordpiece(struct build *b, const json *model, uint64_t most, err *e) {
+    const json *unk = json_get(model, "unk_token"), *prefix = json_get(model, "continuing_subword_prefix");
+    const json *longest = json_get(model, "max_input_chars_per_word");
+    int64_t max_chars = 100;
+    if (json_only(model, "type unk_token continuing_subword_prefix max_input_chars_per_word vocab", "model WordPiece", e)) return -1;
+    if (longest && (json_int(longest, &max_chars) || max_chars < 0 || max_chars > 100000))
+        return BAD_JSON(e, "model.max_input_chars_per_word is not a number from 0 to 100000");
+    if (!unk || unk->type != JSON_STRING || (prefix && prefix->type != JSON_STRING))
+        return BAD_JSON(e, "model WordPiece without \"unk_token\" or with a \"continuing_subword_prefix\" that is no string");
+    b->model = MODEL_WORDPIECE;
+    b->max_chars = (uint32_t)max_chars;
+    b->prefix_inside = prefix ? slice_of(prefix) : (struct slice){ "##", 2 };
+    if (load_vocab(b, json_get(model, "vocab"), most, e)) return -1;
+    b->unk = build_find(b, slice_of(unk));
+    return b->unk < 0 ? BAD_JSON(e, "model.unk_token is not in the vocabulary") : 0;
 }
 
 static int load_added(struct build *b, const json *j, uint64_t most, err *e) {
-    static const struct { const char *key; uint32_t flag; } flags[] = { { "special", ADDED_SPECIAL }, { "lstrip", ADDED_LSTRIP },
-        { "rstrip", ADDED_RSTRIP }, { "single_word", ADDED_SINGLE_WORD }, { "normalized", ADDED_NORMALIZED } };
+    static const struct {
+        const char *key;
+        uint32_t flag;
+    } flags[] = { { "special", ADDED_SPECIAL },
+                  { "lstrip", ADDED_LSTRIP },
+                  { "rstrip", ADDED_RSTRIP },
+                  { "single_word", ADDED_SINGLE_WORD },
+                  { "normalized", ADDED_NORMALIZED } };
     const json *content = json_get(j, "content");
     int64_t id;
     uint32_t f = 0;
-    if (json_int(json_get(j, "id"), &id) || !content || content->type != JSON_STRING || !content->n) return fail_code(e, ERR_INPUT, "tokenizer.json: an added token without \"id\" or \"content\"");
+    if (json_int(json_get(j, "id"), &id) || !content || content->type != JSON_STRING || !content->n)
+        return BAD_JSON(e, "an added token without \"id\" or \"content\"");
     if (json_only(j, "id content special lstrip rstrip single_word normalized", "an added token", e)) return -1;
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
         bool on;
@@ -92,8 +131,10 @@ static int load_added(struct build *b, const json *j, uint64_t most, err *e) {
     }
     int32_t there = build_find(b, slice_of(content));
     if (there >= 0 && there != id)
-        return fail_code(e, ERR_INPUT, "tokenizer.json: the added token \"%s\" has id %lld, but %d in the vocabulary", content->s, (long long)id, there);
-    if (id < 0 || (uint64_t)id >= most) return fail_code(e, ERR_INPUT, "tokenizer.json: the added token \"%s\" has id %lld, expected 0 to %llu", content->s, (long long)id, (unsigned long long)most - 1);
+        return BAD_JSON(e, "the added token \"%s\" has id %lld, but %d in the vocabulary", content->s, (long long)id, there);
+    if (id < 0 || (uint64_t)id >= most)
+        return BAD_JSON(e, "the added token \"%s\" has id %lld, expected 0 to %llu", content->s, (long long)id,
+                        (unsigned long long)most - 1);
     if (build_piece(b, id, slice_of(content), f & ADDED_SPECIAL ? PIECE_SPECIAL : 0, 0, e)) return -1;
     return build_added(b, (int32_t)id, f, e);
 }
@@ -102,15 +143,20 @@ int load_json(struct build *b, const char *text, size_t n, err *e) {
     json *root;
     if (json_parse(&b->mem, text, n, &root, e)) return -1;
     const json *model = json_get(root, "model"), *added = json_get(root, "added_tokens");
-    if (!model || model->type != JSON_OBJECT) return fail_code(e, ERR_INPUT, "tokenizer.json: \"model\" is %s, expected an object", json_type_name(model));
+    if (!model || model->type != JSON_OBJECT) return BAD_JSON(e, "\"model\" is %s, expected an object", json_type_name(model));
     /* truncation and padding shape batches, not the ids of a text */
-    if (json_only(root, "version truncation padding added_tokens normalizer pre_tokenizer post_processor decoder model", "the file", e)) return -1;
-    if (added && added->type != JSON_ARRAY && added->type != JSON_NULL) return fail_code(e, ERR_INPUT, "tokenizer.json: \"added_tokens\" is %s, expected an array", json_type_name(added));
+    if (json_only(root, "version truncation padding added_tokens normalizer pre_tokenizer post_processor decoder model", "the file",
+                  e))
+        return -1;
+    if (added && added->type != JSON_ARRAY && added->type != JSON_NULL)
+        return BAD_JSON(e, "\"added_tokens\" is %s, expected an array", json_type_name(added));
     const json *vocab = json_get(model, "vocab");
     uint64_t most = 2 * ((uint64_t)(vocab ? vocab->n : 0) + (added ? added->n : 0)) + 65536; /* ids may have gaps, within reason */
     const char *kind = model_kind(model);
-    if (strcmp(kind, "BPE") != 0) return fail_code(e, ERR_INPUT, "tokenizer.json: the model \"%s\" is not supported", kind);
-    if (load_bpe(b, model, most, e)) return -1;
+    int rc = strcmp(kind, "BPE") == 0         ? load_bpe(b, model, most, e)
+             : strcmp(kind, "WordPiece") == 0 ? load_wordpiece(b, model, most, e)
+                                              : BAD_JSON(e, "the model \"%s\" is not supported", kind);
+    if (rc) return -1;
     for (const json *k = added ? added->child : NULL; k; k = k->next)
         if (load_added(b, k, most, e)) return -1;
     return load_rules(b, root, e);

@@ -1,6 +1,7 @@
-/* load_spm: a SentencePiece model (sentencepiece_model.proto), read by hand: protocol buffers are tags, lengths and bytes. Owns what
- * its fields mean and the making of merges from scores. Every length is checked against what is left. It must not know what happens to a text. */
-#include "tokenizer/parts.h"
+/* load_spm: a SentencePiece model (sentencepiece_model.proto), read by hand: protocol buffers are tags, lengths and bytes. Owns
+ * what its fields mean and the making of merges from scores. Every length is checked against what is left. It must not know what
+ * happens to a text. */
+#include "tokenizer/build.h"
 
 #include <stdlib.h>
 
@@ -33,14 +34,21 @@ static bool next_field(cursor *c, struct field *f) {
     uint64_t tag = varint(c);
     *f = (struct field){ .number = (uint32_t)(tag >> 3) };
     switch (tag & 7) {
-    case 0: f->value = varint(c); break;
-    case 1: f->value = cursor_u64(c); break;
-    case 5: f->value = cursor_u32(c); break;
+    case 0:
+        f->value = varint(c);
+        break;
+    case 1:
+        f->value = cursor_u64(c);
+        break;
+    case 5:
+        f->value = cursor_u32(c);
+        break;
     case 2:
         f->bytes.n = varint(c);
         f->bytes.p = cursor_take(c, f->bytes.n);
         break;
-    default: c->failed = true;
+    default:
+        c->failed = true;
     }
     return !c->failed;
 }
@@ -58,16 +66,25 @@ struct model {
     err *e;
 };
 
-static int bad_model(struct model *m, const char *what) { return fail_code(m->e, ERR_INPUT, "not a SentencePiece model: %s", what); }
+static int bad_model(struct model *m, const char *what) {
+    return fail_code(m->e, ERR_INPUT, "not a SentencePiece model: %s", what);
+}
 
 static uint8_t flags_of(uint64_t type) {
     switch (type) {
-    case NORMAL: case UNUSED: return PIECE_MODEL;
-    case USER_DEFINED: return PIECE_MODEL | PIECE_USER;
-    case UNKNOWN: return PIECE_UNKNOWN;
-    case CONTROL: return PIECE_SPECIAL;
-    case BYTE: return PIECE_BYTE;
-    default: return 0;
+    case NORMAL:
+    case UNUSED:
+        return PIECE_MODEL;
+    case USER_DEFINED:
+        return PIECE_MODEL | PIECE_USER;
+    case UNKNOWN:
+        return PIECE_UNKNOWN;
+    case CONTROL:
+        return PIECE_SPECIAL;
+    case BYTE:
+        return PIECE_BYTE;
+    default:
+        return 0;
     }
 }
 
@@ -85,21 +102,38 @@ static int read_piece(struct model *m, struct slice bytes) {
     if (c.failed || !flags_of(type)) return bad_model(m, "a piece cannot be read");
     if (score != score) return bad_model(m, "a piece's score is not a number");
     if (!text.n || !utf8_valid(text.p, text.n)) return bad_model(m, "a piece is empty or not UTF-8");
-    if (type == UNUSED) return fail_code(m->e, ERR_INPUT, "SentencePiece model: unused pieces (\"%.*s\") are not supported", (int)(text.n < 60 ? text.n : 60), text.p);
+    if (type == UNUSED)
+        return fail_code(m->e, ERR_INPUT, "SentencePiece model: unused pieces (\"%.*s\") are not supported",
+                         (int)(text.n < 60 ? text.n : 60), text.p);
     return build_piece(m->b, (int64_t)m->b->n_piece, text, flags_of(type), score, m->e);
 }
 
 static int read_trainer(struct model *m, struct slice bytes) {
     cursor c = inside(bytes);
     for (struct field f; next_field(&c, &f);) switch (f.number) {
-        case 3: m->type = f.value; break;
-        case 24: m->suffix = f.value; break;
-        case 35: m->byte_fallback = f.value; break;
-        case 40: m->unk = (int32_t)f.value; break;
-        case 41: m->bos = (int32_t)f.value; break;
-        case 42: m->eos = (int32_t)f.value; break;
-        case 44: m->unk_surface = f.bytes; break;
-        default: break;
+        case 3:
+            m->type = f.value;
+            break;
+        case 24:
+            m->suffix = f.value;
+            break;
+        case 35:
+            m->byte_fallback = f.value;
+            break;
+        case 40:
+            m->unk = (int32_t)f.value;
+            break;
+        case 41:
+            m->bos = (int32_t)f.value;
+            break;
+        case 42:
+            m->eos = (int32_t)f.value;
+            break;
+        case 44:
+            m->unk_surface = f.bytes;
+            break;
+        default:
+            break;
         }
     return c.failed ? bad_model(m, "its trainer_spec cannot be read") : 0;
 }
@@ -107,11 +141,20 @@ static int read_trainer(struct model *m, struct slice bytes) {
 static int read_normalizer(struct model *m, struct slice bytes, struct slice *map) {
     cursor c = inside(bytes);
     for (struct field f; next_field(&c, &f);) switch (f.number) {
-        case 2: *map = f.bytes; break;
-        case 3: m->prefix = f.value; break;
-        case 4: m->collapse = f.value; break;
-        case 5: m->escape = f.value; break;
-        default: break;
+        case 2:
+            *map = f.bytes;
+            break;
+        case 3:
+            m->prefix = f.value;
+            break;
+        case 4:
+            m->collapse = f.value;
+            break;
+        case 5:
+            m->escape = f.value;
+            break;
+        default:
+            break;
         }
     return c.failed ? bad_model(m, "its normalizer_spec cannot be read") : 0;
 }
@@ -169,7 +212,8 @@ static int32_t id_or_none(const struct build *b, int32_t id) { return id >= 0 &&
 
 static int add_rules(struct model *m) {
     struct build *b = m->b;
-    int32_t how = (m->prefix ? SP_PREFIX : 0) | (m->collapse ? SP_COLLAPSE : 0) | (m->escape ? SP_ESCAPE : 0) | (m->suffix ? SP_SUFFIX : 0);
+    int32_t how =
+        (m->prefix ? SP_PREFIX : 0) | (m->collapse ? SP_COLLAPSE : 0) | (m->escape ? SP_ESCAPE : 0) | (m->suffix ? SP_SUFFIX : 0);
     if (m->denormalizer.n) return fail_code(m->e, ERR_INPUT, "SentencePiece model: a denormalizer is not supported");
     build_rule(b, LIST_NORMALIZER, (struct rule){ .op = RULE_SENTENCEPIECE, .x = how });
     build_rule(b, LIST_DECODER, (struct rule){ .op = RULE_UNSENTENCEPIECE, .x = how, .a = m->unk_surface });
@@ -179,10 +223,21 @@ static int add_rules(struct model *m) {
 }
 
 int load_sentencepiece(struct build *b, const char *bytes, size_t n, err *e) {
-    struct model m = { .b = b, .type = TYPE_UNIGRAM, .unk = 0, .bos = 1, .eos = 2, .prefix = true, .collapse = true, .escape = true,
-                       .unk_surface = { " \xe2\x81\x87 ", 5 }, .e = e };
+    struct model m = { .b = b,
+                       .type = TYPE_UNIGRAM,
+                       .unk = 0,
+                       .bos = 1,
+                       .eos = 2,
+                       .prefix = true,
+                       .collapse = true,
+                       .escape = true,
+                       .unk_surface = { " \xe2\x81\x87 ", 5 },
+                       .e = e };
     if (read_model(&m, (struct slice){ bytes, n })) return -1;
-    if (m.type != TYPE_BPE) return fail_code(e, ERR_INPUT, "SentencePiece model: the model type \"%s\" is not supported; use the checkpoint's tokenizer.json", m.type == TYPE_UNIGRAM ? "unigram" : "word or char");
+    if (m.type != TYPE_BPE)
+        return fail_code(e, ERR_INPUT,
+                         "SentencePiece model: the model type \"%s\" is not supported; use the checkpoint's tokenizer.json",
+                         m.type == TYPE_UNIGRAM ? "unigram" : "word or char");
     b->model = MODEL_BPE;
     b->flags |= TOK_SENTENCEPIECE | TOK_FUSE_UNK | (m.byte_fallback ? TOK_BYTE_FALLBACK : 0);
     b->unk = id_or_none(b, m.unk);

@@ -29,23 +29,19 @@ static struct slice strip(struct slice s, int sides) {
 }
 
 static bool is_cjk(uint32_t c) {
-    return (c >= 0x4e00 && c <= 0x9fff) || (c >= 0x3400 && c <= 0x4dbf) || (c >= 0x20000 && c <= 0x2a6df) || (c >= 0x2a700 && c <= 0x2b73f) ||
-           (c >= 0x2b740 && c <= 0x2b81f) || (c >= 0x2b920 && c <= 0x2ceaf) || (c >= 0xf900 && c <= 0xfaff) || (c >= 0x2f800 && c <= 0x2fa1f);
+    return (c >= 0x4e00 && c <= 0x9fff) || (c >= 0x3400 && c <= 0x4dbf) || (c >= 0x20000 && c <= 0x2a6df) ||
+           (c >= 0x2a700 && c <= 0x2b73f) || (c >= 0x2b740 && c <= 0x2b81f) || (c >= 0x2b920 && c <= 0x2ceaf) ||
+           (c >= 0xf900 && c <= 0xfaff) || (c >= 0x2f800 && c <= 0x2fa1f);
 }
 
-/* The rules that treat each character by itself. */
-static void each_char(uint32_t op, struct slice s, buf *out) {
+/* Chinese characters become words of their own. */
+static void part_chinese(struct slice s, buf *out) {
     for (size_t i = 0; i < s.n;) {
         int len;
-        uint32_t c = utf8_next(s.p + i, &len);
-        bool control = uni_in(c, 1u << UNI_CC | 1u << UNI_CF | 1u << UNI_CO | 1u << UNI_CN) && c != '\t' && c != '\n' && c != '\r';
-        if (op == RULE_BERT_CLEAN && (control || c == 0xfffd)) c = 0;
-        else if (op == RULE_BERT_CLEAN && uni_is_space(c)) buf_byte(out, ' ');
-        else if (op == RULE_BERT_CHINESE && is_cjk(c)) {
-            buf_byte(out, ' ');
-            buf_add(out, s.p + i, (size_t)len);
-            buf_byte(out, ' ');
-        } else if (op != RULE_STRIP_ACCENTS || !uni_is_mark(c)) buf_add(out, s.p + i, (size_t)len);
+        bool alone = is_cjk(utf8_next(s.p + i, &len));
+        if (alone) buf_byte(out, ' ');
+        buf_add(out, s.p + i, (size_t)len);
+        if (alone) buf_byte(out, ' ');
         i += (size_t)len;
     }
 }
@@ -84,7 +80,8 @@ static struct slice charsmap_find(struct slice map, struct slice s, size_t *len)
 /* The next piece of the text, normalized; *len bytes of it are used up. */
 static struct slice prefix_of(const tokenizer *t, struct slice s, size_t *len) {
     if (t->user.n && matcher_at(&t->user, s.p, s.n, len) >= 0) return (struct slice){ s.p, *len };
-    struct slice to = t->h.section[SEC_CHARSMAP].bytes ? charsmap_find(section(t, SEC_CHARSMAP), s, len) : (struct slice){ NULL, SIZE_MAX };
+    struct slice to =
+        t->h.section[SEC_CHARSMAP].bytes ? charsmap_find(section(t, SEC_CHARSMAP), s, len) : (struct slice){ NULL, SIZE_MAX };
     if (to.n != SIZE_MAX) return to;
     *len = (size_t)utf8_len(s.p[0]);
     return (struct slice){ s.p, *len };
@@ -93,7 +90,8 @@ static struct slice prefix_of(const tokenizer *t, struct slice s, size_t *len) {
 static void sentencepiece(const tokenizer *t, int how, struct slice s, buf *out) {
     const char *space = how & SP_ESCAPE ? "\xe2\x96\x81" : " ";
     size_t len, space_n = strlen(space), begin = out->n;
-    for (struct slice to; (how & SP_COLLAPSE) && s.n && (to = prefix_of(t, s, &len)).n == 1 && to.p[0] == ' '; s.p += len) s.n -= len;
+    for (struct slice to; (how & SP_COLLAPSE) && s.n && (to = prefix_of(t, s, &len)).n == 1 && to.p[0] == ' '; s.p += len)
+        s.n -= len;
     if (!s.n) return;
     if ((how & SP_PREFIX) && !(how & SP_SUFFIX)) buf_str(out, space);
     bool was_space = how & SP_COLLAPSE;
@@ -106,21 +104,31 @@ static void sentencepiece(const tokenizer *t, int how, struct slice s, buf *out)
         }
         if (to.n) was_space = (how & SP_COLLAPSE) && to.p[to.n - 1] == ' ';
     }
-    while ((how & SP_COLLAPSE) && !out->failed && out->n >= begin + space_n && memcmp(out->p + out->n - space_n, space, space_n) == 0) out->n -= space_n;
+    while ((how & SP_COLLAPSE) && !out->failed && out->n >= begin + space_n &&
+           memcmp(out->p + out->n - space_n, space, space_n) == 0)
+        out->n -= space_n;
     if ((how & SP_PREFIX) && (how & SP_SUFFIX)) buf_str(out, space);
 }
 
 static int apply(const tokenizer *t, const struct rule *r, struct slice s, buf *out, struct regex_work *w, err *e) {
     switch (r->op) {
-    case RULE_NORMALIZE: uni_normalize(s.p, s.n, r->x, out); break;
-    case RULE_LOWERCASE: uni_lowercase(s.p, s.n, out); break;
-    case RULE_REPLACE: return replace_all(r, s, out, w, e);
+    case RULE_NORMALIZE:
+        uni_normalize(s.p, s.n, r->x, out);
+        break;
+    case RULE_LOWERCASE:
+        uni_lowercase(s.p, s.n, out);
+        break;
+    case RULE_REPLACE:
+        return replace_all(r, s, out, w, e);
     case RULE_PREPEND:
         if (s.n) buf_add(out, r->a.p, r->a.n);
         buf_add(out, s.p, s.n);
         break;
-    case RULE_SENTENCEPIECE: sentencepiece(t, r->x, s, out); break;
-    default: each_char(r->op, s, out);
+    case RULE_SENTENCEPIECE:
+        sentencepiece(t, r->x, s, out);
+        break;
+    default:
+        part_chinese(s, out);
     }
     return 0;
 }

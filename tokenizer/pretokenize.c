@@ -36,8 +36,10 @@ static int split_part(struct split *p, int behaviour, size_t from, size_t to, bo
     p->was_match = is_match;
     if (from == to) return p->was_match = was, 0;
     switch (behaviour) {
-    case SPLIT_REMOVED: return is_match ? 0 : hand_on(p, from, to);
-    case SPLIT_ISOLATED: return hand_on(p, from, to);
+    case SPLIT_REMOVED:
+        return is_match ? 0 : hand_on(p, from, to);
+    case SPLIT_ISOLATED:
+        return hand_on(p, from, to);
     case SPLIT_PREVIOUS:
         if (!is_match || was || !p->waiting) return wait_for(p, from, to);
         p->to = to;
@@ -64,7 +66,9 @@ static int split(struct encoder *x, size_t index, struct slice s, bool first) {
         at = end;
     }
     if (x->work.failed) return fail_memory(x->e, s.n, "cutting a text into words");
-    if (found < 0) return fail_code(x->e, ERR_INPUT, "the tokenizer's pattern takes too long on this text (at byte %zu of a piece of %zu)", at, s.n);
+    if (found < 0)
+        return fail_code(x->e, ERR_INPUT, "the tokenizer's pattern takes too long on this text (at byte %zu of a piece of %zu)", at,
+                         s.n);
     return split_part(&p, r->x, at, s.n, r->y) ? -1 : flush(&p);
 }
 
@@ -74,7 +78,8 @@ static int prefix_space(struct encoder *x, size_t index, struct slice s, bool fi
     b->n = 0;
     buf_byte(b, ' ');
     buf_add(b, s.p, s.n);
-    return b->failed ? fail_memory(x->e, s.n, "cutting a text into words") : pretokenize(x, index + 1, (struct slice){ b->p, b->n }, first);
+    return b->failed ? fail_memory(x->e, s.n, "cutting a text into words")
+                     : pretokenize(x, index + 1, (struct slice){ b->p, b->n }, first);
 }
 
 static int metaspace(struct encoder *x, size_t index, struct slice s, bool first) {
@@ -90,32 +95,41 @@ static int metaspace(struct encoder *x, size_t index, struct slice s, bool first
         if (space) buf_add(b, r->a.p, r->a.n);
         i = to + (space != NULL);
     }
-    return b->failed ? fail_memory(x->e, s.n, "cutting a text into words") : pretokenize(x, index + 1, (struct slice){ b->p, b->n }, first);
+    return b->failed ? fail_memory(x->e, s.n, "cutting a text into words")
+                     : pretokenize(x, index + 1, (struct slice){ b->p, b->n }, first);
 }
 
 int pretokenize(struct encoder *x, size_t rule, struct slice s, bool first) {
     if (!s.n) return 0;
     if (rule == x->t->pretokenizers.n) return model_encode(x, s);
     switch (x->t->pretokenizers.p[rule].op) {
-    case RULE_PREFIX_SPACE: return prefix_space(x, rule, s, first);
-    case RULE_METASPACE: return metaspace(x, rule, s, first);
-    default: return split(x, rule, s, first);
+    case RULE_PREFIX_SPACE:
+        return prefix_space(x, rule, s, first);
+    case RULE_METASPACE:
+        return metaspace(x, rule, s, first);
+    default:
+        return split(x, rule, s, first);
     }
 }
 
 /* ---- words to the model ---- */
 
+int word_encode(struct encoder *x, struct slice w) {
+    return x->t->h.model == MODEL_WORDPIECE ? wordpiece_encode(x, w) : bpe_encode(x, w);
+}
+
 static int cached_encode(struct encoder *x, struct slice w) {
-    enum { KEY = sizeof ((struct cached *)0)->key, IDS = sizeof ((struct cached *)0)->id / sizeof(int32_t) };
-    if (w.n > KEY || x->total < 512) return bpe_encode(x, w);
-    if (!x->cache && !(x->cache = calloc(CACHE_SLOTS, sizeof *x->cache))) return fail_memory(x->e, sizeof *x->cache * CACHE_SLOTS, "a cache of words");
+    enum { KEY = sizeof((struct cached *)0)->key, IDS = sizeof((struct cached *)0)->id / sizeof(int32_t) };
+    if (w.n > KEY || x->total < 512) return word_encode(x, w);
+    if (!x->cache && !(x->cache = calloc(CACHE_SLOTS, sizeof *x->cache)))
+        return fail_memory(x->e, sizeof *x->cache * CACHE_SLOTS, "a cache of words");
     struct cached *c = x->cache + (piece_hash(w.p, w.n) >> 20) % CACHE_SLOTS;
     if (c->n == w.n && memcmp(c->key, w.p, w.n) == 0) {
         for (int i = 0; i < c->n_ids; i++) ids_add(x->out, c->id[i]);
         return 0;
     }
     size_t from = x->out->n;
-    if (bpe_encode(x, w)) return -1;
+    if (word_encode(x, w)) return -1;
     size_t n = x->out->n - from;
     if (n > IDS || x->out->failed) return 0;
     c->n = (uint8_t)w.n;
@@ -125,7 +139,7 @@ static int cached_encode(struct encoder *x, struct slice w) {
     return 0;
 }
 
-static int word_encode(struct encoder *x, struct slice w) {
+static int whole_encode(struct encoder *x, struct slice w) {
     const tokenizer *t = x->t;
     if (!w.n) return 0;
     if (w.n <= t->longest) {
@@ -139,17 +153,17 @@ static int word_encode(struct encoder *x, struct slice w) {
 static int part_encode(struct encoder *x, struct slice s) {
     static const char mark[] = "\xe2\x96\x81";
     size_t from = 0;
-    if (x->t->h.flags & TOK_BYTES) return word_encode(x, s);
+    if (x->t->h.flags & TOK_BYTES) return whole_encode(x, s);
     for (size_t i = 1; i + 3 <= s.n; i++) {
         const char *p = memchr(s.p + i, mark[0], s.n - 2 - i);
         if (!p) break;
         i = (size_t)(p - s.p);
         uint8_t prior = (uint8_t)p[-1];
         if (memcmp(p, mark, 3) != 0 || (x->t->h.glue[prior >> 3] >> (prior & 7) & 1)) continue;
-        if (word_encode(x, (struct slice){ s.p + from, i - from })) return -1;
+        if (whole_encode(x, (struct slice){ s.p + from, i - from })) return -1;
         from = i;
     }
-    return word_encode(x, (struct slice){ s.p + from, s.n - from });
+    return whole_encode(x, (struct slice){ s.p + from, s.n - from });
 }
 
 int model_encode(struct encoder *x, struct slice s) {

@@ -89,13 +89,20 @@ static bool word_at(const struct match *m, size_t at) {
 static bool holds(const struct match *m, const struct re_ins *i, size_t at) {
     const char *s = m->s;
     switch (i->op) {
-    case RE_BEHIND: return prior_has(m, m->r->sets + i->set, at) != (i->mode == RE_NOT);
-    case RE_LINE_START: return at == 0 || (s[at - 1] == '\n' && at < m->n);
-    case RE_LINE_END: return at == m->n || s[at] == '\n';
-    case RE_TEXT_START: return at == 0;
-    case RE_TEXT_END: return at == m->n;
-    case RE_LAST_END: return at == m->n || (at + 1 == m->n && s[at] == '\n');
-    default: return ((at && word_at(m, step_back(s, at))) != word_at(m, at)) != (i->mode == RE_NOT);
+    case RE_BEHIND:
+        return prior_has(m, m->r->sets + i->set, at) != (i->mode == RE_NOT);
+    case RE_LINE_START:
+        return at == 0 || (s[at - 1] == '\n' && at < m->n);
+    case RE_LINE_END:
+        return at == m->n || s[at] == '\n';
+    case RE_TEXT_START:
+        return at == 0;
+    case RE_TEXT_END:
+        return at == m->n;
+    case RE_LAST_END:
+        return at == m->n || (at + 1 == m->n && s[at] == '\n');
+    default:
+        return ((at && word_at(m, step_back(s, at))) != word_at(m, at)) != (i->mode == RE_NOT);
     }
 }
 
@@ -180,7 +187,9 @@ static size_t run(const struct match *m, int32_t pc, size_t at) {
             ok = push(w, i->mode == RE_LAZY ? pc + 1 : pc + i->x, at, 0, RETREAT_TO);
             pc += i->mode == RE_LAZY ? i->x : 1;
             break;
-        case RE_JUMP: pc += i->x; break;
+        case RE_JUMP:
+            pc += i->x;
+            break;
         case RE_LOOK: {
             size_t to = run(m, pc + 1, at);
             ok = (to != NO_MATCH) != (i->mode == RE_NOT);
@@ -188,7 +197,9 @@ static size_t run(const struct match *m, int32_t pc, size_t at) {
             pc += i->x;
             break;
         }
-        case RE_MATCH: w->n = base; return at;
+        case RE_MATCH:
+            w->n = base;
+            return at;
         default:
             ok = holds(m, i, at);
             pc++;

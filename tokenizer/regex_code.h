@@ -5,15 +5,22 @@
 #include "tokenizer/regex.h"
 #include "tokenizer/unicode.h"
 
-enum { RE_CHAR,   /* the character x */
-       RE_SET,    /* one character of a set */
-       RE_LOOP,   /* min to max characters of a set */
-       RE_SPLIT,  /* go on here, or else at pc + x (lazy: the other way round) */
-       RE_JUMP,   /* to pc + x */
-       RE_LOOK,   /* body up to its RE_MATCH matches here (mode: RE_NOT: does not; RE_ATOMIC: and is consumed); then pc + x */
-       RE_BEHIND, /* the character before is in a set (RE_NOT: is not, or there is none) */
-       RE_LINE_START, RE_LINE_END, RE_TEXT_START, RE_TEXT_END, RE_LAST_END, RE_WORD_EDGE,
-       RE_MATCH };
+enum {
+    RE_CHAR,   /* the character x */
+    RE_SET,    /* one character of a set */
+    RE_LOOP,   /* min to max characters of a set */
+    RE_SPLIT,  /* go on here, or else at pc + x (lazy: the other way round) */
+    RE_JUMP,   /* to pc + x */
+    RE_LOOK,   /* body up to its RE_MATCH matches here (mode: RE_NOT: does not; RE_ATOMIC: and is consumed); then pc + x */
+    RE_BEHIND, /* the character before is in a set (RE_NOT: is not, or there is none) */
+    RE_LINE_START,
+    RE_LINE_END,
+    RE_TEXT_START,
+    RE_TEXT_END,
+    RE_LAST_END,
+    RE_WORD_EDGE,
+    RE_MATCH
+};
 enum { RE_GREEDY, RE_LAZY, RE_POSSESSIVE, RE_NOT, RE_ATOMIC };
 enum { RE_MAX_CODE = 1 << 15, RE_MAX_DEPTH = 50, RE_MAX_REPEAT = 1000, RE_ALTERNATIVES = 32 };
 
@@ -24,7 +31,9 @@ struct re_ins {
     uint32_t min, max; /* max UINT32_MAX: any number */
 };
 
-struct re_range { uint32_t first, last; };
+struct re_range {
+    uint32_t first, last;
+};
 
 /* A set of characters: ASCII by table; the rest by category, property, ranges and inner classes. */
 struct re_set {
@@ -33,7 +42,7 @@ struct re_set {
     uint8_t any, none;   /* member if it has one of these property bits, or lacks one of those */
     bool negated;        /* of the rest; ascii[] has it applied */
     struct re_range *range;
-    uint16_t *inner;     /* sets */
+    uint16_t *inner; /* sets */
     size_t n_range, n_inner;
 };
 
@@ -42,11 +51,11 @@ struct regex {
     struct re_ins *code;
     struct re_set *sets;
     size_t n_code, n_sets;
-    uint32_t first[129];         /* alternatives that can begin with this ASCII character; [128]: with any other */
+    uint32_t first[129];            /* alternatives that can begin with this ASCII character; [128]: with any other */
     int32_t start[RE_ALTERNATIVES]; /* where each alternative begins */
     int n_start;
     bool may_be_empty;
-    const char *literal;         /* the pattern is this text; NULL: it is not that simple */
+    const char *literal; /* the pattern is this text; NULL: it is not that simple */
     size_t n_literal;
 };
 

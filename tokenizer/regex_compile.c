@@ -17,7 +17,8 @@ struct parser {
 };
 
 static int refuse(struct parser *p, const char *what) {
-    return fail_code(p->e, ERR_INPUT, "regular expression: %s at byte %zu of \"%.*s\"", what, p->at, (int)(p->n < 200 ? p->n : 200), p->s);
+    return fail_code(p->e, ERR_INPUT, "regular expression: %s at byte %zu of \"%.*s\"", what, p->at, (int)(p->n < 200 ? p->n : 200),
+                     p->s);
 }
 
 static int out_of_memory(struct parser *p) { return fail_memory(p->e, p->n, "a regular expression"); }
@@ -85,7 +86,8 @@ static int set_char(struct parser *p, uint16_t index, uint32_t c) {
     if (base != c && set_range(p, index, base, base)) return -1;
     if (base == 's' && set_range(p, index, 0x17f, 0x17f)) return -1;
     for (int i = 0; i < uni_lower_n; i++)
-        if (uni_lower[i].n == 1 && uni_pool[uni_lower[i].at] == base && set_range(p, index, uni_lower[i].from, uni_lower[i].from)) return -1;
+        if (uni_lower[i].n == 1 && uni_pool[uni_lower[i].at] == base && set_range(p, index, uni_lower[i].from, uni_lower[i].from))
+            return -1;
     return 0;
 }
 
@@ -127,9 +129,18 @@ static int set_inner(struct parser *p, uint16_t index, uint16_t inner) {
 /* The categories of a name such as L, Lu or Letter; 0: unknown. */
 static uint32_t categories_of(const char *name, size_t n) {
     static const char codes[] = "LuLlLtLmLoMnMcMeNdNlNoPcPdPsPePiPfPoSmScSkSoZsZlZpCcCfCsCoCn";
-    static const char *const words[][2] = { { "Letter", "L" }, { "Mark", "M" }, { "Number", "N" }, { "Punctuation", "P" }, { "Punct", "P" },
-        { "Symbol", "S" }, { "Separator", "Z" }, { "Other", "C" }, { "Uppercase_Letter", "Lu" }, { "Lowercase_Letter", "Ll" },
-        { "Decimal_Number", "Nd" }, { "Digit", "Nd" } };
+    static const char *const words[][2] = { { "Letter", "L" },
+                                            { "Mark", "M" },
+                                            { "Number", "N" },
+                                            { "Punctuation", "P" },
+                                            { "Punct", "P" },
+                                            { "Symbol", "S" },
+                                            { "Separator", "Z" },
+                                            { "Other", "C" },
+                                            { "Uppercase_Letter", "Lu" },
+                                            { "Lowercase_Letter", "Ll" },
+                                            { "Decimal_Number", "Nd" },
+                                            { "Digit", "Nd" } };
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (strlen(words[i][0]) == n && memcmp(words[i][0], name, n) == 0) name = words[i][1], n = strlen(name);
     uint32_t mask = 0;
@@ -140,9 +151,9 @@ static uint32_t categories_of(const char *name, size_t n) {
 
 static int parse_property(struct parser *p, uint16_t index, bool negated) {
     size_t end = p->at;
-    if (end < p->n && p->s[end] == '{')
-        while (end < p->n && p->s[end] != '}') end++;
-    if (end >= p->n || p->s[end] != '}') return refuse(p, "\\p without {name}");
+    if (end >= p->n || p->s[end] != '{') return refuse(p, "\\p without {name}");
+    while (end < p->n && p->s[end] != '}') end++;
+    if (end == p->n) return refuse(p, "\\p without {name}");
     const char *name = p->s + p->at + 1;
     size_t n = (size_t)(p->s + end - name);
     if (n && *name == '^') name++, n--, negated = !negated;
@@ -173,14 +184,27 @@ static int parse_escape(struct parser *p, uint16_t index, uint32_t *out) {
     struct re_set *s = p->r->sets + index;
     if (c && f) return *out = (uint32_t)to[f - from], 1;
     switch (c) {
-    case 'p': return parse_property(p, index, false);
-    case 'P': return parse_property(p, index, true);
-    case 's': case 'S': return set_property(s, UNI_SPACE, c == 'S'), 0;
-    case 'd': set_categories(s, 1u << UNI_ND); return 0;
-    case 'D': set_categories(s, ~(1u << UNI_ND) & ((1u << UNI_CATEGORIES) - 1)); return 0;
-    case 'w': set_property(s, UNI_WORD, false); return set_range(p, index, 0xb2, 0xb3) || set_range(p, index, 0xb9, 0xb9) || set_range(p, index, 0xbc, 0xbe) ? -1 : 0;
-    case 'W': set_property(s, UNI_WORD, true); return 0;
-    case 'u': return parse_hex(p, 4, 4, out) ? -1 : 1;
+    case 'p':
+        return parse_property(p, index, false);
+    case 'P':
+        return parse_property(p, index, true);
+    case 's':
+    case 'S':
+        return set_property(s, UNI_SPACE, c == 'S'), 0;
+    case 'd':
+        set_categories(s, 1u << UNI_ND);
+        return 0;
+    case 'D':
+        set_categories(s, ~(1u << UNI_ND) & ((1u << UNI_CATEGORIES) - 1));
+        return 0;
+    case 'w':
+        set_property(s, UNI_WORD, false);
+        return set_range(p, index, 0xb2, 0xb3) || set_range(p, index, 0xb9, 0xb9) || set_range(p, index, 0xbc, 0xbe) ? -1 : 0;
+    case 'W':
+        set_property(s, UNI_WORD, true);
+        return 0;
+    case 'u':
+        return parse_hex(p, 4, 4, out) ? -1 : 1;
     case 'x':
         if (p->at < p->n && p->s[p->at] == '{') {
             p->at++;
@@ -189,7 +213,8 @@ static int parse_escape(struct parser *p, uint16_t index, uint32_t *out) {
             return 1;
         }
         return parse_hex(p, 1, 2, out) ? -1 : 1;
-    default: break;
+    default:
+        break;
     }
     bool word = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
     if (word) return p->at--, refuse(p, "an unsupported escape");
@@ -267,7 +292,8 @@ static int close_group(struct parser *p) {
 static int parse_ahead(struct parser *p, int mode, int *least) {
     size_t start = p->r->n_code;
     int inner;
-    if (emit(p, (struct re_ins){ .op = RE_LOOK, .mode = (uint8_t)mode }) || parse_alternatives(p, &inner, false) || close_group(p)) return -1;
+    if (emit(p, (struct re_ins){ .op = RE_LOOK, .mode = (uint8_t)mode }) || parse_alternatives(p, &inner, false) || close_group(p))
+        return -1;
     if (emit(p, (struct re_ins){ .op = RE_MATCH })) return -1;
     p->r->code[start].x = (int32_t)(p->r->n_code - start);
     *least = mode == RE_ATOMIC ? inner : 0;
@@ -280,7 +306,8 @@ static int parse_behind(struct parser *p, int mode) {
     if (parse_alternatives(p, &inner, false) || close_group(p)) return -1;
     struct re_ins *body = p->r->code + start;
     uint16_t index;
-    if (p->r->n_code != start + 1 || (body->op != RE_SET && body->op != RE_CHAR)) return refuse(p, "a look-behind of anything but one character is not supported");
+    if (p->r->n_code != start + 1 || (body->op != RE_SET && body->op != RE_CHAR))
+        return refuse(p, "a look-behind of anything but one character is not supported");
     if (body->op == RE_CHAR) {
         uint32_t c = (uint32_t)body->x;
         if (!set_new(p, &index) || set_range(p, index, c, c)) return -1;
@@ -381,7 +408,8 @@ static int parse_quantifier(struct parser *p, uint32_t *min, uint32_t *max, int 
         if (!high) *max = comma ? UINT32_MAX : *min;
         if ((!low && !high) || p->at >= p->n || p->s[p->at] != '}') return p->at = start, 0;
         p->at++;
-        if (*min > RE_MAX_REPEAT || (*max != UINT32_MAX && *max > RE_MAX_REPEAT) || *max < *min) return refuse(p, "a repetition out of order or over 1000");
+        if (*min > RE_MAX_REPEAT || (*max != UINT32_MAX && *max > RE_MAX_REPEAT) || *max < *min)
+            return refuse(p, "a repetition out of order or over 1000");
     }
     *mode = RE_GREEDY;
     char next = p->at < p->n ? p->s[p->at] : 0;
@@ -445,7 +473,8 @@ static int parse_repeated(struct parser *p, int *least) {
         if (!set_new(p, &index) || set_range(p, index, c, c)) return -1;
         p->r->code[start].set = index;
     }
-    p->r->code[start] = (struct re_ins){ .op = RE_LOOP, .mode = (uint8_t)mode, .set = p->r->code[start].set, .min = min, .max = max };
+    p->r->code[start] =
+        (struct re_ins){ .op = RE_LOOP, .mode = (uint8_t)mode, .set = p->r->code[start].set, .min = min, .max = max };
     return 0;
 }
 
@@ -498,20 +527,30 @@ static void add_first(regex *r, int32_t pc, uint32_t bit, int *budget) {
         const struct re_ins *i = r->code + pc;
         const struct re_set *s = r->sets + i->set;
         switch (i->op) {
-        case RE_CHAR: r->first[i->x < 128 ? i->x : 128] |= bit; return;
-        case RE_SET: case RE_LOOP:
+        case RE_CHAR:
+            r->first[i->x < 128 ? i->x : 128] |= bit;
+            return;
+        case RE_SET:
+        case RE_LOOP:
             for (int c = 0; c < 128; c++) r->first[c] |= s->ascii[c] ? bit : 0;
             r->first[128] |= s->negated || s->categories || s->any || s->none || s->n_range || s->n_inner ? bit : 0;
             if (i->op == RE_SET || i->min) return;
             break;
-        case RE_SPLIT: add_first(r, pc + i->x, bit, budget); break;
-        case RE_JUMP: pc += i->x - 1; break;
+        case RE_SPLIT:
+            add_first(r, pc + i->x, bit, budget);
+            break;
+        case RE_JUMP:
+            pc += i->x - 1;
+            break;
         case RE_LOOK:
             if (i->mode == RE_ATOMIC) *budget = 0; /* its body is not followed: anything may begin it */
             pc += i->x - 1;
             break;
-        case RE_MATCH: *budget = 0; break;
-        default: break;
+        case RE_MATCH:
+            *budget = 0;
+            break;
+        default:
+            break;
         }
     }
     for (int c = 0; c <= 128; c++) r->first[c] |= bit;

@@ -5,15 +5,17 @@
 enum { NORM = 1 << LIST_NORMALIZER, PRE = 1 << LIST_PRETOKENIZER, DEC = 1 << LIST_DECODER };
 enum { NEEDS_A = 1, PATTERN = 2, ALONE = 4, FIRST = 8 };
 
-static const struct { const char *name; uint8_t lists, needs; int32_t max_x, max_y; } known[RULE_COUNT] = {
+static const struct {
+    const char *name;
+    uint8_t lists, needs;
+    int32_t max_x, max_y;
+} known[RULE_COUNT] = {
     [RULE_NORMALIZE] = { "normalize", NORM, 0, 3, 0 },
     [RULE_LOWERCASE] = { "lowercase", NORM, 0, 0, 0 },
     [RULE_STRIP] = { "strip", NORM, 0, 3, 0 },
-    [RULE_STRIP_ACCENTS] = { "strip accents", NORM, 0, 0, 0 },
     [RULE_REPLACE] = { "replace", NORM | DEC, PATTERN, 0, 0 },
     [RULE_PREPEND] = { "prepend", NORM, 0, 0, 0 },
     [RULE_SENTENCEPIECE] = { "sentencepiece", NORM, 0, 15, 0 },
-    [RULE_BERT_CLEAN] = { "bert clean", NORM, 0, 0, 0 },
     [RULE_BERT_CHINESE] = { "bert chinese", NORM, 0, 0, 0 },
     [RULE_SPLIT] = { "split", PRE, PATTERN, SPLIT_CONTIGUOUS, 1 },
     [RULE_PREFIX_SPACE] = { "prefix space", PRE, 0, 0, 0 },
@@ -44,7 +46,8 @@ void rule_write(buf *out, const struct rule *r) {
 static int check(const struct rules *rs, const struct rule *r, int list, err *e) {
     const char *bad = NULL;
     uint8_t needs = r->op < RULE_COUNT ? known[r->op].needs : 0;
-    if (r->op >= RULE_COUNT || !(known[r->op].lists >> list & 1)) return fail_code(e, ERR_INPUT, "tokenizer: a rule of unknown kind %u", r->op);
+    if (r->op >= RULE_COUNT || !(known[r->op].lists >> list & 1))
+        return fail_code(e, ERR_INPUT, "tokenizer: a rule of unknown kind %u", r->op);
     if (r->flags & ~(uint32_t)RULE_LITERAL) bad = "unknown flags";
     else if (r->x < 0 || r->x > known[r->op].max_x || r->y < 0 || r->y > known[r->op].max_y) bad = "a number out of range";
     else if (!utf8_valid(r->a.p, r->a.n) || !utf8_valid(r->b.p, r->b.n)) bad = "text that is not UTF-8";

@@ -31,7 +31,8 @@ static size_t char_before(const char *s, size_t at) {
 
 static bool stands_alone(struct slice s, size_t start, size_t end) {
     int len;
-    return !(start && word_char(utf8_next(s.p + char_before(s.p, start), &len))) && !(end < s.n && word_char(utf8_next(s.p + end, &len)));
+    return !(start && word_char(utf8_next(s.p + char_before(s.p, start), &len))) &&
+           !(end < s.n && word_char(utf8_next(s.p + end, &len)));
 }
 
 /* Cuts s at the added tokens of m and gives the text between them to `text`. A token that is text this time, or not a word of its
@@ -53,7 +54,9 @@ static int at_added(struct encoder *x, const struct matcher *m, struct slice s, 
             if ((a->flags & ADDED_SPECIAL) && !(flags & TOK_PARSE_SPECIAL)) continue;
             if ((a->flags & ADDED_SINGLE_WORD) && !stands_alone(s, start, end)) continue;
             int n;
-            for (size_t k2; (a->flags & ADDED_LSTRIP) && start > from && uni_is_space(utf8_next(s.p + (k2 = char_before(s.p, start)), &n));) start = k2;
+            for (size_t k2;
+                 (a->flags & ADDED_LSTRIP) && start > from && uni_is_space(utf8_next(s.p + (k2 = char_before(s.p, start)), &n));)
+                start = k2;
             while ((a->flags & ADDED_RSTRIP) && end < s.n && uni_is_space(utf8_next(s.p + end, &n))) end += (size_t)n;
             if (from < start && text(x, (struct slice){ s.p + from, start - from }, flags, first && from == 0)) return -1;
             ids_add(x->out, a->id);
@@ -85,6 +88,7 @@ static void encoder_free(struct encoder *x) {
     regex_work_free(&x->work);
     for (size_t i = 0; i < 2; i++) buf_free(x->normal + i);
     for (size_t i = 0; i < MAX_RULES; i++) buf_free(x->level + i);
+    buf_free(&x->key);
     free(x->symbol);
     free(x->heap);
     free(x->cache);
@@ -115,7 +119,9 @@ int tokenizer_size(const tokenizer *t) { return (int)t->h.n_ids; }
 int32_t tokenizer_bos(const tokenizer *t) { return t->h.bos; }
 int32_t tokenizer_eos(const tokenizer *t) { return t->h.eos; }
 
-static bool has_id(const tokenizer *t, int32_t id) { return id >= 0 && (uint32_t)id < t->h.n_ids && (t->piece[id] & PIECE_PRESENT); }
+static bool has_id(const tokenizer *t, int32_t id) {
+    return id >= 0 && (uint32_t)id < t->h.n_ids && (t->piece[id] & PIECE_PRESENT);
+}
 
 const char *tokenizer_piece(const tokenizer *t, int32_t id, size_t *n) {
     if (!has_id(t, id)) return *n = 0, NULL;
@@ -129,7 +135,9 @@ bool tokenizer_is_special(const tokenizer *t, int32_t id) { return has_id(t, id)
 int32_t tokenizer_id(const tokenizer *t, const char *piece, size_t n) {
     struct slice want = { piece, n };
     buf raw = { 0 };
-    struct slice key = (t->h.flags & TOK_BYTES) && utf8_valid(piece, n) && bytes_of_text(want, &raw) ? (struct slice){ raw.p ? raw.p : "", raw.n } : want;
+    struct slice key = (t->h.flags & TOK_BYTES) && utf8_valid(piece, n) && bytes_of_text(want, &raw)
+                           ? (struct slice){ raw.p ? raw.p : "", raw.n }
+                           : want;
     int32_t id = vocab_find(t, key.p, key.n);
     buf_free(&raw);
     if (id >= 0 && slice_equal(text_of(t, id), want)) return id;

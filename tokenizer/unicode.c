@@ -77,8 +77,16 @@ static int class_of(uint32_t c) {
 }
 
 /* ---- Hangul syllables (The Unicode Standard, section 3.12) ---- */
-enum { S_BASE = 0xac00, L_BASE = 0x1100, V_BASE = 0x1161, T_BASE = 0x11a7, L_COUNT = 19, V_COUNT = 21, T_COUNT = 28,
-       S_COUNT = L_COUNT * V_COUNT * T_COUNT };
+enum {
+    S_BASE = 0xac00,
+    L_BASE = 0x1100,
+    V_BASE = 0x1161,
+    T_BASE = 0x11a7,
+    L_COUNT = 19,
+    V_COUNT = 21,
+    T_COUNT = 28,
+    S_COUNT = L_COUNT * V_COUNT * T_COUNT
+};
 
 static uint32_t compose_pair(uint32_t a, uint32_t b) {
     if (a - L_BASE < L_COUNT && b - V_BASE < V_COUNT) return S_BASE + ((a - L_BASE) * V_COUNT + (b - V_BASE)) * T_COUNT;
@@ -95,7 +103,10 @@ static uint32_t compose_pair(uint32_t a, uint32_t b) {
 
 /* ---- normalization: one starter and what follows it at a time ---- */
 
-struct mark { uint32_t c; int ccc; };
+struct mark {
+    uint32_t c;
+    int ccc;
+};
 struct cluster {
     struct mark *p; /* decomposed characters: a starter (or none, at the beginning), then non-starters */
     size_t n, cap;

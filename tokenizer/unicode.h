@@ -5,14 +5,53 @@
 #include "runtime/base.h"
 
 /* General categories, in the order of the table's low five bits. */
-enum { UNI_LU, UNI_LL, UNI_LT, UNI_LM, UNI_LO, UNI_MN, UNI_MC, UNI_ME, UNI_ND, UNI_NL, UNI_NO, UNI_PC, UNI_PD, UNI_PS, UNI_PE,
-       UNI_PI, UNI_PF, UNI_PO, UNI_SM, UNI_SC, UNI_SK, UNI_SO, UNI_ZS, UNI_ZL, UNI_ZP, UNI_CC, UNI_CF, UNI_CS, UNI_CO, UNI_CN,
-       UNI_CATEGORIES };
+enum {
+    UNI_LU,
+    UNI_LL,
+    UNI_LT,
+    UNI_LM,
+    UNI_LO,
+    UNI_MN,
+    UNI_MC,
+    UNI_ME,
+    UNI_ND,
+    UNI_NL,
+    UNI_NO,
+    UNI_PC,
+    UNI_PD,
+    UNI_PS,
+    UNI_PE,
+    UNI_PI,
+    UNI_PF,
+    UNI_PO,
+    UNI_SM,
+    UNI_SC,
+    UNI_SK,
+    UNI_SO,
+    UNI_ZS,
+    UNI_ZL,
+    UNI_ZP,
+    UNI_CC,
+    UNI_CF,
+    UNI_CS,
+    UNI_CO,
+    UNI_CN,
+    UNI_CATEGORIES
+};
 enum { UNI_CATEGORY = 0x1f, UNI_SPACE = 0x20, UNI_WORD = 0x40, UNI_NORM = 0x80 }; /* bits of a code point's properties */
 
-struct uni_class { uint32_t first, last; int ccc; };     /* canonical combining classes other than 0, sorted */
-struct uni_map { uint32_t from; uint16_t at; uint8_t n; }; /* from -> uni_pool[at .. at + n), sorted */
-struct uni_pair { uint32_t a, b, joined; };              /* canonical compositions, sorted */
+struct uni_class {
+    uint32_t first, last;
+    int ccc;
+}; /* canonical combining classes other than 0, sorted */
+struct uni_map {
+    uint32_t from;
+    uint16_t at;
+    uint8_t n;
+}; /* from -> uni_pool[at .. at + n), sorted */
+struct uni_pair {
+    uint32_t a, b, joined;
+}; /* canonical compositions, sorted */
 extern const uint16_t uni_block[0x110000 / 128];
 extern const uint8_t uni_props[];
 extern const struct uni_class uni_classes[];

@@ -1,6 +1,6 @@
 /* Fuzzer: tokenizer blobs, tokenizer.json, SentencePiece models and regular expressions. The first byte chooses which; what opens
  * must also encode, decode and write without a fault. Seeds lie in seeds/fuzz_tokenizer. */
-#include "tokenizer/parts.h"
+#include "tokenizer/build.h"
 
 #include <stdlib.h>
 

@@ -62,9 +62,16 @@ static void load_panel(const checkpoint *c, const output *o, int panel, float *r
         uint32_t row;
         const st_tensor *t = (uint32_t)panel * PANEL + i < o->n ? source_row(o, (uint32_t)panel * PANEL + i, &row) : NULL;
         memset(x, 0, padded * sizeof *x);
-        if (!t) continue;
-        st_read(&c->st, t, (uint64_t)row * o->k, o->k, x);
-        st_drop(&c->st, t, (uint64_t)row * o->k, o->k);
+        if (t) st_read(&c->st, t, (uint64_t)row * o->k, o->k, x);
+    }
+}
+
+/* Lets the pages go that a batch has read: once all of it is read, because the kernel maps a page's neighbours with it. */
+static void drop_panels(const checkpoint *c, const output *o, int first, int n) {
+    for (int i = first; i < first + n; i++) {
+        uint32_t row;
+        const st_tensor *t = source_row(o, (uint32_t)i * PANEL, &row);
+        if (t) st_drop(&c->st, t, (uint64_t)row * o->k, (uint64_t)min_int(PANEL, (int)(t->dims[0] - row)) * o->k);
     }
 }
 
@@ -135,6 +142,7 @@ static int run_panels(packer *p, bool write, panel_result *sum) {
     for (p->first = 0; p->first < n; p->first += batch) {
         int tasks = min_int(batch, n - p->first);
         pool_run(p->pool, do_panel, p, tasks);
+        drop_panels(p->c, p->out, p->first, tasks);
         if (*p->o->stop) return fail(p->e, "interrupted");
         for (int i = 0; i < tasks; i++) {
             if (p->result[i].amax_bits >= 0x7f800000) return refuse_value(p, p->first + i);
