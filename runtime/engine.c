@@ -81,7 +81,7 @@ static int open_kv(engine *g, const engine_opts *o, err *e) {
     if (choose_ctx(g, o, e)) return -1;
     if (m->arch.n_enc_layers) { /* an encoder's text goes through in one pass */
         g->f.max_rows = max_int(g->f.max_rows, g->info.ctx);
-        g->enc_kv = (kv_pool){ .n_groups = 2, .n_kv_heads = m->arch.n_kv_heads, .head_dim = m->arch.head_dim, .type = g->kv.type,
+        g->enc_kv = (kv_pool){ .n_groups = m->arch.n_layers ? 2 : 1, .n_kv_heads = m->arch.n_kv_heads, .head_dim = m->arch.head_dim, .type = g->kv.type,
                                .group = { { .n_layers = m->arch.n_enc_layers }, { .n_layers = m->arch.n_layers } } };
         if (kv_pool_init(&g->enc_kv, g->max_sessions, g->info.ctx, g->f.max_rows, e)) return -1;
     }
@@ -121,7 +121,7 @@ static void fill_info(engine *g) {
     i->name = a->name;
     i->family = a->family;
     i->kernels = g->f.ops.k->name;
-    i->type = wtype_name((wtype)g->model.layers[0].qkv.type);
+    i->type = wtype_name((wtype)(a->n_layers ? g->model.layers : g->model.enc_layers)[0].qkv.type);
     i->max_rows = g->f.max_rows;
     i->threads = pool_size(g->pool);
     i->n_vocab = a->n_vocab;
@@ -401,7 +401,7 @@ int session_encode(session *s, const int32_t *tok, int n, float *hidden, err *e)
     kv_truncate(&s->enc, 0);
     if (kv_reserve(&s->enc, n, e)) return -1;
     if (encode(&g->f, &s->enc, tok, n, hidden)) return 0;
-    for (int i = 0; i < 2; i++) kv_drop_group(&s->enc, i);
+    for (int i = 0; i < g->enc_kv.n_groups; i++) kv_drop_group(&s->enc, i);
     return fail_code(e, ERR_STOPPED, "stopped");
 }
 
