@@ -20,7 +20,9 @@ static bool same(const char *a, size_t n, const char *b) { return strlen(b) == n
 /* If *s begins with start and a number below limit: the number, and *s goes past them; else -1. */
 static int take_number(const char **s, const char *start, int limit) {
     size_t n = strlen(start), digits;
-    if (strncmp(*s, start, n) != 0 || !(digits = strspn(*s + n, "0123456789")) || digits > 7) return -1;
+    if (strncmp(*s, start, n) != 0 || !(digits = strspn(*s + n, "0123456789")) || digits > 7 ||
+        (digits > 1 && (*s)[n] == '0'))
+        return -1;
     int v = 0;
     for (size_t i = 0; i < digits; i++) v = 10 * v + ((*s)[n + i] - '0');
     if (v >= limit) return -1;
@@ -33,16 +35,27 @@ static mat *mlp_matrix(mlp_weights *w, const char *name, size_t n) {
 }
 
 static mat *layer_matrix(const model *m, layer *w, const char *name, size_t n) {
-    static const struct { const char *name; size_t at; } parts[] = {
-        { "qkv", offsetof(layer, qkv) }, { "attn_out", offsetof(layer, attn_out) }, { "cross_q", offsetof(layer, cross_q) },
-        { "cross_kv", offsetof(layer, cross_kv) }, { "cross_out", offsetof(layer, cross_out) }, { "router", offsetof(layer, router) },
-        { "shared_gate", offsetof(layer, shared_gate) }, { "laurel_left", offsetof(layer, laurel_left) },
-        { "laurel_right", offsetof(layer, laurel_right) }, { "per_layer_gate", offsetof(layer, per_layer_gate) },
-        { "per_layer_out", offsetof(layer, per_layer_out) }, { "altup_router", offsetof(layer, altup.router) },
-        { "altup_predict", offsetof(layer, altup.predict) }, { "altup_correct", offsetof(layer, altup.correct) } };
+    static const struct {
+        const char *name;
+        size_t at;
+    } parts[] = { { "qkv", offsetof(layer, qkv) },
+                  { "attn_out", offsetof(layer, attn_out) },
+                  { "cross_q", offsetof(layer, cross_q) },
+                  { "cross_kv", offsetof(layer, cross_kv) },
+                  { "cross_out", offsetof(layer, cross_out) },
+                  { "router", offsetof(layer, router) },
+                  { "shared_gate", offsetof(layer, shared_gate) },
+                  { "laurel_left", offsetof(layer, laurel_left) },
+                  { "laurel_right", offsetof(layer, laurel_right) },
+                  { "per_layer_gate", offsetof(layer, per_layer_gate) },
+                  { "per_layer_out", offsetof(layer, per_layer_out) },
+                  { "altup_router", offsetof(layer, altup.router) },
+                  { "altup_predict", offsetof(layer, altup.predict) },
+                  { "altup_correct", offsetof(layer, altup.correct) } };
     const char *rest = name;
     int expert = w->experts ? take_number(&rest, "experts.", m->arch.n_experts) : -1;
-    if (expert >= 0) return *rest == '.' ? mlp_matrix(&w->experts[expert], rest + 1, n - (size_t)(rest + 1 - name)) : NULL;
+    if (expert >= 0)
+        return rest < name + n && *rest == '.' ? mlp_matrix(&w->experts[expert], rest + 1, n - (size_t)(rest + 1 - name)) : NULL;
     if (n > 7 && strncmp(name, "shared.", 7) == 0) return mlp_matrix(&w->shared, name + 7, n - 7);
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (same(name, n, parts[i].name)) return (mat *)(void *)((char *)w + parts[i].at);
@@ -56,9 +69,9 @@ static mat *find_matrix(model *m, const char *name, size_t n) {
     mat *w = NULL;
     if ((i = take_number(&rest, "layers.", m->arch.n_layers)) >= 0 || (i = take_number(&rest, "enc.", m->arch.n_enc_layers)) >= 0) {
         layer *l = *name == 'e' ? &m->enc_layers[i] : &m->layers[i];
-        if (*rest == '.') w = layer_matrix(m, l, rest + 1, n - (size_t)(rest + 1 - name));
-    } else if ((i = take_number(&rest, "stream_in.", m->arch.n_streams)) > 0) w = &m->stream_in[i];
-    else if ((i = take_number(&rest, "stream_out.", m->arch.n_streams)) > 0) w = &m->stream_out[i];
+        if (rest < name + n && *rest == '.') w = layer_matrix(m, l, rest + 1, n - (size_t)(rest + 1 - name));
+    } else if ((i = take_number(&rest, "stream_in.", m->arch.n_streams)) > 0) w = rest == name + n ? &m->stream_in[i] : NULL;
+    else if ((i = take_number(&rest, "stream_out.", m->arch.n_streams)) > 0) w = rest == name + n ? &m->stream_out[i] : NULL;
     else if (same(name, n, "output")) w = &m->output;
     else if (same(name, n, "per_layer_proj")) w = &m->per_layer_proj;
     return w && w->data ? w : NULL;
@@ -81,10 +94,11 @@ uint64_t lora_vectors_hash(const file *f) {
 
 static int check_number(const file *f, const model *m, const char *key, int have, err *e) {
     const int64_t *v;
-    if (record_i64(f, key, &v) != 1) return fail(e, "%s: damaged: the record %s is missing; convert the adapter again", f->path, key);
+    if (record_i64(f, key, &v) != 1)
+        return fail(e, "%s: damaged: the record %s is missing; convert the adapter again", f->path, key);
     if (*v == have) return 0;
-    return fail(e, "%s: this adapter is for a model with %s %lld, %s has %d; convert it with --base CHECKPOINT of this model", f->path,
-                key + sizeof LORA_BASE_KEY - 1, (long long)*v, m->file.path, have);
+    return fail(e, "%s: this adapter is for a model with %s %lld, %s has %d; convert it with --base CHECKPOINT of this model",
+                f->path, key + sizeof LORA_BASE_KEY - 1, (long long)*v, m->file.path, have);
 }
 
 static bool known_record(const record *r) {
@@ -103,7 +117,8 @@ static int check_records(lora_set *s, const file *f, const model *m, err *e) {
     const char *name;
     size_t at = 0;
     record r;
-    if (!lora_is(f)) return fail(e, "%s: is a model, not an adapter; make one with convert ADAPTER_FOLDER --base CHECKPOINT", f->path);
+    if (!lora_is(f))
+        return fail(e, "%s: is a model, not an adapter; make one with convert ADAPTER_FOLDER --base CHECKPOINT", f->path);
     if (record_i64(f, LORA_KEY, &v) != 1 || *v != LORA_VERSION)
         return fail(e, "%s: an adapter of another version, this program reads version %d; convert it again", f->path, LORA_VERSION);
     while (record_next(f, &at, &r))
@@ -113,7 +128,8 @@ static int check_records(lora_set *s, const file *f, const model *m, err *e) {
 #define X(name) || check_number(f, m, LORA_BASE_KEY #name, m->arch.name, e)
     if (0 LORA_BASE(X)) return -1;
 #undef X
-    if (record_i64(f, LORA_VECTORS_KEY, &v) != 1) return fail(e, "%s: damaged: no record %s; convert it again", f->path, LORA_VECTORS_KEY);
+    if (record_i64(f, LORA_VECTORS_KEY, &v) != 1)
+        return fail(e, "%s: damaged: no record %s; convert it again", f->path, LORA_VECTORS_KEY);
     int64_t n = record_bytes(f, LORA_NAME_KEY, &name);
     if ((uint64_t)*v != lora_vectors_hash(&m->file) && !*s->warning)
         snprintf(s->warning, sizeof s->warning, "%.160s was made for other weights of this architecture%s%.*s", f->path,
@@ -134,14 +150,16 @@ static int check_pair(const file *f, model *m, const file_tensor *a, pair *out, 
     char other[FORMAT_NAME + 8];
     snprintf(other, sizeof other, "%.*s%s", (int)n, a->name, ending_b);
     *out = (pair){ find_matrix(m, a->name, n), a, file_find(f, other) };
-    if (!out->target) return fail(e, "%s: %.*s: %s has no such matrix; convert the adapter with --base CHECKPOINT of this model", f->path, (int)n, a->name, m->file.path);
+    if (!out->target)
+        return fail(e, "%s: %.*s: %s has no such matrix; convert the adapter with --base CHECKPOINT of this model", f->path, (int)n,
+                    a->name, m->file.path);
     if (!out->b) return fail(e, "%s: damaged: tensor %s without %s; convert the adapter again", f->path, a->name, other);
     const mat *w = out->target;
     bool fits = a->type == W_F32 && out->b->type == W_F32 && a->n_dims == 2 && out->b->n_dims == 2 && a->dims[0] > 0 &&
                 a->dims[0] == out->b->dims[0] && a->dims[1] == (uint64_t)w->k && out->b->dims[1] == (uint64_t)w->n;
     if (fits) return 0;
-    return fail(e, "%s: %.*s: expected f32 of [r][%d] and [r][%d], found [%llu][%llu] and [%llu][%llu]; convert the adapter again", f->path,
-                (int)n, a->name, w->k, w->n, (unsigned long long)a->dims[0], (unsigned long long)a->dims[1],
+    return fail(e, "%s: %.*s: expected f32 of [r][%d] and [r][%d], found [%llu][%llu] and [%llu][%llu]; convert the adapter again",
+                f->path, (int)n, a->name, w->k, w->n, (unsigned long long)a->dims[0], (unsigned long long)a->dims[1],
                 (unsigned long long)out->b->dims[0], (unsigned long long)out->b->dims[1]);
 }
 
@@ -158,9 +176,11 @@ static int check_tensors(const file *f, model *m, pair *pairs, int *n_pairs, err
             if (check_pair(f, m, t, &pairs[(*n_pairs)++], e)) return -1;
             continue;
         }
-        snprintf(other, sizeof other, "%.*s%s", (int)(strlen(t->name) - min_int((int)strlen(t->name), sizeof ending_b - 1)), t->name, ending_a);
+        snprintf(other, sizeof other, "%.*s%s", (int)(strlen(t->name) - min_int((int)strlen(t->name), sizeof ending_b - 1)),
+                 t->name, ending_a);
         if (!ends_with(t->name, ending_b) || !file_find(f, other))
-            return fail(e, "%s: tensor %s has no place in an adapter: the file is damaged, or made by a newer convert", f->path, t->name);
+            return fail(e, "%s: tensor %s has no place in an adapter: the file is damaged, or made by a newer convert", f->path,
+                        t->name);
     }
     return *n_pairs ? 0 : fail(e, "%s: an adapter without any matrix; convert it again", f->path);
 }
@@ -168,9 +188,11 @@ static int check_tensors(const file *f, model *m, pair *pairs, int *n_pairs, err
 static void hang(lora_set *s, const file *f, const pair *p, float scale, lora *l) {
     int r = (int)p->a->dims[0];
     *l = (lora){ .a = { .data = file_data(f, p->a), .type = W_F32, .layout = LAYOUT_ROWS, .n = r, .k = p->target->k, .scale = 1 },
-                 .b = file_data(f, p->b), .ldb = round_up((size_t)p->target->n, GROUP), .scale = scale };
+                 .b = file_data(f, p->b),
+                 .ldb = round_up((size_t)p->target->n, GROUP),
+                 .scale = scale };
     const lora **last = &p->target->lora;
-    while (*last) last = (const lora **)(uintptr_t)&(*last)->next; /* those in the list are ours, in the arena */
+    while (*last) last = (const lora **)(uintptr_t) & (*last)->next; /* those in the list are ours, in the arena */
     *last = l;
     s->max_rank = max_int(s->max_rank, r);
     s->bytes += p->a->bytes + p->b->bytes;
@@ -186,7 +208,10 @@ static int use(lora_set *s, model *m, const file *f, float scale, err *e) {
     if (check_records(s, f, m, e) || check_tensors(f, m, pairs, &n, e)) return -1;
     if (scale == 0) return 0;
     for (int i = 0; i < n; i++) hang(s, f, &pairs[i], scale, &list[i]);
-    struct { uint64_t before, file; double scale; } key = { s->hash, f->header->meta_hash, (double)scale };
+    struct {
+        uint64_t before, file;
+        double scale;
+    } key = { s->hash, f->header->meta_hash, (double)scale };
     s->hash = hash_bytes(&key, sizeof key);
     return 0;
 }

@@ -1,6 +1,6 @@
-/* lora: what adapters add to the matrices of the file. The matrix of the file may be several of the base's side by side (q, k, v), or
- * panels of two in turn (gate, up), or rows in another order: its low-rank addition stacks the ranks of all that it is made of, and
- * rank r of one part has zeros where the rows of the others are. So the runtime needs to know nothing of this. */
+/* lora: what adapters add to the matrices of the file. The matrix of the file may be several of the base's side by side (q, k, v),
+ * or panels of two in turn (gate, up), or rows in another order: its low-rank addition stacks the ranks of all that it is made of,
+ * and rank r of one part has zeros where the rows of the others are. So the runtime needs to know nothing of this. */
 #include "tools/convert/lora.h"
 
 #include <math.h>
@@ -23,8 +23,9 @@ static const peft_module *module_of(const peft *p, const checkpoint *c, const ou
 static int check_finite(const peft *p, const st_tensor *t, const float *x, uint64_t n, uint64_t row, err *e) {
     for (uint64_t i = 0; i < n; i++)
         if (!isfinite(x[i]))
-            return fail(e, "%s: tensor %.200s: the weight at [%llu, %llu] is %s; the adapter is damaged: fetch it again", p->st.shards[t->shard].path, t->name,
-                        (unsigned long long)row, (unsigned long long)i, isnan(x[i]) ? "NaN" : "infinite");
+            return fail(e, "%s: tensor %.200s: the weight at [%llu, %llu] is %s; the adapter is damaged: fetch it again",
+                        p->st.shards[t->shard].path, t->name, (unsigned long long)row, (unsigned long long)i,
+                        isnan(x[i]) ? "NaN" : "infinite");
     return 0;
 }
 
@@ -65,7 +66,8 @@ int low_rank_make(low_rank *l, const peft_list *list, const checkpoint *c, const
             const peft_module *m = module_of(&list->p[i], c, o, k);
             ranks += m ? m->a->dims[0] : 0;
         }
-    if (ranks > 1 << 20) return fail(e, "%s: the adapters' ranks at %s are %llu in sum, too many", c->folder, o->name, (unsigned long long)ranks);
+    if (ranks > 1 << 20)
+        return fail(e, "%s: the adapters' ranks at %s are %llu in sum, too many", c->folder, o->name, (unsigned long long)ranks);
     float *row = NULL;
     l->r = (int)ranks;
     int rc = ranks ? allocate(l, o, &row, e) : 0, at = 0;
@@ -192,6 +194,7 @@ int adapter_write(const checkpoint *c, const plan *list, peft *p, const char *pa
     if (w) file_write_abort(&w);
     buf_free(&records);
     if (rc) return -1;
-    fprintf(stderr, "%s: adapter of %s, rank %d, alpha %g, %d modules, %.1f MB\n", path, c->arch.name, p->rank, p->alpha, p->n, (double)bytes / 1e6);
+    fprintf(stderr, "%s: adapter of %s, rank %d, alpha %g, %d modules, %.1f MB\n", path, c->arch.name, p->rank, p->alpha, p->n,
+            (double)bytes / 1e6);
     return 0;
 }

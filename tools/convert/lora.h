@@ -1,5 +1,5 @@
-/* lora: LoRA adapters in the converter. peft.c reads a PEFT folder and finds the base's tensors that it changes; lora.c makes of that
- * what the runtime adds to its matrices: for an adapter file, or into the weights before they are packed. */
+/* lora: LoRA adapters in the converter. peft.c reads a PEFT folder and finds the base's tensors that it changes; lora.c makes of
+ * that what the runtime adds to its matrices: for an adapter file, or into the weights before they are packed. */
 #ifndef QUERN_CONVERT_LORA_H
 #define QUERN_CONVERT_LORA_H
 
@@ -23,9 +23,9 @@ typedef struct peft {
     peft_module *modules;
     int n;
     const peft_module **by_target; /* [tensors of the base] */
-    int rank;                /* of the modules that no pattern names */
+    int rank;                      /* of the modules that no pattern names */
     double alpha, scale;
-    bool root;               /* rank-stabilised: alpha / sqrt(r) */
+    bool root; /* rank-stabilised: alpha / sqrt(r) */
 } peft;
 
 typedef struct peft_list { /* several, added one after the other */
@@ -34,11 +34,12 @@ typedef struct peft_list { /* several, added one after the other */
 } peft_list;
 
 bool peft_folder(const char *folder); /* has it an adapter_config.json? */
-/* Reads and checks what can be checked without the base. Settings that would change the arithmetic and are not known here are refused
- * by name. folder is borrowed; peft_close also after a failure. */
+/* Reads and checks what can be checked without the base. Settings that would change the arithmetic and are not known here are
+ * refused by name. folder is borrowed; peft_close also after a failure. */
 int peft_open(peft *p, const char *folder, double scale, err *e);
 void peft_close(peft *p);
-const char *peft_base(peft *p, err *e); /* the base's folder by base_model_name_or_path, in the arena; NULL: an error that says --base */
+/* The base's folder by base_model_name_or_path, in the arena; NULL: an error that says --base. */
+const char *peft_base(peft *p, err *e);
 /* Finds each module in the base and checks shapes. An adapter of a tied output matrix unties it. Warnings go to c. */
 int peft_match(peft *p, checkpoint *c, plan *list, err *e);
 
@@ -52,7 +53,7 @@ typedef struct low_rank {
     size_t lda, ldb; /* pad64(k), pad64(n) */
     float *a, *b;    /* [pad16(r)][lda], [pad16(r)][ldb]; owned */
 } low_rank;
-int low_rank_make(low_rank *l, const peft_list *list, const checkpoint *c, const output *o, err *e); /* r = 0: nothing is added */
+int low_rank_make(low_rank *l, const peft_list *list, const checkpoint *c, const output *o, err *e); /* r 0: nothing */
 void low_rank_add(const low_rank *l, int panel, float *rows, uint32_t k); /* to the 16 rows [pad64(k)] of a panel, in f32 */
 void low_rank_free(low_rank *l);
 

@@ -16,7 +16,8 @@ static const char merge_first[] = "load it with PEFT, merge_and_unload, save_pre
 
 static bool off(const json *j) {
     double x;
-    return !j || j->type == JSON_NULL || j->type == JSON_FALSE || ((j->type == JSON_ARRAY || j->type == JSON_OBJECT || j->type == JSON_STRING) && j->n == 0) ||
+    return !j || j->type == JSON_NULL || j->type == JSON_FALSE ||
+           ((j->type == JSON_ARRAY || j->type == JSON_OBJECT || j->type == JSON_STRING) && j->n == 0) ||
            (!json_num(j, &x) && x == 0);
 }
 
@@ -24,20 +25,30 @@ static const char *shown(const json *j) { return j && j->s ? j->s : json_type_na
 
 /* Settings that change what is computed, beyond the plain W + scale b a. */
 static int refuse_variants(const peft *p, err *e) {
-    static const struct { const char *key, *what; } variants[] = {
-        { "use_dora", "DoRA" }, { "use_qalora", "QALoRA" }, { "use_bdlora", "BD-LoRA" }, { "lora_bias", "a bias of lora_B" },
-        { "modules_to_save", "whole modules trained beside it" }, { "layer_replication", "replicated layers" },
-        { "target_parameters", "LoRA on parameters that are no modules" }, { "trainable_token_indices", "trained tokens" },
-        { "alora_invocation_tokens", "an activated LoRA, which begins in the middle of a text" } };
+    static const struct {
+        const char *key, *what;
+    } variants[] = { { "use_dora", "DoRA" },
+                     { "use_qalora", "QALoRA" },
+                     { "use_bdlora", "BD-LoRA" },
+                     { "lora_bias", "a bias of lora_B" },
+                     { "modules_to_save", "whole modules trained beside it" },
+                     { "layer_replication", "replicated layers" },
+                     { "target_parameters", "LoRA on parameters that are no modules" },
+                     { "trainable_token_indices", "trained tokens" },
+                     { "alora_invocation_tokens", "an activated LoRA, which begins in the middle of a text" } };
     const json *type = json_get(p->config, "peft_type"), *bias = json_get(p->config, "bias");
-    if (!type || type->type != JSON_STRING) return fail(e, "%s: peft_type: expected \"LORA\", found %s", p->config_path, json_type_name(type));
-    if (!json_is(type, "LORA")) return fail(e, "%s: peft_type %.40s is not read, only LORA; %s", p->config_path, type->s, merge_first);
+    if (!type || type->type != JSON_STRING)
+        return fail(e, "%s: peft_type: expected \"LORA\", found %s", p->config_path, json_type_name(type));
+    if (!json_is(type, "LORA"))
+        return fail(e, "%s: peft_type %.40s is not read, only LORA; %s", p->config_path, type->s, merge_first);
     for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
         const json *j = json_get(p->config, variants[i].key);
-        if (!off(j)) return fail(e, "%s: %s: %s is not supported; %s", p->config_path, variants[i].key, variants[i].what, merge_first);
+        if (!off(j))
+            return fail(e, "%s: %s: %s is not supported; %s", p->config_path, variants[i].key, variants[i].what, merge_first);
     }
     if (bias && !off(bias) && !json_is(bias, "none"))
-        return fail(e, "%s: bias: expected \"none\", found %.40s: trained biases are not supported; %s", p->config_path, shown(bias), merge_first);
+        return fail(e, "%s: bias: expected \"none\", found %.40s: trained biases are not supported; %s", p->config_path,
+                    shown(bias), merge_first);
     return 0;
 }
 
@@ -48,21 +59,49 @@ static int refuse_inits(const peft *p, err *e) {
     if (!j || j->type != JSON_STRING) return 0;
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
         if (json_is(j, plain[i])) return 0;
-    return fail(e, "%s: init_lora_weights %.40s changes the base's weights; save it as a plain LoRA (save_pretrained with "
-                "path_initial_model_for_weight_conversion), or merge it first", p->config_path, j->s);
+    return fail(e,
+                "%s: init_lora_weights %.40s changes the base's weights; save it as a plain LoRA (save_pretrained with "
+                "path_initial_model_for_weight_conversion), or merge it first",
+                p->config_path, j->s);
 }
 
 /* A setting of a newer PEFT may change the arithmetic: only the known ones may be set. */
 static int refuse_unknown(const peft *p, err *e) {
-    static const char *const known[] = {
-        "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode", "task_type", "target_modules",
-        "exclude_modules", "lora_dropout", "fan_in_fan_out", "init_lora_weights", "layers_to_transform", "layers_pattern", "megatron_config",
-        "megatron_core", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "runtime_config", "qalora_group_size", "bias",
-        "ensure_weight_tying", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora" };
+    static const char *const known[] = { "peft_type",
+                                         "auto_mapping",
+                                         "peft_version",
+                                         "base_model_name_or_path",
+                                         "revision",
+                                         "inference_mode",
+                                         "task_type",
+                                         "target_modules",
+                                         "exclude_modules",
+                                         "lora_dropout",
+                                         "fan_in_fan_out",
+                                         "init_lora_weights",
+                                         "layers_to_transform",
+                                         "layers_pattern",
+                                         "megatron_config",
+                                         "megatron_core",
+                                         "loftq_config",
+                                         "eva_config",
+                                         "corda_config",
+                                         "lora_ga_config",
+                                         "runtime_config",
+                                         "qalora_group_size",
+                                         "bias",
+                                         "ensure_weight_tying",
+                                         "r",
+                                         "lora_alpha",
+                                         "rank_pattern",
+                                         "alpha_pattern",
+                                         "use_rslora" };
     for (const json *j = p->config->child; j; j = j->next) {
         bool is_known = off(j);
         for (size_t i = 0; i < sizeof known / sizeof *known && !is_known; i++) is_known = strcmp(j->key, known[i]) == 0;
-        if (!is_known) return fail(e, "%s: %.60s is not known to this version and may change the arithmetic; %s", p->config_path, j->key, merge_first);
+        if (!is_known)
+            return fail(e, "%s: %.60s is not known to this version and may change the arithmetic; %s", p->config_path, j->key,
+                        merge_first);
     }
     return 0;
 }
@@ -76,7 +115,8 @@ static int read_rank(const peft *p, const char *key, const json *j, int *out, er
 }
 
 static int read_alpha(const peft *p, const char *key, const json *j, double *out, err *e) {
-    if (json_num(j, out) || !isfinite(*out)) return fail(e, "%s: %.80s: expected a number, found %.40s", p->config_path, key, shown(j));
+    if (json_num(j, out) || !isfinite(*out))
+        return fail(e, "%s: %.80s: expected a number, found %.40s", p->config_path, key, shown(j));
     return 0;
 }
 
@@ -85,7 +125,8 @@ static int read_config(peft *p, err *e) {
     p->rank = p->alpha = 8; /* LoraConfig's defaults */
     if (refuse_variants(p, e) || refuse_inits(p, e) || refuse_unknown(p, e)) return -1;
     if ((r && read_rank(p, "r", r, &p->rank, e)) || (alpha && read_alpha(p, "lora_alpha", alpha, &p->alpha, e))) return -1;
-    if (root && root->type != JSON_TRUE && !off(root)) return fail(e, "%s: use_rslora: expected true or false, found %.40s", p->config_path, shown(root));
+    if (root && root->type != JSON_TRUE && !off(root))
+        return fail(e, "%s: use_rslora: expected true or false, found %.40s", p->config_path, shown(root));
     p->root = root && root->type == JSON_TRUE;
     return 0;
 }
@@ -107,7 +148,8 @@ static int pattern_matches(const peft *p, const char *list, const json *entry, c
     int whole = *key == '^'; /* PEFT's way to name one module from its beginning */
     snprintf(full, sizeof full, "^%s(%s)$", whole ? "" : "(.*\\.)?", odd ? "" : key + whole);
     if (odd || regcomp(&re, full, REG_EXTENDED | REG_NOSUB))
-        return fail(e, "%s: %s: %.80s: this pattern is not understood; write the modules' names, or %s", p->config_path, list, key, merge_first);
+        return fail(e, "%s: %s: %.80s: this pattern is not understood; write the modules' names, or %s", p->config_path, list, key,
+                    merge_first);
     *yes = regexec(&re, name, 0, NULL, 0) == 0;
     regfree(&re);
     return 0;
@@ -138,7 +180,8 @@ static void shape_text(const st_tensor *t, char *out, size_t size) {
 
 static const char *path_of(const peft *p) { return p->st.shards[0].path; }
 
-/* Where a name says lora_A or lora_B as PEFT writes them ("X.lora_A.weight", "X.lora_A.default.weight"): the dot before it; else NULL. */
+/* Where a name says lora_A or lora_B as PEFT writes them ("X.lora_A.weight", "X.lora_A.default.weight"): the dot before it; else
+ * NULL. */
 static const char *half_of(const char *name) {
     const char *at = NULL;
     for (const char *s = name; (s = strstr(s, ".lora_")); s++) at = s;
@@ -149,9 +192,12 @@ static const char *half_of(const char *name) {
 }
 
 static int refuse_tensor(const peft *p, const st_tensor *t, err *e) {
-    static const struct { const char *part, *what; } kinds[] = {
-        { ".lora_magnitude_vector", "it belongs to DoRA" }, { ".lora_embedding_", "LoRA on an embedding" }, { "trainable_tokens", "trained tokens" },
-        { ".lora_B.", "a bias of lora_B" } };
+    static const struct {
+        const char *part, *what;
+    } kinds[] = { { ".lora_magnitude_vector", "it belongs to DoRA" },
+                  { ".lora_embedding_", "LoRA on an embedding" },
+                  { "trainable_tokens", "trained tokens" },
+                  { ".lora_B.", "a bias of lora_B" } };
     const char *what = "a whole weight, as modules_to_save or bias write it";
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (strstr(t->name, kinds[i].part)) {
@@ -167,17 +213,22 @@ static const st_tensor *other_half(const peft *p, const st_tensor *t, const char
     snprintf(name, sizeof name, "%s", t->name);
     if (strlen(t->name) < sizeof name) name[letter] = name[letter] == 'A' ? 'B' : 'A';
     const st_tensor *other = safetensors_find(&p->st, name);
-    if (!other) fail(e, "%s: tensor %.200s is there without its other half, lora_%c; the adapter is damaged: fetch it again", path_of(p), t->name, name[letter]);
+    if (!other)
+        fail(e, "%s: tensor %.200s is there without its other half, lora_%c; the adapter is damaged: fetch it again", path_of(p),
+             t->name, name[letter]);
     return other;
 }
 
 static int check_half(const peft *p, const st_tensor *t, int dim, int r, err *e) {
     char shape[256];
     shape_text(t, shape, sizeof shape);
-    if (t->type == ST_OTHER) return fail(e, "%s: tensor %.200s: dtype %s is not one for weights; expected F32, F16, BF16 or F64", path_of(p), t->name, t->dtype);
+    if (t->type == ST_OTHER)
+        return fail(e, "%s: tensor %.200s: dtype %s is not one for weights; expected F32, F16, BF16 or F64", path_of(p), t->name,
+                    t->dtype);
     if (t->n_dims != 2) return fail(e, "%s: tensor %.200s: expected two dimensions, found %s", path_of(p), t->name, shape);
     if (t->dims[dim] == (uint64_t)r) return 0;
-    return fail(e, "%s: tensor %.200s %s: its rank is %llu, %s says %d", path_of(p), t->name, shape, (unsigned long long)t->dims[dim], p->config_path, r);
+    return fail(e, "%s: tensor %.200s %s: its rank is %llu, %s says %d", path_of(p), t->name, shape,
+                (unsigned long long)t->dims[dim], p->config_path, r);
 }
 
 static int add_module(peft *p, const st_tensor *a, const char *at, err *e) {
@@ -224,14 +275,19 @@ bool peft_folder(const char *folder) { return has_file(folder, "adapter_config.j
 
 int peft_open(peft *p, const char *folder, double scale, err *e) {
     *p = (peft){ .folder = folder, .scale = scale };
-    if (!is_folder(folder)) return fail(e, "%s: %s; expected the folder of a PEFT adapter", folder, file_exists(folder) ? "is a file" : "does not exist");
+    if (!is_folder(folder))
+        return fail(e, "%s: %s; expected the folder of a PEFT adapter", folder,
+                    file_exists(folder) ? "is a file" : "does not exist");
     if (!peft_folder(folder)) return fail(e, "%s: no adapter_config.json here; expected the folder of a PEFT adapter", folder);
     p->config_path = path_join(&p->mem, folder, "adapter_config.json");
     const char *weights = path_join(&p->mem, folder, "adapter_model.safetensors");
     if (!p->config_path || !weights) return fail_memory(e, strlen(folder), "a path");
     if (config_json(&p->mem, p->config_path, &p->config, e) || read_config(p, e)) return -1;
     if (!file_exists(weights) && has_file(folder, "adapter_model.bin"))
-        return fail(e, "%s: its weights are pickled (adapter_model.bin); load it with PEFT and save_pretrained, which writes adapter_model.safetensors", folder);
+        return fail(e,
+                    "%s: its weights are pickled (adapter_model.bin); load it with PEFT and save_pretrained, which writes "
+                    "adapter_model.safetensors",
+                    folder);
     if (!file_exists(weights)) return fail(e, "%s: is missing; fetch the whole adapter", weights);
     return safetensors_open_file(&p->st, weights, e) || read_modules(p, e) ? -1 : 0;
 }
@@ -246,11 +302,17 @@ void peft_close(peft *p) {
 const char *peft_base(peft *p, err *e) {
     const json *j = json_get(p->config, "base_model_name_or_path");
     if (!j || j->type != JSON_STRING || !j->n)
-        return fail(e, "%s: base_model_name_or_path does not name the base; give its checkpoint with --base FOLDER", p->config_path), NULL;
+        return fail(e, "%s: base_model_name_or_path does not name the base; give its checkpoint with --base FOLDER",
+                    p->config_path),
+               NULL;
     const char *path = *j->s == '/' ? j->s : path_join(&p->mem, p->folder, j->s);
     if (!path) return fail_memory(e, j->n, "a path"), NULL;
     if (!is_folder(path))
-        return fail(e, "%s: base_model_name_or_path is %.200s, which is no folder beside the adapter; give the base's checkpoint with --base FOLDER", p->config_path, j->s), NULL;
+        return fail(e,
+                    "%s: base_model_name_or_path is %.200s, which is no folder beside the adapter; give the base's checkpoint with "
+                    "--base FOLDER",
+                    p->config_path, j->s),
+               NULL;
     return path;
 }
 
@@ -289,23 +351,25 @@ static int refuse_module(const peft *p, const checkpoint *c, const peft_module *
         int digits = (int)strspn(s, "0123456789");
         snprintf(first, sizeof first, "%.*s0%s", (int)(s - m->name), m->name, s + digits);
         if (find_weight(c, first))
-            return fail(e, "%s: tensor %.200s: the base %s has no %.*s, it has %d layers; is it this adapter's base?", path_of(p), m->a->name, c->folder,
-                        (int)(s - m->name) + digits, m->name, max_int(c->arch.n_layers, c->arch.n_enc_layers));
+            return fail(e, "%s: tensor %.200s: the base %s has no %.*s, it has %d layers; is it this adapter's base?", path_of(p),
+                        m->a->name, c->folder, (int)(s - m->name) + digits, m->name,
+                        max_int(c->arch.n_layers, c->arch.n_enc_layers));
     }
-    return fail(e, "%s: tensor %.200s: the base %s (%s) has no module %.200s; is it this adapter's base?", path_of(p), m->a->name, c->folder,
-                c->family->model_type, m->name);
+    return fail(e, "%s: tensor %.200s: the base %s (%s) has no module %.200s; is it this adapter's base?", path_of(p), m->a->name,
+                c->folder, c->family->model_type, m->name);
 }
 
 bool looked_up(const output *o) {
-    return o->vector || strcmp(o->name, "embed") == 0 || strcmp(o->name, "pos_embed") == 0 || strcmp(o->name, "per_layer_embed") == 0;
+    return o->vector || strcmp(o->name, "embed") == 0 || strcmp(o->name, "pos_embed") == 0 ||
+           strcmp(o->name, "per_layer_embed") == 0;
 }
 
 static int check_shape(const peft *p, const st_tensor *t, uint64_t n, uint64_t k, err *e) {
     char found[256];
     shape_text(t, found, sizeof found);
     if (t->dims[0] == n && t->dims[1] == k) return 0;
-    return fail(e, "%s: tensor %.200s: expected shape [%llu, %llu] by the base, found %s; is it this adapter's base?", path_of(p), t->name, (unsigned long long)n,
-                (unsigned long long)k, found);
+    return fail(e, "%s: tensor %.200s: expected shape [%llu, %llu] by the base, found %s; is it this adapter's base?", path_of(p),
+                t->name, (unsigned long long)n, (unsigned long long)k, found);
 }
 
 static int match_module(peft *p, checkpoint *c, plan *list, const int *users, peft_module *m, err *e) {
@@ -317,11 +381,13 @@ static int match_module(peft *p, checkpoint *c, plan *list, const int *users, pe
         t = o->part[0].t;
     } else if (!t) return refuse_module(p, c, m, e);
     else if (!o) return warn(c, "%s: %.200s is not used by this model, and so is its adapter", p->folder, m->name), 0;
-    else if (looked_up(o)) return fail(e, "%s: tensor %.200s: LoRA on %s is not supported; %s", path_of(p), m->a->name, m->name, merge_first);
+    else if (looked_up(o))
+        return fail(e, "%s: tensor %.200s: LoRA on %s is not supported; %s", path_of(p), m->a->name, m->name, merge_first);
     uint64_t r = m->a->dims[0], outputs = o->columns ? t->dims[1] : t->dims[0];
     if (check_shape(p, m->a, r, o->k, e) || check_shape(p, m->b, outputs, r, e)) return -1;
     if (p->by_target[t - c->st.tensors])
-        return fail(e, "%s: tensor %.200s: %.200s has the same target", path_of(p), m->a->name, p->by_target[t - c->st.tensors]->name);
+        return fail(e, "%s: tensor %.200s: %.200s has the same target", path_of(p), m->a->name,
+                    p->by_target[t - c->st.tensors]->name);
     m->target = t;
     p->by_target[t - c->st.tensors] = m;
     return 0;
