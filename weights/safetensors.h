@@ -31,6 +31,7 @@ typedef struct safetensors {
  * its file to the byte: names, dtypes, shapes, offsets without overlap or gap. An error names the file, the tensor, what was
  * expected and found. */
 int safetensors_open(safetensors *s, const char *folder, err *e);
+int safetensors_open_file(safetensors *s, const char *path, err *e); /* one file, of any name */
 void safetensors_close(safetensors *s);
 
 const st_tensor *safetensors_find(const safetensors *s, const char *name); /* NULL: not there */

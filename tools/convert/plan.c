@@ -397,3 +397,14 @@ void plan_free(plan *p) {
     free(p->outputs);
     *p = (plan){ .embed = -1 };
 }
+
+int plan_untie(plan *p, err *e) {
+    output *list = realloc(p->outputs, ((size_t)p->n + 1) * sizeof *list);
+    if (!list) return fail_memory(e, ((size_t)p->n + 1) * sizeof *list, "the plan");
+    p->outputs = list;
+    p->cap = p->n + 1;
+    list[p->n] = list[p->embed];
+    snprintf(list[p->n++].name, sizeof list->name, "output");
+    p->tied = false;
+    return 0;
+}
