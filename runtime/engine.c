@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "runtime/forward.h"
+#include "runtime/limits.h"
 #include "runtime/lora.h"
 
 struct engine {
@@ -205,6 +206,22 @@ void engine_close(engine *g) {
 }
 
 const engine_info *engine_about(const engine *g) { return &g->info; }
+static void add_pool(const kv_pool *p, engine_memory *m) {
+    for (int i = 0; i < p->n_groups; i++) {
+        m->kv += (uint64_t)p->group[i].n_pages * p->group[i].page_bytes;
+        m->tables += (uint64_t)p->group[i].n_pages * (sizeof *p->group[i].refs + sizeof *p->group[i].free_page + sizeof(void *));
+    }
+}
+
+engine_memory engine_plan(const engine *g) {
+    engine_memory m = { .weights = g->info.file_bytes, .kv_position = g->info.kv_bytes_position, .scratch = g->scratch_bytes,
+                        .machine = memory_bytes(), .kv_type = g->kv.type == KV_F32 ? "f32" : "f16" };
+    add_pool(&g->kv, &m);
+    add_pool(&g->enc_kv, &m);
+    m.tables += g->model.mem.used;
+    return m;
+}
+
 size_t engine_scratch_bytes(const engine *g) { return g->scratch_bytes; }
 size_t engine_kv_bytes(const engine *g) { return kv_pool_bytes_used(&g->kv) + kv_pool_bytes_used(&g->enc_kv); }
 
@@ -263,6 +280,13 @@ double engine_read_rate(engine *g, double seconds) {
     read_task t = { .g = g, .n_tasks = pool_size(g->pool) };
     pool_run(g->pool, read_weights, &t, t.n_tasks); /* from the disk, if need be; and to count */
     return pool_best_rate(g->pool, read_weights, &t, t.n_tasks, (double)atomic_load(&t.bytes), seconds, seconds / 5);
+}
+
+int engine_memory_rate(engine *g, double seconds, double *bytes_per_second, err *e) {
+    limits l = { 0 };
+    if (limits_read(g->pool, g->f.ops.k, seconds, &l, e)) return -1;
+    *bytes_per_second = l.read;
+    return 0;
 }
 
 /* ---- sessions ---- */

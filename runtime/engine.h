@@ -64,6 +64,15 @@ typedef struct engine_info {
     bool rope_long;
 } engine_info;
 const engine_info *engine_about(const engine *g);
+/* Memory by kind, known before anything is computed: what a run that fills its context comes to. */
+typedef struct engine_memory {
+    uint64_t weights;            /* the file's mapping; resident as far as it is read, and given back when others need it */
+    uint64_t kv, kv_position;    /* pages of all sessions at full context; one more position of full attention */
+    uint64_t scratch, tables;    /* buffers of a forward pass; page tables and the like */
+    uint64_t machine;            /* what the machine, or its cgroup, has */
+    const char *kv_type;         /* "f16", "f32" */
+} engine_memory;
+engine_memory engine_plan(const engine *g);
 size_t engine_scratch_bytes(const engine *g);
 size_t engine_kv_bytes(const engine *g); /* pages in use */
 uint64_t engine_kv_read_bytes(const engine *g, int pos); /* cache bytes that a token at pos reads, itself included: windows see less */
@@ -71,6 +80,8 @@ uint64_t engine_kv_read_bytes(const engine *g, int pos); /* cache bytes that a t
 /* Reads all weights of a decode step again and again for about so many seconds, on all threads: the bytes a second that this
  * machine gives just now for just these bytes. */
 double engine_read_rate(engine *g, double seconds);
+
+int engine_memory_rate(engine *g, double seconds, double *bytes_per_second, err *e); /* of memory itself, no weight is read */
 
 /* When *stop becomes true, whatever is being computed ends within a layer and returns ERR_STOPPED; NULL: never. */
 enum { ERR_STOPPED = 100 };

@@ -1,6 +1,7 @@
 /* run, inspect and quality as a user meets them: output, exit status, and one clear line for every mistake. */
 #define _GNU_SOURCE
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include "tests/models.h"
 
@@ -262,11 +263,49 @@ static void test_encoders(void **state) {
     arena_free(&b);
 }
 
+/* The most memory that a program had resident while it ran, in MB. */
+static double peak_of(const char *const *args) {
+    struct rusage usage;
+    int status;
+    pid_t child = fork();
+    if (child == 0) {
+        execv(args[0], (char *const *)(uintptr_t)args);
+        _exit(127);
+    }
+    assert_true(child > 0 && wait4(child, &status, 0, &usage) == child && WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    return (double)usage.ru_maxrss * 1024 / 1e6;
+}
+
+/* --plan says it before: within 5 % of what a run with a full context takes. */
+static void test_plan(void **state) {
+    (void)state;
+    assert_int_equal(sh("{bin}/run {model} --plan"), 0);
+    char *out = output(), *at = strstr(out, "\npeak ");
+    assert_non_null(at);
+    double planned = strtod(at + 6, NULL);
+    assert_true(strstr(out, "weights") && strstr(out, "cache") && strstr(out, "tokens/s"));
+    free(out);
+    expect_failure("{bin}/run {model} --plan -p hello", 2, "--plan");
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    buf ids_text = { 0 };
+    for (int i = 0; i < 1024; i++) buf_fmt(&ids_text, "%d ", (i * 7919 + 13) % 4096);
+    char program[300];
+    snprintf(program, sizeof program, "%s/run", bin_dir());
+    double peak = peak_of((const char *const[]){ program, model, "--ids", ids_text.p, "-n", "0", NULL });
+    if (planned < 0.95 * peak || planned > 1.05 * peak) fail_msg("planned %.1f MB, measured %.1f MB", planned, peak);
+    buf_free(&ids_text);
+#else
+    (void)planned;
+    (void)peak_of;
+#endif
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_generates),   cmocka_unit_test(test_seed),        cmocka_unit_test(test_stop_and_eos),
                                         cmocka_unit_test(test_context_full), cmocka_unit_test(test_dump_logits), cmocka_unit_test(test_vocabulary),
                                         cmocka_unit_test(test_interrupt),   cmocka_unit_test(test_mistakes),    cmocka_unit_test(test_no_tokenizer),
-                                        cmocka_unit_test(test_encoders) };
+                                        cmocka_unit_test(test_encoders),    cmocka_unit_test(test_plan) };
     make_work_dir();
     snprintf(model, sizeof model, "%s", converted("weights/pip-stories", "q8"));
     snprintf(out_path, sizeof out_path, "%s/out", work_dir);

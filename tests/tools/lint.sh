@@ -19,7 +19,7 @@ allowed() {
     runtime/model.*) echo "$low|runtime/(model|arch|kv)\.h|weights/file\.h|kernels/kernels\.h" ;;
     runtime/lora.*) echo "$low|runtime/(lora|model|ops)\.h" ;;
     runtime/forward.*) echo "$low|runtime/(forward|model|ops)\.h" ;;
-    runtime/engine.*) echo "$low|runtime/(engine|forward|lora)\.h" ;;
+    runtime/engine.*) echo "$low|runtime/(engine|forward|lora|limits)\.h" ;;
     tools/run/*|tools/run.c|tools/serve/*) echo "runtime/(base|engine|options|sample|stop|chat|grammar)\.h|tokenizer/.*|tools/.*" ;;
     tools/quality.c) echo "runtime/(base|engine|options|sample)\.h|tokenizer/.*" ;;
     bench/*) echo "runtime/.*|kernels/.*|bench/.*" ;;

@@ -17,12 +17,13 @@ typedef struct run_opts {
     bool temperature_given, top_k_given, top_p_given, min_p_given, repeat_given, seed_given; /* else the checkpoint's own */
     texts stop, lora;
     bool ignore_eos, print_ids, verbose, parse_special, no_echo;
-    bool tokenize, detokenize, jsonl, no_special, embed;
+    bool tokenize, detokenize, jsonl, no_special, embed, plan;
 } run_opts;
 
 extern atomic_bool run_stop; /* set by Ctrl-C */
 
 int run_generate(const run_opts *o, err *e); /* 0, -1, or 130 after Ctrl-C */
+int run_plan(const run_opts *o, err *e);     /* --plan */
 int run_embed(const run_opts *o, err *e);    /* --embed */
 int run_vocab(const run_opts *o, err *e);    /* --tokenize, --detokenize */
 

@@ -1,0 +1,53 @@
+/* plan: what a run will need, from the file's header alone: memory by kind for a full context, and the speed that the memory's
+ * bandwidth allows. Nothing is computed, and no weight is read. */
+#include <stdarg.h>
+
+#include "tools/run/run.h"
+
+/* The program itself: its code, the C library, stacks of the threads, output buffers. Measured on x86-64 Linux with glibc. */
+static const uint64_t PROGRAM_BYTES = 3200000;
+
+static void line(const char *what, uint64_t bytes, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+static void line(const char *what, uint64_t bytes, const char *fmt, ...) {
+    va_list args;
+    printf("%-9s %10.1f MB  ", what, (double)bytes / 1e6);
+    va_start(args, fmt);
+    vprintf(fmt, args);
+    va_end(args);
+    printf("\n");
+}
+
+static void print_memory(const engine *g) {
+    engine_memory m = engine_plan(g);
+    const engine_info *i = engine_about(g);
+    uint64_t peak = m.weights + m.kv + m.scratch + m.tables + PROGRAM_BYTES, own = peak - m.weights;
+    line("weights", m.weights, "mapped from the file, %.1f MB read for each token", (double)i->decode_bytes / 1e6);
+    line("cache", m.kv, "%s, one session of %d positions, %.1f kB a position", m.kv_type, i->ctx, (double)m.kv_position / 1e3);
+    line("buffers", m.scratch, "a forward pass of up to %d tokens", i->max_rows);
+    line("program", m.tables + PROGRAM_BYTES, "code, tables, threads");
+    line("peak", peak, "of which %.1f MB are the process's own and the rest is the file's, shared and given back on demand", (double)own / 1e6);
+    line("machine", m.machine, "%s", own > m.machine ? "TOO LITTLE: the process's own memory does not fit; use a smaller --ctx"
+                               : peak > m.machine    ? "the file will be read again and again: it does not fit beside the rest"
+                                                     : "enough");
+}
+
+static int print_speed(engine *g, err *e) {
+    const engine_info *i = engine_about(g);
+    double rate, full = (double)i->decode_bytes + (double)engine_plan(g).kv_position * i->ctx;
+    if (engine_memory_rate(g, 0.2, &rate, e)) return -1;
+    printf("speed     at most %.1f tokens/s, %.1f with a full context: memory is read at %.1f GB/s just now, on %d thread%s\n",
+           rate / (double)i->decode_bytes, rate / full, rate / 1e9, i->threads, i->threads == 1 ? "" : "s");
+    return 0;
+}
+
+int run_plan(const run_opts *o, err *e) {
+    engine *g;
+    if (engine_open(&g, &o->engine, e)) return -1;
+    const engine_info *i = engine_about(g);
+    printf("%s (%s, %s): %s\n", i->name, i->family, i->type, i->ctx_reason);
+    print_memory(g);
+    int rc = i->has_decoder ? print_speed(g, e) : 0;
+    engine_close(g);
+    return rc;
+}
