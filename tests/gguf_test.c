@@ -32,7 +32,8 @@ static void check_type(const safetensors *s, const char *name, const float *want
     st_read(s, t, 0, n, got);
     if (memcmp(got, want, n * sizeof *got) != 0)
         for (uint64_t i = 0; i < n; i++)
-            if (memcmp(&got[i], &want[i], sizeof *got) != 0) fail_msg("%s[%llu]: expected %a, found %a", name, (unsigned long long)i, want[i], got[i]);
+            if (memcmp(&got[i], &want[i], sizeof *got) != 0)
+                fail_msg("%s[%llu]: expected %a, found %a", name, (unsigned long long)i, want[i], got[i]);
     for (uint64_t first = 0, len = 1; first < n; first += len, len = len % 97 + 13) { /* runs that begin and end inside blocks */
         uint64_t take = n - first < len ? n - first : len;
         st_read(s, t, first, take, got);
@@ -43,9 +44,11 @@ static void check_type(const safetensors *s, const char *name, const float *want
 
 static void test_types(void **state) {
     (void)state;
-    static const struct { const char *name; uint64_t n; } types[] = {
-        { "Q8_0", 192 }, { "Q4_0", 192 }, { "Q4_1", 192 }, { "Q5_0", 192 }, { "Q5_1", 192 }, { "Q4_K", 1536 }, { "Q5_K", 1536 },
-        { "Q6_K", 1536 }, { "F32", 192 }, { "F16", 192 }, { "BF16", 192 } };
+    static const struct {
+        const char *name;
+        uint64_t n;
+    } types[] = { { "Q8_0", 192 },  { "Q4_0", 192 },  { "Q4_1", 192 }, { "Q5_0", 192 }, { "Q5_1", 192 }, { "Q4_K", 1536 },
+                  { "Q5_K", 1536 }, { "Q6_K", 1536 }, { "F32", 192 },  { "F16", 192 },  { "BF16", 192 } };
     gguf g;
     safetensors s;
     err e = { 0 };
@@ -61,9 +64,12 @@ static void test_types(void **state) {
 
 static void test_values(void **state) {
     (void)state;
-    static const struct { const char *key; int64_t x; } ints[] = {
-        { "a.u8", 200 }, { "a.i8", -100 }, { "a.u16", 60000 }, { "a.i16", -30000 }, { "a.u32", 4000000000 }, { "a.i32", -2000000000 },
-        { "a.bool", 1 }, { "a.u64", 1ll << 40 }, { "a.i64", -(1ll << 40) }, { "a.ints", 1 } };
+    static const struct {
+        const char *key;
+        int64_t x;
+    } ints[] = { { "a.u8", 200 },           { "a.i8", -100 },         { "a.u16", 60000 }, { "a.i16", -30000 },
+                 { "a.u32", 4000000000 },   { "a.i32", -2000000000 }, { "a.bool", 1 },    { "a.u64", 1ll << 40 },
+                 { "a.i64", -(1ll << 40) }, { "a.ints", 1 } };
     gguf g;
     safetensors s;
     err e = { 0 };
@@ -150,7 +156,8 @@ static const char *rounded(const char *folder) {
             uint16_t h = f32_to_f16(x);
             buf_add(&data, t->n_dims > 1 ? (void *)&h : (void *)&x, t->n_dims > 1 ? 2 : 4);
         }
-        buf_fmt(&header, "%c\"%s\":{\"dtype\":\"%s\",\"shape\":[%llu", i ? ',' : '{', t->name, t->n_dims > 1 ? "F16" : "F32", (unsigned long long)t->dims[0]);
+        buf_fmt(&header, "%c\"%s\":{\"dtype\":\"%s\",\"shape\":[%llu", i ? ',' : '{', t->name, t->n_dims > 1 ? "F16" : "F32",
+                (unsigned long long)t->dims[0]);
         if (t->n_dims > 1) buf_fmt(&header, ",%llu", (unsigned long long)t->dims[1]);
         buf_fmt(&header, "],\"data_offsets\":[%zu,%zu]}", from, data.n);
     }
@@ -194,13 +201,15 @@ static float *logits_of(const char *path, int n, size_t *count) {
 
 static void test_models(void **state) {
     (void)state;
-    static const struct { const char *name, *type; } cases[] = { { "llama", "f32" },  { "llama3", "f32" }, { "qwen2", "f32" },  { "llama", "f16" },
-                                                                 { "llama3", "f16" }, { "qwen2", "f16" },  { "qwen3", "bf16" } };
+    static const struct {
+        const char *name, *type;
+    } cases[] = { { "llama", "f32" },  { "llama3", "f32" }, { "qwen2", "f32" }, { "llama", "f16" },
+                  { "llama3", "f16" }, { "qwen2", "f16" },  { "qwen3", "bf16" } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char path[256];
+        char path[256], golden[256];
         size_t n, n_want;
-        snprintf(path, sizeof path, "tests/fixtures/golden/%s", cases[i].name);
-        const char *source = strcmp(cases[i].type, "f16") == 0 ? rounded(path) : path;
+        snprintf(golden, sizeof golden, "tests/fixtures/golden/%s", cases[i].name);
+        const char *source = strcmp(cases[i].type, "f16") == 0 ? rounded(golden) : golden;
         float *want = logits_of(converted(source, "f32"), 60, &n_want);
         snprintf(path, sizeof path, FIXTURES "/%s-%s.gguf", cases[i].name, cases[i].type);
         float *got = logits_of(converted(path, "f32"), 60, &n);
@@ -256,7 +265,8 @@ static bool loads(err *e) {
     int rc = load(&c, &t, e);
     unload(&c, t);
     assert_true(!rc == !e->code);
-    if (rc && (!*e->msg || !strncmp(e->msg, small_path, strlen(small_path)) == 0)) fail_msg("refused without the file's name: \"%s\"", e->msg);
+    if (rc && (!*e->msg || !strncmp(e->msg, small_path, strlen(small_path)) == 0))
+        fail_msg("refused without the file's name: \"%s\"", e->msg);
     for (const char *p = e->msg; *p; p++)
         if ((unsigned char)*p < ' ') fail_msg("not one line: %s", e->msg);
     return !rc;
@@ -281,7 +291,8 @@ static void test_small(void **state) {
     small_model(&image);
     write_small(&image);
     must(load(&c, &t, &e), &e);
-    assert_true(c.arch.n_layers == 1 && c.arch.d_model == 32 && c.arch.n_vocab == 16 && c.arch.head_dim == 16 && c.arch.n_kv_heads == 2);
+    assert_true(c.arch.n_layers == 1 && c.arch.d_model == 32 && c.arch.n_vocab == 16 && c.arch.head_dim == 16 &&
+                c.arch.n_kv_heads == 2);
     assert_true(c.tied && c.arch.bos == 8 && c.arch.n_eos == 2 && c.arch.eos[0] == 9 && c.arch.eos[1] == 10);
     assert_true(c.arch.norm_eps == 1e-5f);
     assert_non_null(strstr(c.warnings.p, "quantized already"));
@@ -367,7 +378,8 @@ static void test_keys(void **state) {
     opened(&c, add_freqs);
     for (int i = 0; i < 8; i++) {
         double want = plain.rope[0].inv_freq[i] / (i / 256.0 + 0.001f);
-        if (!(fabs(c.rope[0].inv_freq[i] - want) < 1e-6 * want)) fail_msg("factor %d: expected %g, found %g", i, want, c.rope[0].inv_freq[i]);
+        if (!(fabs(c.rope[0].inv_freq[i] - want) < 1e-6 * want))
+            fail_msg("factor %d: expected %g, found %g", i, want, c.rope[0].inv_freq[i]);
     }
     assert_true(c.rope[0].factor == 1);
     unload(&c, NULL);
@@ -393,7 +405,9 @@ static void bad_freqs(gguf_out *g) { put_f32_tensor(g, "rope_freqs.weight", 7, 0
 static void bad_causal(gguf_out *g) { put_bool(g, "llama.attention.causal", false); }
 static void bad_clamp(gguf_out *g) { put_f32(g, "llama.attention.clamp_kqv", 8); }
 static void bad_scale(gguf_out *g) { put_f32(g, "llama.residual_scale", 0.5f); }
-static void bad_value_length(gguf_out *g) { put_u32(g, "llama.attention.key_length", 16), put_u32(g, "llama.attention.value_length", 8); }
+static void bad_value_length(gguf_out *g) {
+    put_u32(g, "llama.attention.key_length", 16), put_u32(g, "llama.attention.value_length", 8);
+}
 static void bad_heads(gguf_out *g) {
     put_array(g, "llama.attention.head_count_kv", GGUF_U32, 2);
     buf_u32(&g->kv, 1), buf_u32(&g->kv, 2);
@@ -421,14 +435,32 @@ static void bad_control(gguf_out *g) { put_u32(g, "a\nb", 1); }
 
 static void test_refusals(void **state) {
     (void)state;
-    static const struct { void (*add)(gguf_out *); const char *why; } cases[] = {
-        { bad_scaling, "\"spiral\" is not supported" }, { bad_longrope, "\"longrope\" is not supported" }, { bad_both, "together with" },
-        { bad_yarn, "yarn_log_multiplier" }, { bad_freqs, "rope_freqs.weight: expected 8" }, { bad_causal, "attention.causal" },
-        { bad_clamp, "clamp_kqv" }, { bad_scale, "residual_scale" }, { bad_value_length, "value_length" }, { bad_heads, "differs from layer" },
-        { bad_type, "type IQ4_XS is not read" }, { bad_number, "unknown type number 99" }, { bad_block, "no whole number of Q4_K blocks" },
-        { bad_split, "one of 3 parts" }, { bad_twice, "output_norm.weight is listed twice" }, { bad_key_twice, "llama.block_count is there twice" },
-        { bad_layer, "num_hidden_layers is 1" }, { bad_alignment, "general.alignment" }, { bad_nesting, "too deep" },
-        { bad_long_array, "ends inside x" }, { bad_long_string, "ends inside x" }, { bad_kind, "no kind of value" }, { bad_control, "printable" } };
+    static const struct {
+        void (*add)(gguf_out *);
+        const char *why;
+    } cases[] = { { bad_scaling, "\"spiral\" is not supported" },
+                  { bad_longrope, "\"longrope\" is not supported" },
+                  { bad_both, "together with" },
+                  { bad_yarn, "yarn_log_multiplier" },
+                  { bad_freqs, "rope_freqs.weight: expected 8" },
+                  { bad_causal, "attention.causal" },
+                  { bad_clamp, "clamp_kqv" },
+                  { bad_scale, "residual_scale" },
+                  { bad_value_length, "value_length" },
+                  { bad_heads, "differs from layer" },
+                  { bad_type, "type IQ4_XS is not read" },
+                  { bad_number, "unknown type number 99" },
+                  { bad_block, "no whole number of Q4_K blocks" },
+                  { bad_split, "one of 3 parts" },
+                  { bad_twice, "output_norm.weight is listed twice" },
+                  { bad_key_twice, "llama.block_count is there twice" },
+                  { bad_layer, "num_hidden_layers is 1" },
+                  { bad_alignment, "general.alignment" },
+                  { bad_nesting, "too deep" },
+                  { bad_long_array, "ends inside x" },
+                  { bad_long_string, "ends inside x" },
+                  { bad_kind, "no kind of value" },
+                  { bad_control, "printable" } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         err e;
         with_keys(cases[i].add);
@@ -440,15 +472,24 @@ static void test_refusals(void **state) {
 /* One place of a good file made another: the first `from` becomes `to`, of the same length. */
 static void test_patches(void **state) {
     (void)state;
-    static const struct { const char *from, *to; size_t n; const char *why; } cases[] = {
-        { "GGUF\3", "GGUF\1", 5, "version 1" }, { "GGUF\3", "GGUF\4", 5, "version 4" }, { "GGUF\3\0\0\0", "GGUF\0\0\0\3", 8, "big-endian" },
-        { "GGUF", "GGML", 4, "no GGUF file" }, { "\5\0\0\0\0\0\0\0llama", "\5\0\0\0\0\0\0\0lloma", 13, "\"lloma\" is not known; known: llama, qwen2" },
-        { "gpt-2", "gpt-9", 5, "pre-tokenizer \"gpt-9\" is not known; known: gpt-2" }, { "gpt2", "rwkv", 4, "the model \"rwkv\"" },
-        { "embedding_length", "embedding_lenght", 16, "llama.embedding_length is missing" },
-        { "token_embd.weight", "token_embx.weight", 17, "has no matrix token_embd.weight" },
-        { "attn_output.weight", "attn_outpud.weight", 18, "o_proj.weight is missing" }, { "ab c", "ab z", 4, "merge 1" }, { "a b", "axb", 3, "not a pair" },
-        { "bos_token_id\4\0\0\0\10", "bos_token_id\4\0\0\0\22", 17, "BOS token has id 18" },
-        { "token_type\11\0\0\0\5\0\0\0\20", "token_type\11\0\0\0\5\0\0\0\17", 19, "" } };
+    static const struct {
+        const char *from, *to;
+        size_t n;
+        const char *why;
+    } cases[] = { { "GGUF\3", "GGUF\1", 5, "version 1" },
+                  { "GGUF\3", "GGUF\4", 5, "version 4" },
+                  { "GGUF\3\0\0\0", "GGUF\0\0\0\3", 8, "big-endian" },
+                  { "GGUF", "GGML", 4, "no GGUF file" },
+                  { "\5\0\0\0\0\0\0\0llama", "\5\0\0\0\0\0\0\0lloma", 13, "\"lloma\" is not known; known: llama, qwen2" },
+                  { "gpt-2", "gpt-9", 5, "pre-tokenizer \"gpt-9\" is not known; known: gpt-2" },
+                  { "gpt2", "rwkv", 4, "the model \"rwkv\"" },
+                  { "embedding_length", "embedding_lenght", 16, "llama.embedding_length is missing" },
+                  { "token_embd.weight", "token_embx.weight", 17, "has no matrix token_embd.weight" },
+                  { "attn_output.weight", "attn_outpud.weight", 18, "o_proj.weight is missing" },
+                  { "ab c", "ab z", 4, "merge 1" },
+                  { "a b", "axb", 3, "not a pair" },
+                  { "bos_token_id\4\0\0\0\10", "bos_token_id\4\0\0\0\22", 17, "BOS token has id 18" },
+                  { "token_type\11\0\0\0\5\0\0\0\20", "token_type\11\0\0\0\5\0\0\0\17", 19, "" } };
     buf good = { 0 }, image = { 0 };
     err e;
     small_model(&good);
@@ -505,7 +546,12 @@ static void test_flips(void **state) {
 /* ---- tokenizers ---- */
 
 static int type_of_piece(uint8_t flags) {
-    return flags & PIECE_UNKNOWN ? 2 : flags & PIECE_SPECIAL ? 3 : flags & PIECE_USER ? 4 : flags & PIECE_BYTE ? 6 : flags & PIECE_PRESENT ? 1 : 5;
+    return flags & PIECE_UNKNOWN   ? 2
+           : flags & PIECE_SPECIAL ? 3
+           : flags & PIECE_USER    ? 4
+           : flags & PIECE_BYTE    ? 6
+           : flags & PIECE_PRESENT ? 1
+                                   : 5;
 }
 
 /* The vocabulary of a tokenizer.json or tokenizer.model as llama.cpp's converter writes it. */
@@ -528,7 +574,8 @@ static void write_vocabulary(const char *source, const char *pre, int bos, int e
         for (size_t k = 0; k < b.n_added; k++) added |= b.added[k].id == (int32_t)i && !(b.added[k].flags & ADDED_SPECIAL);
         buf_u32(&g.kv, added ? 4 : (uint32_t)type_of_piece(b.piece[i].flags));
     }
-    put_array(&g, spm ? "tokenizer.ggml.scores" : "tokenizer.ggml.merges", spm ? GGUF_F32 : GGUF_STRING, spm ? b.n_piece : b.n_merge);
+    put_array(&g, spm ? "tokenizer.ggml.scores" : "tokenizer.ggml.merges", spm ? GGUF_F32 : GGUF_STRING,
+              spm ? b.n_piece : b.n_merge);
     for (size_t i = 0; spm && i < b.n_piece; i++) {
         float score = (float)b.piece[i].score;
         buf_add(&g.kv, &score, sizeof score);
@@ -559,14 +606,16 @@ static void hex_bytes(const json *hex, buf *out) {
 }
 
 static bool check_line(const tokenizer *t, const json *j) {
-    const json *text = json_get(j, "text"), *hex = json_get(j, "bytes_hex"), *special = json_get(j, "add_special"), *parse = json_get(j, "parse_special");
+    const json *text = json_get(j, "text"), *hex = json_get(j, "bytes_hex"), *special = json_get(j, "add_special"),
+               *parse = json_get(j, "parse_special");
     buf bytes = { 0 };
     ids want = { 0 }, got = { 0 };
     err e = { 0 };
     if (hex) hex_bytes(hex, &bytes);
     else if (text) buf_add(&bytes, text->s, text->n);
     json_ids(json_get(j, "ids"), &want);
-    int flags = (special && special->type == JSON_TRUE ? TOK_SPECIAL : 0) | (parse && parse->type == JSON_TRUE ? TOK_PARSE_SPECIAL : 0);
+    int flags =
+        (special && special->type == JSON_TRUE ? TOK_SPECIAL : 0) | (parse && parse->type == JSON_TRUE ? TOK_PARSE_SPECIAL : 0);
     must(tokenizer_encode(t, bytes.p ? bytes.p : "", bytes.n, flags, &got, &e), &e);
     bool same = got.n == want.n && (!got.n || memcmp(got.p, want.p, got.n * sizeof *got.p) == 0);
     if (!same) {
@@ -623,10 +672,12 @@ static void test_tokenizers(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_types),      cmocka_unit_test(test_values),     cmocka_unit_test(test_layouts),
-                                        cmocka_unit_test(test_models),     cmocka_unit_test(test_small),      cmocka_unit_test(test_keys),
-                                        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_patches),    cmocka_unit_test(test_truncation),
-                                        cmocka_unit_test(test_flips),      cmocka_unit_test(test_tokenizers) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_types),      cmocka_unit_test(test_values),
+                                        cmocka_unit_test(test_layouts),    cmocka_unit_test(test_models),
+                                        cmocka_unit_test(test_small),      cmocka_unit_test(test_keys),
+                                        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_patches),
+                                        cmocka_unit_test(test_truncation), cmocka_unit_test(test_flips),
+                                        cmocka_unit_test(test_tokenizers) };
     make_work_dir();
     snprintf(small_path, sizeof small_path, "%s/small.gguf", work_dir);
     int rc = cmocka_run_group_tests(tests, NULL, NULL);

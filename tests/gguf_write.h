@@ -98,7 +98,8 @@ static inline void put_words(gguf_out *g, const char *key, const char *const *wo
 }
 
 static inline void small_vocabulary(gguf_out *g, const char *pre) {
-    static const char *const tokens[] = { "a", "b", "c", "ab", "\xc4\xa0", "abc", "1", "2", "<s>", "</s>", "<user>", "[PAD]", "d", "e", "f", "g" };
+    static const char *const tokens[] = { "a",   "b",    "c",      "ab",    "\xc4\xa0", "abc", "1", "2",
+                                          "<s>", "</s>", "<user>", "[PAD]", "d",        "e",   "f", "g" };
     static const char *const merges[] = { "a b", "ab c" };
     put_string(g, "tokenizer.ggml.model", "gpt2");
     if (pre) put_string(g, "tokenizer.ggml.pre", pre);

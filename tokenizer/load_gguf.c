@@ -1,6 +1,7 @@
 /* load_gguf: a vocabulary as llama.cpp's files have it. Byte-level BPE comes with merges and the name of its pre-tokenizer, which
  * stands for the rules of some tokenizer.json: the table here says them, and a name that is not in it is refused. SentencePiece
- * comes with scores. It owns what llama.cpp takes for granted where a file is silent. It must not know where the parts come from. */
+ * comes with scores. It owns what llama.cpp takes for granted where a file is silent. It must not know where the parts come from.
+ */
 #include "tokenizer/load_gguf.h"
 
 #include "tokenizer/build.h"
@@ -17,8 +18,8 @@ enum { TYPE_NORMAL = 1, TYPE_UNKNOWN, TYPE_CONTROL, TYPE_USER, TYPE_UNUSED, TYPE
 #define WORDS_QWEN2 "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" WORDS_TAIL
 #define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
 #define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-#define CASED(after, digits)                                                                                                   \
-    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" after "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER "*" after "|" digits                 \
+#define CASED(after, digits)                                                                                                       \
+    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" after "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER "*" after "|" digits              \
     "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 
@@ -128,7 +129,8 @@ static int bpe_merge(struct build *b, const gguf_vocabulary *v, size_t i, buf *b
     buf_add(both, right.p, right.n);
     if (both->failed) return fail_memory(e, s.n, "a tokenizer");
     int32_t l = build_find(b, left), r = build_find(b, right), to = build_find(b, (struct slice){ both->p, both->n });
-    if (l < 0 || r < 0 || to < 0) return BAD(e, "merge %zu, \"%s\", is of or makes no token of the vocabulary", i, shown(v->merge[i], text));
+    if (l < 0 || r < 0 || to < 0)
+        return BAD(e, "merge %zu, \"%s\", is of or makes no token of the vocabulary", i, shown(v->merge[i], text));
     return build_merge(b, l, r, (uint32_t)i, to, e);
 }
 
@@ -198,8 +200,11 @@ int tokenizer_from_gguf(tokenizer **t, const gguf_vocabulary *v, err *e) {
     if (!v->n_tokens || v->n_tokens > TOK_MAX_IDS) rc = BAD(e, "%zu tokens: expected 1 to %d", v->n_tokens, TOK_MAX_IDS);
     else if (is(v->model, "gpt2")) rc = load_bpe(&b, v, e);
     else if (is(v->model, "llama")) rc = load_spm(&b, v, e);
-    else rc = BAD(e, "the model \"%s\" is not supported in GGUF files; known: gpt2, llama; --tokenizer takes the original checkpoint's "
-                     "tokenizer.json", shown(v->model, text));
+    else
+        rc = BAD(e,
+                 "the model \"%s\" is not supported in GGUF files; known: gpt2, llama; --tokenizer takes the original checkpoint's "
+                 "tokenizer.json",
+                 shown(v->model, text));
     if (!rc) rc = build_finish(&b, t, e);
     build_free(&b);
     return rc;

@@ -223,7 +223,12 @@ static int add_rules(struct model *m) {
 }
 
 int finish_sentencepiece(struct build *b, bool byte_fallback, bool prefix, bool collapse, err *e) {
-    struct model m = { .b = b, .prefix = prefix, .collapse = collapse, .escape = true, .unk_surface = { " \xe2\x81\x87 ", 5 }, .e = e };
+    struct model m = { .b = b,
+                       .prefix = prefix,
+                       .collapse = collapse,
+                       .escape = true,
+                       .unk_surface = { " \xe2\x81\x87 ", 5 },
+                       .e = e };
     b->model = MODEL_BPE;
     b->flags |= TOK_SENTENCEPIECE | TOK_FUSE_UNK | (byte_fallback ? TOK_BYTE_FALLBACK : 0);
     return build_index(b, e) || make_merges(&m) || add_rules(&m) ? -1 : 0;

@@ -9,10 +9,11 @@
 
 const block_type *block_of(st_type type) {
     static const block_type types[ST_OTHER] = {
-        [ST_F32] = { "F32", 1, 4 },      [ST_F64] = { "F64", 1, 8 },      [ST_F16] = { "F16", 1, 2 },
-        [ST_BF16] = { "BF16", 1, 2 },    [ST_Q8_0] = { "Q8_0", 32, 34 },  [ST_Q4_0] = { "Q4_0", 32, 18 },
-        [ST_Q4_1] = { "Q4_1", 32, 20 },  [ST_Q5_0] = { "Q5_0", 32, 22 },  [ST_Q5_1] = { "Q5_1", 32, 24 },
-        [ST_Q4_K] = { "Q4_K", 256, 144 }, [ST_Q5_K] = { "Q5_K", 256, 176 }, [ST_Q6_K] = { "Q6_K", 256, 210 } };
+        [ST_F32] = { "F32", 1, 4 },       [ST_F64] = { "F64", 1, 8 },       [ST_F16] = { "F16", 1, 2 },
+        [ST_BF16] = { "BF16", 1, 2 },     [ST_Q8_0] = { "Q8_0", 32, 34 },   [ST_Q4_0] = { "Q4_0", 32, 18 },
+        [ST_Q4_1] = { "Q4_1", 32, 20 },   [ST_Q5_0] = { "Q5_0", 32, 22 },   [ST_Q5_1] = { "Q5_1", 32, 24 },
+        [ST_Q4_K] = { "Q4_K", 256, 144 }, [ST_Q5_K] = { "Q5_K", 256, 176 }, [ST_Q6_K] = { "Q6_K", 256, 210 }
+    };
     return type < ST_OTHER ? &types[type] : NULL;
 }
 
@@ -103,14 +104,31 @@ static void read_q6_k(const uint8_t *p, float *out) {
 
 void block_read(st_type type, const uint8_t *block, float *out) {
     switch (type) {
-    case ST_Q8_0: read_q8_0(block, out); break;
-    case ST_Q4_0: read_q4_0(block, out); break;
-    case ST_Q4_1: read_q4_1(block, out); break;
-    case ST_Q5_0: read_q5_0(block, out); break;
-    case ST_Q5_1: read_q5_1(block, out); break;
-    case ST_Q4_K: read_k(block, NULL, block + 16, out); break;
-    case ST_Q5_K: read_k(block, block + 16, block + 48, out); break;
-    case ST_Q6_K: read_q6_k(block, out); break;
-    default: break;
+    case ST_Q8_0:
+        read_q8_0(block, out);
+        break;
+    case ST_Q4_0:
+        read_q4_0(block, out);
+        break;
+    case ST_Q4_1:
+        read_q4_1(block, out);
+        break;
+    case ST_Q5_0:
+        read_q5_0(block, out);
+        break;
+    case ST_Q5_1:
+        read_q5_1(block, out);
+        break;
+    case ST_Q4_K:
+        read_k(block, NULL, block + 16, out);
+        break;
+    case ST_Q5_K:
+        read_k(block, block + 16, block + 48, out);
+        break;
+    case ST_Q6_K:
+        read_q6_k(block, out);
+        break;
+    default:
+        break;
     }
 }

@@ -21,25 +21,34 @@ typedef struct reader {
     err *e;
 } reader;
 
-static const struct { const char *name; int bytes; /* 0: not of one size */
-} kinds[GGUF_KINDS] = { { "a u8", 1 },  { "an i8", 1 },    { "a u16", 2 },    { "an i16", 2 },   { "a u32", 4 },  { "an i32", 4 }, { "an f32", 4 },
-                        { "a bool", 1 }, { "a string", 0 }, { "an array", 0 }, { "a u64", 8 }, { "an i64", 8 }, { "an f64", 8 } };
+static const struct {
+    const char *name;
+    int bytes; /* 0: not of one size */
+} kinds[GGUF_KINDS] = { { "a u8", 1 },   { "an i8", 1 },  { "a u16", 2 },  { "an i16", 2 },   { "a u32", 4 },
+                        { "an i32", 4 }, { "an f32", 4 }, { "a bool", 1 }, { "a string", 0 }, { "an array", 0 },
+                        { "a u64", 8 },  { "an i64", 8 }, { "an f64", 8 } };
 
 /* The numbers of ggml's types. What has no st_type is known by name only. */
-static const struct { uint32_t number; const char *name; st_type type; int bytes;
+static const struct {
+    uint32_t number;
+    const char *name;
+    st_type type;
+    int bytes;
 } types[] = {
-    { 0, "F32", ST_F32, 4 },       { 1, "F16", ST_F16, 2 },       { 2, "Q4_0", ST_Q4_0, 0 },     { 3, "Q4_1", ST_Q4_1, 0 },
-    { 6, "Q5_0", ST_Q5_0, 0 },     { 7, "Q5_1", ST_Q5_1, 0 },     { 8, "Q8_0", ST_Q8_0, 0 },     { 9, "Q8_1", ST_OTHER, 0 },
-    { 10, "Q2_K", ST_OTHER, 0 },   { 11, "Q3_K", ST_OTHER, 0 },   { 12, "Q4_K", ST_Q4_K, 0 },    { 13, "Q5_K", ST_Q5_K, 0 },
-    { 14, "Q6_K", ST_Q6_K, 0 },    { 15, "Q8_K", ST_OTHER, 0 },   { 16, "IQ2_XXS", ST_OTHER, 0 }, { 17, "IQ2_XS", ST_OTHER, 0 },
-    { 18, "IQ3_XXS", ST_OTHER, 0 }, { 19, "IQ1_S", ST_OTHER, 0 },  { 20, "IQ4_NL", ST_OTHER, 0 }, { 21, "IQ3_S", ST_OTHER, 0 },
-    { 22, "IQ2_S", ST_OTHER, 0 },  { 23, "IQ4_XS", ST_OTHER, 0 }, { 24, "I8", ST_OTHER, 1 },     { 25, "I16", ST_OTHER, 2 },
-    { 26, "I32", ST_OTHER, 4 },    { 27, "I64", ST_OTHER, 8 },    { 28, "F64", ST_F64, 8 },      { 29, "IQ1_M", ST_OTHER, 0 },
-    { 30, "BF16", ST_BF16, 2 },    { 34, "TQ1_0", ST_OTHER, 0 },  { 35, "TQ2_0", ST_OTHER, 0 },  { 39, "MXFP4", ST_OTHER, 0 },
-    { 40, "NVFP4", ST_OTHER, 0 },  { 41, "Q1_0", ST_OTHER, 0 } };
+    { 0, "F32", ST_F32, 4 },        { 1, "F16", ST_F16, 2 },       { 2, "Q4_0", ST_Q4_0, 0 },      { 3, "Q4_1", ST_Q4_1, 0 },
+    { 6, "Q5_0", ST_Q5_0, 0 },      { 7, "Q5_1", ST_Q5_1, 0 },     { 8, "Q8_0", ST_Q8_0, 0 },      { 9, "Q8_1", ST_OTHER, 0 },
+    { 10, "Q2_K", ST_OTHER, 0 },    { 11, "Q3_K", ST_OTHER, 0 },   { 12, "Q4_K", ST_Q4_K, 0 },     { 13, "Q5_K", ST_Q5_K, 0 },
+    { 14, "Q6_K", ST_Q6_K, 0 },     { 15, "Q8_K", ST_OTHER, 0 },   { 16, "IQ2_XXS", ST_OTHER, 0 }, { 17, "IQ2_XS", ST_OTHER, 0 },
+    { 18, "IQ3_XXS", ST_OTHER, 0 }, { 19, "IQ1_S", ST_OTHER, 0 },  { 20, "IQ4_NL", ST_OTHER, 0 },  { 21, "IQ3_S", ST_OTHER, 0 },
+    { 22, "IQ2_S", ST_OTHER, 0 },   { 23, "IQ4_XS", ST_OTHER, 0 }, { 24, "I8", ST_OTHER, 1 },      { 25, "I16", ST_OTHER, 2 },
+    { 26, "I32", ST_OTHER, 4 },     { 27, "I64", ST_OTHER, 8 },    { 28, "F64", ST_F64, 8 },       { 29, "IQ1_M", ST_OTHER, 0 },
+    { 30, "BF16", ST_BF16, 2 },     { 34, "TQ1_0", ST_OTHER, 0 },  { 35, "TQ2_0", ST_OTHER, 0 },   { 39, "MXFP4", ST_OTHER, 0 },
+    { 40, "NVFP4", ST_OTHER, 0 },   { 41, "Q1_0", ST_OTHER, 0 }
+};
 
 static int cut(const reader *r, const char *where) {
-    return fail(r->e, "%s: ends inside %s, at byte %zu of %zu: truncated or damaged; fetch it again", r->g->path, where, r->c.at, r->c.n);
+    return fail(r->e, "%s: ends inside %s, at byte %zu of %zu: truncated or damaged; fetch it again", r->g->path, where, r->c.at,
+                r->c.n);
 }
 
 /* A string: u64 length, bytes. */
@@ -63,8 +72,8 @@ static const char *take_name(reader *r, size_t most, const char *what) {
     const char *p = take_string(r, &n);
     if (!p) return cut(r, what), NULL;
     if (!n || n > most || !printable(p, n))
-        return fail(r->e, "%s: %s of %zu bytes: expected 1 to %zu printable ones: the file is damaged; fetch it again", r->g->path, what,
-                    n, most),
+        return fail(r->e, "%s: %s of %zu bytes: expected 1 to %zu printable ones: the file is damaged; fetch it again", r->g->path,
+                    what, n, most),
                NULL;
     char *copy = arena_copy(&r->s->mem, p, n);
     if (!copy) fail_memory(r->e, n, what);
@@ -124,7 +133,8 @@ static int by_key(const void *a, const void *b) { return strcmp(((const gguf_val
 
 static int read_values(reader *r, uint64_t n) {
     if (n > (r->c.n - r->c.at) / 13) /* the least that a key and its value take */
-        return fail(r->e, "%s: claims %llu keys of metadata, more than its %zu bytes can hold: truncated or damaged; fetch it again",
+        return fail(r->e,
+                    "%s: claims %llu keys of metadata, more than its %zu bytes can hold: truncated or damaged; fetch it again",
                     r->g->path, ULL(n), r->c.n);
     gguf_value *list = arena_alloc(&r->s->mem, (size_t)(n + 1) * sizeof *list);
     if (!list) return fail_memory(r->e, (size_t)(n + 1) * sizeof *list, "the metadata of a GGUF file");
@@ -132,8 +142,7 @@ static int read_values(reader *r, uint64_t n) {
         if (read_value(r, &list[i])) return -1;
     qsort(list, (size_t)n, sizeof *list, by_key);
     for (uint64_t i = 1; i < n; i++)
-        if (strcmp(list[i].key, list[i - 1].key) == 0)
-            return fail(r->e, "%s: key %.100s is there twice", r->g->path, list[i].key);
+        if (strcmp(list[i].key, list[i - 1].key) == 0) return fail(r->e, "%s: key %.100s is there twice", r->g->path, list[i].key);
     r->g->values = list;
     r->g->n_values = (size_t)n;
     return 0;
@@ -190,8 +199,8 @@ static int read_tensor(reader *r, st_tensor *t) {
 
 static int read_tensors(reader *r, uint64_t n) {
     if (n > (r->c.n - r->c.at) / 33) /* the least that a name, one dimension, type and offset take */
-        return fail(r->e, "%s: claims %llu tensors, more than its %zu bytes can hold: truncated or damaged; fetch it again", r->g->path,
-                    ULL(n), r->c.n);
+        return fail(r->e, "%s: claims %llu tensors, more than its %zu bytes can hold: truncated or damaged; fetch it again",
+                    r->g->path, ULL(n), r->c.n);
     r->s->tensors = calloc((size_t)n + 1, sizeof *r->s->tensors);
     if (!r->s->tensors) return fail_memory(r->e, (size_t)n * sizeof *r->s->tensors, "the list of tensors");
     r->s->cap = (size_t)n + 1;
@@ -215,13 +224,14 @@ static int place_tensors(reader *r, uint64_t alignment) {
         st_tensor *t = &r->s->tensors[i];
         uint64_t last;
         if (t->at % alignment)
-            return fail(r->e, "%s: tensor %s: its data begin at %llu, which is no multiple of the alignment, %llu", r->g->path, t->name,
-                        ULL(t->at), ULL(alignment));
+            return fail(r->e, "%s: tensor %s: its data begin at %llu, which is no multiple of the alignment, %llu", r->g->path,
+                        t->name, ULL(t->at), ULL(alignment));
         if (add_overflows(t->at, data, &t->at) || add_overflows(t->at, t->bytes, &last) || last > r->c.n)
-            return fail(r->e,
-                        "%s: tensor %s: its %llu bytes of data end beyond the end of the file (%zu bytes): truncated or damaged; fetch "
-                        "it again",
-                        r->g->path, t->name, ULL(t->bytes), r->c.n);
+            return fail(
+                r->e,
+                "%s: tensor %s: its %llu bytes of data end beyond the end of the file (%zu bytes): truncated or damaged; fetch "
+                "it again",
+                r->g->path, t->name, ULL(t->bytes), r->c.n);
     }
     qsort(r->s->tensors, r->s->n, sizeof *r->s->tensors, by_place);
     for (size_t i = 0; i < r->s->n; i++) {
@@ -238,21 +248,24 @@ static int place_tensors(reader *r, uint64_t alignment) {
 static int check_parts(const reader *r) {
     int64_t parts;
     if (gguf_int(gguf_find(r->g, "split.count"), 0, &parts) || parts <= 1) return 0;
-    return fail(r->e, "%s: is one of %lld parts of a model; join them first (llama-gguf-split --merge)", r->g->path, (long long)parts);
+    return fail(r->e, "%s: is one of %lld parts of a model; join them first (llama-gguf-split --merge)", r->g->path,
+                (long long)parts);
 }
 
 static int read_alignment(const reader *r, uint64_t *alignment) {
     const gguf_value *v = gguf_find(r->g, "general.alignment");
     int64_t x = DEFAULT_ALIGNMENT;
     if (v && (gguf_int(v, 0, &x) || x < 1 || x > MAX_ALIGNMENT || (x & (x - 1))))
-        return fail(r->e, "%s: general.alignment: expected a power of two up to %d, found %lld", r->g->path, MAX_ALIGNMENT, (long long)x);
+        return fail(r->e, "%s: general.alignment: expected a power of two up to %d, found %lld", r->g->path, MAX_ALIGNMENT,
+                    (long long)x);
     *alignment = (uint64_t)x;
     return 0;
 }
 
 static int read_all(reader *r) {
     const char *path = r->g->path;
-    if (lfs_pointer(r->c.p, r->c.n)) return fail(r->e, "%s: is a git-LFS pointer, not the file itself; fetch it with `git lfs pull`", path);
+    if (lfs_pointer(r->c.p, r->c.n))
+        return fail(r->e, "%s: is a git-LFS pointer, not the file itself; fetch it with `git lfs pull`", path);
     const void *magic = cursor_take(&r->c, 4);
     if (!magic || memcmp(magic, "GGUF", 4) != 0) return fail(r->e, "%s: is no GGUF file: it does not begin with \"GGUF\"", path);
     r->g->version = cursor_u32(&r->c);
@@ -312,14 +325,27 @@ int gguf_int(const gguf_value *v, uint64_t item, int64_t *out) {
     int bytes = kinds[v->item].bytes;
     uint64_t u = little(v->at + item * (uint64_t)bytes, bytes);
     switch (v->item) {
-    case GGUF_I8: *out = (int8_t)u; return 0;
-    case GGUF_I16: *out = (int16_t)u; return 0;
-    case GGUF_I32: *out = (int32_t)u; return 0;
-    case GGUF_I64: *out = (int64_t)u; return 0;
-    case GGUF_BOOL: *out = u != 0; return 0;
+    case GGUF_I8:
+        *out = (int8_t)u;
+        return 0;
+    case GGUF_I16:
+        *out = (int16_t)u;
+        return 0;
+    case GGUF_I32:
+        *out = (int32_t)u;
+        return 0;
+    case GGUF_I64:
+        *out = (int64_t)u;
+        return 0;
+    case GGUF_BOOL:
+        *out = u != 0;
+        return 0;
     case GGUF_F32:
-    case GGUF_F64: return -1;
-    default: *out = (int64_t)u; return u > INT64_MAX ? -1 : 0;
+    case GGUF_F64:
+        return -1;
+    default:
+        *out = (int64_t)u;
+        return u > INT64_MAX ? -1 : 0;
     }
 }
 

@@ -387,6 +387,7 @@ void st_drop(const safetensors *s, const st_tensor *t, uint64_t first, uint64_t 
         first -= first % step;
         end = (end + step - 1) / step * step;
     }
-    uint64_t size = (uint64_t)b->weights, from = first / size * (uint64_t)b->bytes, to = (end + size - 1) / size * (uint64_t)b->bytes;
+    uint64_t size = (uint64_t)b->weights, bytes = (uint64_t)b->bytes;
+    uint64_t from = first / size * bytes, to = (end + size - 1) / size * bytes;
     drop_pages(&s->shards[t->shard].map, t->at + from, (to < t->bytes ? to : t->bytes) - from);
 }

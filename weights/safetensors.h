@@ -20,7 +20,7 @@ typedef struct st_tensor {
     uint64_t dims[ST_MAX_DIMS];
     uint64_t n, at, bytes;    /* elements; place in its shard's file */
     /* How the file differs from what is wanted of it; zero: not at all. */
-    uint32_t head;            /* each so many rows are a head whose halves the file interleaves: rows 0, head/2, 1, head/2 + 1, ... */
+    uint32_t head;            /* so many rows are a head whose halves the file interleaves: 0, head/2, 1, head/2 + 1, ... */
     bool transposed;          /* dims are the wanted ones, the file has [dims[1]][dims[0]] */
     float plus;               /* is added to each value */
 } st_tensor;

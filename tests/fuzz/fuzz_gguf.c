@@ -33,7 +33,8 @@ static void use(checkpoint *c, const char *path, bool vocab_only) {
         if (!vocab_only && !config_load(c, &e) && !plan_make(&p, c, W_F32, &e)) plan_free(&p);
         read_all(&c->st);
         err other = { 0 };
-        if (!gguf_tokenizer(c, &t, &other) && t) tokenizer_encode(t, "Hello <s> 12\xff", 13, TOK_SPECIAL | TOK_PARSE_SPECIAL, &v, &other);
+        if (!gguf_tokenizer(c, &t, &other) && t)
+            tokenizer_encode(t, "Hello <s> 12\xff", 13, TOK_SPECIAL | TOK_PARSE_SPECIAL, &v, &other);
     }
     if (strchr(e.msg, '\n')) abort(); /* one line */
     if (t) tokenizer_free(t);

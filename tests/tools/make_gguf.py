@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Writes tests/fixtures/gguf/ with the gguf package (pip install gguf): golden checkpoints as llama.cpp's converter lays them out,
-in F32, F16 and BF16, and random raw blocks of every quantised type with the package's own dequantize beside them.
+in F32, F16 and BF16, and random raw blocks of every quantised type with the package's own dequantize beside them; and the fuzzer's seeds.
 
     python tests/tools/make_gguf.py [golden_dir] [out_dir]
 """
@@ -167,6 +167,45 @@ def blocks(out):
     (out / "types.bin").write_bytes(expected)
 
 
+def seed(out, spm):
+    """A model of one layer for the fuzzer, with either kind of vocabulary and a kind of rope scaling."""
+    rng = np.random.default_rng(5)
+    w = gguf.GGUFWriter(out, "llama")
+    w.add_block_count(1)
+    w.add_context_length(256)
+    w.add_embedding_length(32)
+    w.add_feed_forward_length(32)
+    w.add_head_count(2)
+    w.add_head_count_kv([1])
+    w.add_layer_norm_rms_eps(1e-5)
+    w.add_rope_scaling_type(gguf.RopeScalingType.YARN if spm else gguf.RopeScalingType.NONE)
+    w.add_rope_scaling_factor(4.0 if spm else 1.0)
+    w.add_tokenizer_model("llama" if spm else "gpt2")
+    w.add_tokenizer_pre("default" if spm else "llama-bpe")
+    tokens = ["<unk>", "<s>", "</s>", "a", "b", "ab", "\u2581" if spm else "\u0120", "c" if not spm else "<0x41>"]
+    w.add_token_list(tokens)
+    w.add_token_types([2, 3, 3, 1, 1, 1, 4 if spm else 1, 6 if spm else 1])
+    if spm:
+        w.add_token_scores([0.0, 0.0, 0.0, -1.0, -2.0, -3.0, -4.0, 0.0])
+    else:
+        w.add_token_merges(["a b"])
+        w.add_tensor("rope_freqs.weight", np.linspace(1, 8, 8).astype(np.float32))
+    w.add_bos_token_id(1)
+    w.add_eos_token_id(2)
+    shapes = {"attn_q": (32, 32), "attn_k": (16, 32), "attn_v": (16, 32), "attn_output": (32, 32), "ffn_gate": (32, 32),
+              "ffn_up": (32, 32), "ffn_down": (32, 32), "attn_norm": (32,), "ffn_norm": (32,)}
+    w.add_tensor("token_embd.weight", rng.standard_normal((8, 32)).astype(np.float16))
+    w.add_tensor("output_norm.weight", np.ones(32, np.float32))
+    for i, (name, shape) in enumerate(shapes.items()):
+        x = rng.standard_normal(shape).astype(np.float32)
+        t = gguf.GGMLQuantizationType[["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "BF16", "F32"][i % 7]] if len(shape) > 1 else gguf.GGMLQuantizationType.F32
+        w.add_tensor(f"blk.0.{name}.weight", gguf.quantize(x, t), raw_dtype=t)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
 def main():
     golden = Path(sys.argv[1] if len(sys.argv) > 1 else "tests/fixtures/golden")
     out = Path(sys.argv[2] if len(sys.argv) > 2 else "tests/fixtures/gguf")
@@ -174,6 +213,10 @@ def main():
     for name, kind in [(n, k) for n in ("llama", "llama3", "qwen2") for k in ("f32", "f16")] + [("qwen3", "bf16")]:
         model(golden / name, out / f"{name}-{kind}.gguf", kind)
     blocks(out)
+    seeds = Path("tests/fuzz/seeds/fuzz_gguf")
+    seeds.mkdir(parents=True, exist_ok=True)
+    seed(seeds / "spm", True)
+    seed(seeds / "bpe", False)
 
 
 if __name__ == "__main__":

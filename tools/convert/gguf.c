@@ -51,7 +51,8 @@ static int check_alike(const writer *w, const gguf_value *v) {
     if (!v->n || gguf_num(v, 0, &first)) return bad_value(w, v, "a number");
     for (uint64_t i = 1; i < v->n; i++)
         if (gguf_num(v, i, &x) || x != first)
-            return fail(w->e, "%s: %s: differs from layer to layer, which is not supported for this architecture", w->c->gguf.path, v->key);
+            return fail(w->e, "%s: %s: differs from layer to layer, which is not supported for this architecture", w->c->gguf.path,
+                        v->key);
     return 0;
 }
 
@@ -87,9 +88,11 @@ static int must_be(const writer *w, const char *key, double only) {
 /* ---- shape ---- */
 
 static int add_common(const writer *w) {
-    static const struct gguf_key keys[] = {
-        { "block_count", "num_hidden_layers" }, { "embedding_length", "hidden_size" }, { "feed_forward_length", "intermediate_size" },
-        { "attention.head_count", "num_attention_heads" }, { "context_length", "max_position_embeddings" } };
+    static const struct gguf_key keys[] = { { "block_count", "num_hidden_layers" },
+                                            { "embedding_length", "hidden_size" },
+                                            { "feed_forward_length", "intermediate_size" },
+                                            { "attention.head_count", "num_attention_heads" },
+                                            { "context_length", "max_position_embeddings" } };
     double heads, kv;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const gguf_value *v = get(w, keys[i].gguf);
@@ -110,12 +113,13 @@ static int add_common(const writer *w) {
 static int add_head(const writer *w, double *head) {
     double model, heads, value, rotated;
     if (number(w, "embedding_length", NAN, &model) || number(w, "attention.head_count", NAN, &heads)) return -1;
-    if (number(w, "attention.key_length", heads > 0 ? floor(model / heads) : 0, head) || number(w, "attention.value_length", *head, &value) ||
-        number(w, "rope.dimension_count", *head, &rotated))
+    if (number(w, "attention.key_length", heads > 0 ? floor(model / heads) : 0, head) ||
+        number(w, "attention.value_length", *head, &value) || number(w, "rope.dimension_count", *head, &rotated))
         return -1;
     if (!(*head >= 2 && *head <= 4096)) return fail(w->e, "%s: heads of %g dimensions: expected 2 to 4096", w->c->gguf.path, *head);
     if (value != *head)
-        return fail(w->e, "%s: %s.attention.value_length is %g, key_length %g: they must be alike", w->c->gguf.path, w->a->arch, value, *head);
+        return fail(w->e, "%s: %s.attention.value_length is %g, key_length %g: they must be alike", w->c->gguf.path, w->a->arch,
+                    value, *head);
     if (!(rotated >= 2 && rotated <= *head))
         return fail(w->e, "%s: %s.rope.dimension_count: expected 2 to %g, found %g", w->c->gguf.path, w->a->arch, *head, rotated);
     member(w, "head_dim");
@@ -136,9 +140,12 @@ static int add_from_tensors(const writer *w) {
     member(w, "vocab_size");
     buf_fmt(w->out, "%llu", (unsigned long long)embed->dims[0]);
     get(w, "vocab_size");
-    const struct { const char *name, *tensor; bool there; } flags[] = { { "tie_word_embeddings", "output.weight", false },
-                                                                        { "attention_bias", "blk.0.attn_q.bias", true },
-                                                                        { "mlp_bias", "blk.0.ffn_up.bias", true } };
+    const struct {
+        const char *name, *tensor;
+        bool there;
+    } flags[] = { { "tie_word_embeddings", "output.weight", false },
+                  { "attention_bias", "blk.0.attn_q.bias", true },
+                  { "mlp_bias", "blk.0.ffn_up.bias", true } };
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
         member(w, flags[i].name);
         buf_str(w->out, !!safetensors_find(s, flags[i].tensor) == flags[i].there ? "true" : "false");
@@ -168,8 +175,8 @@ static int read_factors(const writer *w, const char *name, double rotated, float
     if (!t) return 0;
     uint64_t n = (uint64_t)rotated / 2;
     if (t->n != n || t->type == ST_OTHER)
-        return fail(w->e, "%s: tensor %s: expected %llu factors, found %llu of type %s", w->c->gguf.path, name, (unsigned long long)n,
-                    (unsigned long long)t->n, t->dtype);
+        return fail(w->e, "%s: tensor %s: expected %llu factors, found %llu of type %s", w->c->gguf.path, name,
+                    (unsigned long long)n, (unsigned long long)t->n, t->dtype);
     *out = arena_alloc(&w->c->mem, (size_t)n * sizeof **out);
     if (!*out) return fail_memory(w->e, (size_t)n * sizeof **out, name);
     st_read(&w->c->st, t, 0, n, *out);
@@ -247,7 +254,8 @@ static int add_yarn(const writer *w, double factor, double original) {
         must_be(w, "rope.scaling.yarn_ext_factor", 1) || must_be(w, "rope.scaling.yarn_log_multiplier", 0))
         return -1;
     if (!(factor > 0) || !(original > 0))
-        return fail(w->e, "%s: rope scaling yarn: needs %s.rope.scaling.factor and original_context_length above 0", w->c->gguf.path, w->a->arch);
+        return fail(w->e, "%s: rope scaling yarn: needs %s.rope.scaling.factor and original_context_length above 0",
+                    w->c->gguf.path, w->a->arch);
     member(w, "rope_scaling");
     buf_str(w->out, "{\"rope_type\":\"yarn\",\"factor\":");
     add_float(w->out, (float)factor);
@@ -276,8 +284,9 @@ static int add_rope(const writer *w, double rotated) {
     int n = (int)(rotated / 2);
     if (scaling_type(w, type) || number(w, "rope.freq_base", 10000, &theta) || number(w, "rope.scale_linear", 1, &old) ||
         number(w, "rope.scaling.factor", old, &factor) || number(w, "context_length", NAN, &ctx) ||
-        number(w, "rope.scaling.original_context_length", ctx, &original) || read_factors(w, "rope_freqs.weight", rotated, &freqs) ||
-        read_factors(w, "rope_factors_short.weight", rotated, &brief) || read_factors(w, "rope_factors_long.weight", rotated, &far))
+        number(w, "rope.scaling.original_context_length", ctx, &original) ||
+        read_factors(w, "rope_freqs.weight", rotated, &freqs) || read_factors(w, "rope_factors_short.weight", rotated, &brief) ||
+        read_factors(w, "rope_factors_long.weight", rotated, &far))
         return -1;
     get(w, "rope.scaling.finetuned"); /* a remark */
     member(w, "rope_theta");
@@ -301,7 +310,8 @@ static void add_ids(const writer *w) {
     static const char *const ends[] = { "eos", "eot", "eom" };
     char key[KEY_SIZE];
     int64_t id;
-    if (!gguf_int(gguf_find(&w->c->gguf, "tokenizer.ggml.bos_token_id"), 0, &id)) member(w, "bos_token_id"), buf_fmt(w->out, "%lld", (long long)id);
+    if (!gguf_int(gguf_find(&w->c->gguf, "tokenizer.ggml.bos_token_id"), 0, &id))
+        member(w, "bos_token_id"), buf_fmt(w->out, "%lld", (long long)id);
     member(w, "eos_token_id");
     int n = 0;
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
@@ -320,9 +330,13 @@ static int make_json(checkpoint *c, buf *text, json **out, err *e) {
 }
 
 static int make_generation(checkpoint *c, err *e) {
-    static const struct { const char *gguf, *name; } keys[] = {
-        { "general.sampling.temp", "temperature" }, { "general.sampling.top_k", "top_k" }, { "general.sampling.top_p", "top_p" },
-        { "general.sampling.min_p", "min_p" }, { "general.sampling.penalty_repeat", "repetition_penalty" } };
+    static const struct {
+        const char *gguf, *name;
+    } keys[] = { { "general.sampling.temp", "temperature" },
+                 { "general.sampling.top_k", "top_k" },
+                 { "general.sampling.top_p", "top_p" },
+                 { "general.sampling.min_p", "min_p" },
+                 { "general.sampling.penalty_repeat", "repetition_penalty" } };
     buf text = { 0 };
     writer w = { .c = c, .out = &text, .e = e };
     int rc = 0;
@@ -340,7 +354,8 @@ static int make_generation(checkpoint *c, err *e) {
 
 /* Keys of this architecture that nobody read: those of the attention and the rotation change the model, others are said. */
 static int account(const writer *w) {
-    static const char *const remarks[] = { "tensor_data_layout", "attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon" };
+    static const char *const remarks[] = { "tensor_data_layout", "attention.layer_norm_epsilon",
+                                           "attention.layer_norm_rms_epsilon" };
     size_t n = strlen(w->a->arch);
     for (size_t i = 0; i < w->c->gguf.n_values; i++) {
         const gguf_value *v = &w->c->gguf.values[i];
@@ -350,8 +365,10 @@ static int account(const writer *w) {
         const char *key = v->key + n + 1;
         for (size_t j = 0; j < sizeof remarks / sizeof *remarks; j++) remark |= strcmp(key, remarks[j]) == 0;
         if (remark || (!gguf_num(v, 0, &x) && x == 0)) continue; /* zero: it is off */
-        if (strncmp(key, "attention.", 10) == 0 || strncmp(key, "rope.", 5) == 0 || strstr(key, "_scale") || strstr(key, "softcapping"))
-            return fail(w->e, "%s: %.100s is not supported for this architecture; without it this would be another model", w->c->gguf.path, v->key);
+        if (strncmp(key, "attention.", 10) == 0 || strncmp(key, "rope.", 5) == 0 || strstr(key, "_scale") ||
+            strstr(key, "softcapping"))
+            return fail(w->e, "%s: %.100s is not supported for this architecture; without it this would be another model",
+                        w->c->gguf.path, v->key);
         warn(w->c, "%s: %.100s is not understood and has no effect", w->c->gguf.path, v->key);
     }
     return 0;
@@ -360,7 +377,9 @@ static int account(const writer *w) {
 static void note_quantized(checkpoint *c) {
     for (size_t i = 0; i < c->st.n; i++)
         if (c->st.tensors[i].type >= ST_Q8_0 && c->st.tensors[i].type < ST_OTHER && c->st.tensors[i].n_dims > 1) {
-            warn(c, "%s: its weights are quantized already (%s is %s): what they lost stays lost; the original checkpoint is the better source",
+            warn(c,
+                 "%s: its weights are quantized already (%s is %s): what they lost stays lost; the original checkpoint is the "
+                 "better source",
                  c->gguf.path, c->st.tensors[i].name, c->st.tensors[i].dtype);
             return;
         }

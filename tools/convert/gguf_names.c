@@ -99,8 +99,8 @@ static const struct gguf_key granite_keys[] = {
 static const struct gguf_key phi2_keys[] = { { "attention.layer_norm_epsilon", "layer_norm_eps" }, { NULL, NULL } };
 static const struct gguf_key gpt2_keys[] = {
     { "block_count", "n_layer" }, { "embedding_length", "n_embd" }, { "attention.head_count", "n_head" },
-    { "feed_forward_length", "n_inner" }, { "context_length", "n_positions" }, { "attention.layer_norm_epsilon", "layer_norm_epsilon" },
-    { NULL, NULL } };
+    { "feed_forward_length", "n_inner" }, { "context_length", "n_positions" },
+    { "attention.layer_norm_epsilon", "layer_norm_epsilon" }, { NULL, NULL } };
 
 /* Of rows with the same name the first whose marker is in the file counts. */
 static const gguf_arch archs[] = {
@@ -137,7 +137,8 @@ const gguf_arch *gguf_arch_of(const gguf *g, err *e) {
     const char *text;
     char name[64], key[NAME_SIZE];
     size_t n;
-    if (gguf_text(v, &text, &n)) return fail(e, "%s: general.architecture: expected a string, found %s", g->path, gguf_kind_name(v)), NULL;
+    if (gguf_text(v, &text, &n))
+        return fail(e, "%s: general.architecture: expected a string, found %s", g->path, gguf_kind_name(v)), NULL;
     for (size_t i = 0; i < n; i++)
         if ((unsigned char)text[i] <= ' ' || (unsigned char)text[i] >= 0x7f) n = 0; /* no name to show */
     snprintf(name, sizeof name, "%.*s", (int)(n < 60 ? n : 60), text);

@@ -84,16 +84,22 @@ int gguf_tokenizer(checkpoint *c, tokenizer **t, err *e) {
     gguf_vocabulary v = { .n_tokens = 0 };
     *t = NULL;
     if (string(c, "ggml.model", &v.model, e)) return -1;
-    if (!v.model.p || (v.model.n == 4 && memcmp(v.model.p, "none", 4) == 0) || (v.model.n == 8 && memcmp(v.model.p, "no_vocab", 8) == 0)) return 0;
+    if (!v.model.p || (v.model.n == 4 && memcmp(v.model.p, "none", 4) == 0) ||
+        (v.model.n == 8 && memcmp(v.model.p, "no_vocab", 8) == 0))
+        return 0;
     if (string(c, "ggml.pre", &v.pre, e) || string(c, "chat_template", &v.chat_template, e) ||
-        strings(c, "ggml.tokens", &v.token, &v.n_tokens, e) || strings(c, "ggml.merges", &v.merge, &v.n_merges, e) || numbers(c, &v, e) ||
-        whole(c, "ggml.bos_token_id", &v.bos, e) || whole(c, "ggml.eos_token_id", &v.eos, e) || whole(c, "ggml.unknown_token_id", &v.unk, e) ||
-        truth(c, "ggml.add_bos_token", &v.add_bos, e) || truth(c, "ggml.add_eos_token", &v.add_eos, e) ||
-        truth(c, "ggml.add_space_prefix", &v.add_space_prefix, e) || truth(c, "ggml.remove_extra_whitespaces", &v.collapse_spaces, e))
+        strings(c, "ggml.tokens", &v.token, &v.n_tokens, e) || strings(c, "ggml.merges", &v.merge, &v.n_merges, e) ||
+        numbers(c, &v, e) || whole(c, "ggml.bos_token_id", &v.bos, e) || whole(c, "ggml.eos_token_id", &v.eos, e) ||
+        whole(c, "ggml.unknown_token_id", &v.unk, e) || truth(c, "ggml.add_bos_token", &v.add_bos, e) ||
+        truth(c, "ggml.add_eos_token", &v.add_eos, e) || truth(c, "ggml.add_space_prefix", &v.add_space_prefix, e) ||
+        truth(c, "ggml.remove_extra_whitespaces", &v.collapse_spaces, e))
         return -1;
     if (!v.pre.p && v.model.n == 4 && memcmp(v.model.p, "gpt2", 4) == 0)
-        warn(c, "%s: does not say its pre-tokenizer (tokenizer.ggml.pre): words are cut as llama.cpp does by default, which may not be the "
-                "model's way; --tokenizer takes the original checkpoint's tokenizer.json", c->gguf.path);
+        warn(c,
+             "%s: does not say its pre-tokenizer (tokenizer.ggml.pre): words are cut as llama.cpp does by default, which may not "
+             "be the "
+             "model's way; --tokenizer takes the original checkpoint's tokenizer.json",
+             c->gguf.path);
     err inner = { 0 };
     return tokenizer_from_gguf(t, &v, &inner) ? fail_code(e, inner.code, "%s: %s", c->gguf.path, inner.msg) : 0;
 }

@@ -1,6 +1,6 @@
-/* convert: a HuggingFace checkpoint, or a GGUF file, to one model file. This file is the command line and the order of the work; config.c,
- * rope.c and plan.c read the checkpoint, pack.c writes. Nothing appears under the output's name before it is whole and was
- * read back. */
+/* convert: a HuggingFace checkpoint, or a GGUF file, to one model file. This file is the command line and the order of the work;
+ * config.c, rope.c and plan.c read the checkpoint (gguf*.c make one of a GGUF file), pack.c writes. Nothing appears under the
+ * output's name before it is whole and was read back. */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stdarg.h>
@@ -47,7 +47,8 @@ static bool ends_with(const char *name, const char *end) {
 static bool is_gguf(const char *path) { return ends_with(path, ".gguf") || gguf_magic(path); }
 
 static int check_input(const char *path, err *e) {
-    if (!file_exists(path)) return fail(e, "%s: does not exist; expected the folder of a HuggingFace checkpoint, or a GGUF file", path);
+    if (!file_exists(path))
+        return fail(e, "%s: does not exist; expected the folder of a HuggingFace checkpoint, or a GGUF file", path);
     if (is_folder(path) || is_gguf(path)) return 0;
     if (ends_with(path, ".bin") || ends_with(path, ".pth") || ends_with(path, ".pt") || ends_with(path, ".ckpt"))
         return fail(e,
@@ -228,7 +229,9 @@ int main(int argc, char **argv) {
     };
     const program p = {
         "convert", "CHECKPOINT -o MODEL.bin [options]",
-        "Makes a model file of a HuggingFace checkpoint (a folder with config.json and safetensors, and a tokenizer) or of a GGUF file.", options,
+        "Makes a model file of a HuggingFace checkpoint (a folder with config.json and safetensors, and a tokenizer) or of a "
+                        "GGUF file.",
+                        options,
         sizeof options / sizeof *options
     };
     int n_words, rc = options_parse(&p, argc, argv, &o.checkpoint, 1, &n_words);
