@@ -153,6 +153,22 @@ static int add_from_tensors(const writer *w) {
     return 0;
 }
 
+/* Layers without a router, where others have one, are dense. */
+static int add_dense_layers(const writer *w) {
+    double layers, experts;
+    char name[64];
+    int n = 0;
+    if (number(w, "block_count", NAN, &layers) || number(w, "expert_count", 0, &experts)) return -1;
+    if (experts == 0) return 0;
+    member(w, "mlp_only_layers");
+    buf_byte(w->out, '[');
+    for (int l = 0; l < layers && l < 1024; l++) {
+        snprintf(name, sizeof name, "blk.%d.ffn_gate_inp.weight", l);
+        if (!safetensors_find(&w->c->st, name)) buf_fmt(w->out, "%s%d", n++ ? "," : "", l);
+    }
+    return buf_byte(w->out, ']'), 0;
+}
+
 /* gemma 2 and 3 scale by the head's dimension, but for their 27B, which scale by that of the width over the heads. */
 static int add_query_scale(const writer *w) {
     double layers, model, heads, key;
@@ -394,7 +410,7 @@ static int make_config(checkpoint *c, const gguf_arch *a, err *e) {
     if (!w.used) return fail_memory(e, c->gguf.n_values, "the metadata of a GGUF file");
     buf_fmt(&text, "{\"model_type\":\"%s\"", a->model_type);
     if (a->extra) buf_fmt(&text, ",%s", a->extra);
-    int rc = add_common(&w) || add_head(&w, &rotated) || add_rope(&w, rotated) || add_from_tensors(&w) || add_query_scale(&w) ||
+    int rc = add_common(&w) || add_head(&w, &rotated) || add_rope(&w, rotated) || add_from_tensors(&w) || add_dense_layers(&w) || add_query_scale(&w) ||
                      must_be(&w, "attention.causal", 1) || account(&w)
                  ? -1
                  : 0;
