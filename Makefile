@@ -23,7 +23,8 @@ WARN    = -Wall -Wextra -Wshadow -Wpointer-arith -Wvla -Wformat=2 -Wstrict-proto
 MATH    = -ffp-contract=off -fno-math-errno -fno-trapping-math
 OPT     = $(if $(DEBUG),-O1 -g -DQUERN_DEBUG,-O3 -g1)
 CFLAGS  += -std=c11 $(OPT) $(WARN) $(WERROR) $(MATH) $(SAN) -I. -MMD -MP -pthread $(if $(OMP),-fopenmp -DQUERN_OPENMP)
-LDFLAGS += $(SAN) -pthread $(if $(OMP),-fopenmp)
+GUARD    = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=posix_memalign
+LDFLAGS += $(SAN) $(if $(DEBUG),$(GUARD)) -pthread $(if $(OMP),-fopenmp)
 LDLIBS  += -lm
 
 # Instruction sets: only these files get their flags; everything else runs on any CPU of the architecture.
@@ -118,6 +119,9 @@ fuzz:
 fuzzers: $(FUZZERS:%=$(BUILD)/%)
 $(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/libquern.a
 	$(CC) $(LDFLAGS) -fsanitize=fuzzer $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) -o $@
+
+test-clients:
+	@echo "test-clients tries real clients against ./serve, which this version does not have yet" >&2; exit 1
 
 bench: all weights/pip-stories.bin
 	$(BIN)/bench/model weights/pip-stories.bin

@@ -94,8 +94,15 @@ typedef struct kernels {
     void (*glu)(act_kind kind, float *y, const float *gate_up, int n);
     void (*act)(act_kind kind, float *x, int n); /* in place */
 
+    /* The n gates of gate_up (interleaved as for glu): mean = lanes16(x + lane) / n; deviation = sqrtf(lanes16(fma(c, c, lane)) / n)
+     * with c = x - mean; x = relu(x - fma(deviation, sparsity, mean)). */
+    void (*sparsify)(float *gate_up, int n, float sparsity);
+    float (*mean_square)(const float *x, int n);                  /* lanes16(fma(x, x, lane)) / n */
+    void (*mul)(float *x, const float *y, int n);                 /* x = x * y */
+
     void (*add)(float *x, const float *y, float scale, int n);    /* x = fma(y, scale, x) */
     void (*scale)(float *x, float s, int n);                      /* x = x * s */
+    void (*softmax)(float *x, int n);                             /* x = exp(x - max) / lanes16(exp(x - max) + lane) */
     void (*softcap)(float *x, float cap, int n);                  /* x = cap * tanh(x / cap) */
 
     /* One position of one KV head into its page's blocks: K is [hd][64 positions] (positions in lanes), V [64][pad16(hd)],

@@ -138,3 +138,52 @@ INLINE v16 v16_softcap(v16 x, float cap) { return v16_mul(v16_set1(cap), v16_tan
 static void softcap(float *x, float cap, int n) {
     for (int i = 0; i < n; i += 16) v16_store_n(x + i, v16_softcap(v16_load_n(x + i, n - i), cap), n - i);
 }
+
+static void softmax(float *x, int n) {
+    float max = x[0];
+    for (int i = 1; i < n; i++)
+        if (x[i] > max || x[i] != x[i]) max = x[i];
+    v16 sum = v16_set1(0);
+    for (int i = 0; i < n; i += 16) {
+        v16_store_n(x + i, v16_exp(v16_sub(v16_load_n(x + i, n - i), v16_set1(max))), n - i);
+        sum = v16_add(sum, v16_load_n(x + i, n - i));
+    }
+    v16 total = v16_set1(v16_sum(sum));
+    for (int i = 0; i < n; i += 16) v16_store_n(x + i, v16_div(v16_load_n(x + i, n - i), total), n - i);
+}
+
+static float mean_square(const float *x, int n) {
+    v16 sum = v16_set1(0);
+    for (int i = 0; i < n; i += 16) {
+        v16 v = v16_load_n(x + i, n - i);
+        sum = v16_fma(v, v, sum);
+    }
+    return v16_sum(sum) / (float)n;
+}
+
+static void mul(float *x, const float *y, int n) {
+    for (int i = 0; i < n; i += 16) v16_store_n(x + i, v16_mul(v16_load_n(x + i, n - i), v16_load_n(y + i, n - i)), n - i);
+}
+
+/* Lanes from n on are zeros: they must add nothing to the deviation. */
+INLINE v16 first_lanes(v16 x, int n) {
+    float part[16];
+    if (n >= 16) return x;
+    v16_store(part, x);
+    return v16_load_n(part, n);
+}
+
+static void sparsify(float *gate_up, int n, float sparsity) {
+    v16 sum = v16_set1(0), square = sum;
+    for (int i = 0; i < n; i += 16) sum = v16_add(sum, v16_load_n(gate_up + 2 * (size_t)i, n - i));
+    v16 mean = v16_set1(v16_sum(sum) / (float)n);
+    for (int i = 0; i < n; i += 16) {
+        v16 c = first_lanes(v16_sub(v16_load_n(gate_up + 2 * (size_t)i, n - i), mean), n - i);
+        square = v16_fma(c, c, square);
+    }
+    v16 cutoff = v16_fma(v16_set1(sqrtf(v16_sum(square) / (float)n)), v16_set1(sparsity), mean);
+    for (int i = 0; i < n; i += 16) {
+        v16 x = v16_sub(v16_load_n(gate_up + 2 * (size_t)i, n - i), cutoff);
+        v16_store_n(gate_up + 2 * (size_t)i, v16_if_gt(v16_set1(0), x, v16_set1(0), x), n - i);
+    }
+}

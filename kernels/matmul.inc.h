@@ -198,8 +198,6 @@ INLINE void f32_block(const part b, const int rows) {
 
 /* ---- the loops around the blocks ---- */
 
-/* ---- the loops around the blocks ---- */
-
 /* Blocks for the rows that are left, against `panels` panels: the widest that fits. Returns how many rows it took. */
 typedef int block_fn(part b, int left, int panels);
 #define EACH_PANEL(call) for (int i = 0; i < panels; i++) { const part one = one_panel(b, i); call; }

@@ -35,7 +35,10 @@ static const field fields[] = {
 enum { N_FIELDS = sizeof fields / sizeof *fields };
 
 /* The checkpoint's sampling defaults: negative, none. */
-static const struct { const char *name; size_t at; bool whole;
+static const struct {
+    const char *name;
+    size_t at;
+    bool whole;
 } sampling[] = { { "temperature", offsetof(arch, temperature), false },
                  { "top_p", offsetof(arch, top_p), false },
                  { "min_p", offsetof(arch, min_p), false },
@@ -204,6 +207,9 @@ static int check_layer(const arch *a, int l, err *e) {
 
 int arch_check(const arch *a, err *e) {
     if (a->n_heads % a->n_kv_heads) return fail(e, "n_kv_heads %d does not divide n_heads %d", a->n_kv_heads, a->n_heads);
+    if (a->n_layers + a->n_enc_layers < 1) return fail(e, "n_layers and n_enc_layers are both 0");
+    if (a->n_experts && (a->n_used < 1 || a->n_used > a->n_experts || a->d_expert < 1))
+        return fail(e, "n_used %d of n_experts %d, d_expert %d: expected 1 to n_experts, and at least 1", a->n_used, a->n_experts, a->d_expert);
     if (!(a->attn_scale > 0)) return fail(e, "attn_scale: expected more than 0, found %g", (double)a->attn_scale);
     if (a->bos >= a->n_vocab) return fail(e, "bos %d is not below n_vocab %d", a->bos, a->n_vocab);
     for (int i = 0; i < a->n_eos; i++)

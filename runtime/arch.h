@@ -8,7 +8,8 @@
 
 /* X(name, default, min, max, what): whole numbers. A default below min means: required. */
 #define ARCH_INTS(X) \
-    X(n_layers,     0, 1, 1024,      "transformer layers") \
+    X(n_layers,    -1, 0, 1024,      "decoder layers; 0: an encoder alone") \
+    X(n_enc_layers, 0, 0, 1024,      "encoder layers, which see the whole input at once; 0: a decoder alone") \
     X(d_model,      0, 1, 1 << 20,   "width of the residual stream") \
     X(n_heads,      0, 1, 4096,      "query heads") \
     X(n_kv_heads,   0, 1, 4096,      "key/value heads; divides n_heads") \
@@ -19,8 +20,19 @@
     X(act,          0, 0, 3,         "0 silu, 1 gelu (tanh), 2 gelu (erf), 3 relu") \
     X(norm,         0, 0, 1,         "0 RMSNorm, 1 LayerNorm") \
     X(parallel,     0, 0, 1,         "1: attention and MLP read the same input and are added together") \
+    X(n_experts,    0, 0, 4096,      "experts of a mixture; 0: none") \
+    X(n_used,       0, 0, 64,        "experts that each token goes to") \
+    X(d_expert,     0, 0, 1 << 22,   "inner dimension of an expert") \
+    X(d_shared,     0, 0, 1 << 22,   "inner dimension of the expert that every token goes to; 0: none") \
+    X(renorm,       0, 0, 1,         "1: the chosen experts' weights are scaled to sum to 1") \
+    X(n_streams,    1, 1, 8,         "copies of the residual stream (AltUp)") \
+    X(d_per_layer,  0, 0, 1 << 16,   "width of the per-layer embeddings; 0: none") \
+    X(n_vocab_per_layer, 0, 0, 1 << 24, "rows of the per-layer embeddings; ids beyond take row 0") \
     X(n_ropes,      0, 0, 64,        "tensors rope.0, rope.1, ...: inverse frequencies") \
     X(rope_ctx,     0, 0, 1 << 28,   "a session with a longer --ctx takes the tables rope.N.long where they exist; 0: never") \
+    X(decoder_start, -1, -1, 1 << 24, "id that begins the decoder's text where there is an encoder; -1: none") \
+    X(pooling,      0, 0, 3,         "embedding of a text: 0 none, 1 its first token, 2 the mean, 3 its last token") \
+    X(normalize,    0, 0, 1,         "1: embeddings are scaled to length 1") \
     X(bos,         -1, -1, 1 << 24,  "id that begins a text, for files without a tokenizer; -1: none")
 
 /* Real numbers. */
@@ -29,6 +41,7 @@
     X(attn_scale,     0,    0, 1e6,     "multiplies query-key products") \
     X(attn_softcap,   0,    0, 1e6,     "scores become cap * tanh(score / cap); 0: none") \
     X(embed_scale,    1,    -1e9, 1e9,  "multiplies the embedding") \
+    X(per_layer_scale, 1, -1e9, 1e9, "multiplies the per-layer embedding") \
     X(residual_scale, 1,    -1e9, 1e9,  "multiplies what each block adds to the residual stream") \
     X(logit_scale,    1,    -1e9, 1e9,  "multiplies the logits") \
     X(logit_softcap,  0,    0, 1e9,     "logits become cap * tanh(logit / cap); 0: none")
@@ -41,6 +54,7 @@
 
 /* Vectors of real numbers: they multiply cos and sin of a rope table (yarn, longrope). */
 #define ARCH_FLOAT_VECTORS(X) \
+    X(sparsity,         n_layers, 0, -100, 100, "gates below mean + sparsity * deviation are zero, the others less by that; 0: off") \
     X(rope_factor,      n_ropes, 1, 0, 1e6, "factor of rope.N") \
     X(rope_factor_long, n_ropes, 1, 0, 1e6, "factor of rope.N.long")
 

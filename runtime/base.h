@@ -38,6 +38,13 @@ static inline int max_int(int a, int b) { return a > b ? a : b; }
 void *alloc_aligned(size_t bytes); /* zeroed, 64-byte aligned, NULL when out of memory; free with free_aligned */
 void free_aligned(void *p);
 
+/* Debug builds (make DEBUG=1) abort when the thread that computes a forward pass allocates: all its memory is laid out before. */
+#ifdef QUERN_DEBUG
+void alloc_guard(bool on);
+#else
+static inline void alloc_guard(bool on) { (void)on; }
+#endif
+
 /* A chunked arena: many small objects with one life. Memory is zeroed. */
 typedef struct arena {
     struct arena_chunk *head;

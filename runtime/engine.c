@@ -15,7 +15,7 @@
 struct engine {
     model model;
     pool *pool;
-    kv_pool kv;
+    kv_pool kv, enc_kv; /* enc_kv: group 0 the encoder's layers, 1 the decoder's cross attention */
     forward_ctx f;
     void *scratch;
     size_t scratch_bytes;
@@ -28,7 +28,7 @@ struct engine {
 
 struct session {
     engine *g;
-    kv_seq kv;
+    kv_seq kv, enc;
     ids tokens;        /* what the pages hold */
     int row;           /* its row of the engine's logits */
     bool has_logits;
@@ -79,6 +79,12 @@ static int open_kv(engine *g, const engine_opts *o, err *e) {
         g->info.kv_bytes_position += (uint64_t)m->kv_group[i].n_layers * (uint64_t)m->arch.n_kv_heads * 2 * (uint64_t)m->arch.head_dim * element;
     }
     if (choose_ctx(g, o, e)) return -1;
+    if (m->arch.n_enc_layers) { /* an encoder's text goes through in one pass */
+        g->f.max_rows = max_int(g->f.max_rows, g->info.ctx);
+        g->enc_kv = (kv_pool){ .n_groups = m->arch.n_layers ? 2 : 1, .n_kv_heads = m->arch.n_kv_heads, .head_dim = m->arch.head_dim, .type = g->kv.type,
+                               .group = { { .n_layers = m->arch.n_enc_layers }, { .n_layers = m->arch.n_layers } } };
+        if (kv_pool_init(&g->enc_kv, g->max_sessions, g->info.ctx, g->f.max_rows, e)) return -1;
+    }
     return kv_pool_init(&g->kv, g->max_sessions, g->info.ctx, g->f.max_rows, e);
 }
 
@@ -115,12 +121,16 @@ static void fill_info(engine *g) {
     i->name = a->name;
     i->family = a->family;
     i->kernels = g->f.ops.k->name;
-    i->type = wtype_name((wtype)g->model.layers[0].qkv.type);
+    i->type = wtype_name((wtype)(a->n_layers ? g->model.layers : g->model.enc_layers)[0].qkv.type);
     i->max_rows = g->f.max_rows;
     i->threads = pool_size(g->pool);
     i->n_vocab = a->n_vocab;
     i->n_layers = a->n_layers;
     i->d_model = a->d_model;
+    i->has_encoder = a->n_enc_layers > 0;
+    i->has_decoder = a->n_layers > 0;
+    i->decoder_start = a->decoder_start;
+    i->pooling = a->pooling;
     i->bos = a->bos;
     i->eos = a->eos;
     i->n_eos = a->n_eos;
@@ -158,7 +168,7 @@ int engine_open(engine **out, const engine_opts *o, err *e) {
     g->f.ops = (exec){ .k = kernels_get(), .pool = g->pool, .exact = o->exact };
     if (open_kv(g, o, e)) goto failed;
     g->info.rope_long = model_choose_ropes(&g->model, g->info.ctx);
-    if (open_scratch(g, e)) goto failed;
+    if (model_expand_biases(&g->model, g->info.ctx, e) || open_scratch(g, e)) goto failed;
     fill_info(g);
     *out = g;
     return 0;
@@ -173,6 +183,7 @@ void engine_close(engine *g) {
     free(g->spans);
     free(g->row_used);
     kv_pool_free(&g->kv);
+    kv_pool_free(&g->enc_kv);
     pool_free(g->pool);
     model_close(&g->model);
     free(g);
@@ -180,7 +191,7 @@ void engine_close(engine *g) {
 
 const engine_info *engine_about(const engine *g) { return &g->info; }
 size_t engine_scratch_bytes(const engine *g) { return g->scratch_bytes; }
-size_t engine_kv_bytes(const engine *g) { return kv_pool_bytes_used(&g->kv); }
+size_t engine_kv_bytes(const engine *g) { return kv_pool_bytes_used(&g->kv) + kv_pool_bytes_used(&g->enc_kv); }
 
 uint64_t engine_kv_read_bytes(const engine *g, int pos) {
     const arch *a = &g->model.arch;
@@ -219,8 +230,14 @@ static void read_weights(void *arg, int task, int worker) {
     uint64_t bytes = 0, sum = 0;
     for (int l = 0; l < m->arch.n_layers; l++) {
         const layer *w = &m->layers[l];
-        const mat *const mats[] = { &w->qkv, &w->attn_out, &w->gate_up, &w->down };
-        for (int i = 0; i < 4; i++) read_share(t, mats[i], task, &bytes, &sum);
+        const mlp_weights *mlp = w->experts ? w->experts : &w->mlp; /* of a mixture, as many experts as a token uses */
+        const mat *const mats[] = { &w->qkv, &w->attn_out, &w->shared.gate_up, &w->shared.up, &w->shared.down };
+        for (size_t i = 0; i < sizeof mats / sizeof *mats; i++) read_share(t, mats[i], task, &bytes, &sum);
+        for (int i = 0; i < (w->experts ? m->arch.n_used : 1); i++) {
+            read_share(t, &mlp[i].gate_up, task, &bytes, &sum);
+            read_share(t, &mlp[i].up, task, &bytes, &sum);
+            read_share(t, &mlp[i].down, task, &bytes, &sum);
+        }
     }
     read_share(t, &m->output, task, &bytes, &sum);
     atomic_fetch_add(&t->bytes, bytes);
@@ -242,7 +259,8 @@ int session_new(session **out, engine *g, err *e) {
     if (row == g->max_sessions) return fail(e, "all %d sessions of this engine are in use", g->max_sessions);
     session *s = calloc(1, sizeof *s);
     if (!s) return fail_memory(e, sizeof *s, "a session");
-    if (kv_seq_init(&s->kv, &g->kv, g->info.ctx, e)) {
+    if (kv_seq_init(&s->kv, &g->kv, g->info.ctx, e) || kv_seq_init(&s->enc, &g->enc_kv, g->info.ctx, e)) {
+        kv_seq_free(&s->kv);
         free(s);
         return -1;
     }
@@ -257,6 +275,7 @@ void session_free(session *s) {
     if (!s) return;
     s->g->row_used[s->row] = false;
     kv_seq_free(&s->kv);
+    kv_seq_free(&s->enc);
     ids_free(&s->tokens);
     free(s);
 }
@@ -273,14 +292,20 @@ int session_truncate(session *s, int n) {
     return s->kv.len;
 }
 
-static int check_step(const engine *g, const step *st, err *e) {
-    int len = st->s->kv.len;
-    if (st->n > g->info.ctx - len)
-        return fail_code(e, ERR_CONTEXT, "context_length_exceeded: %d tokens are needed, the context holds %d (the model's own is %d)", len + st->n, g->info.ctx, g->info.model_ctx);
-    for (int i = 0; i < st->n; i++)
-        if (st->tok[i] < 0 || st->tok[i] >= g->info.n_vocab)
-            return fail_code(e, ERR_INPUT, "token id %d at position %d: this model's ids are 0 to %d", st->tok[i], len + i, g->info.n_vocab - 1);
+/* n tokens after len others: do they fit, and are they tokens? */
+static int check_tokens(const engine *g, const int32_t *tok, int n, int len, err *e) {
+    if (n > g->info.ctx - len)
+        return fail_code(e, ERR_CONTEXT, "context_length_exceeded: %d tokens are needed, the context holds %d (the model's own is %d)", len + n, g->info.ctx, g->info.model_ctx);
+    for (int i = 0; i < n; i++)
+        if (tok[i] < 0 || tok[i] >= g->info.n_vocab)
+            return fail_code(e, ERR_INPUT, "token id %d at position %d: this model's ids are 0 to %d", tok[i], len + i, g->info.n_vocab - 1);
     return 0;
+}
+
+static int check_step(const engine *g, const step *st, err *e) {
+    if (!g->info.has_decoder) return fail(e, "%s is an encoder: it gives embeddings, it does not generate", g->info.name);
+    if (g->info.has_encoder && st->s->enc.len == 0) return fail_code(e, ERR_INPUT, "%s is an encoder and decoder: the encoder's input comes first", g->info.name);
+    return check_tokens(g, st->tok, st->n, st->s->kv.len, e);
 }
 
 /* The spans of one forward pass: from each step what is left of it, up to max_rows tokens; done[i] counts its tokens so far.
@@ -291,7 +316,7 @@ static int next_pass(engine *g, const step *steps, const int *done, int n_steps,
         int left = steps[i].n - done[i], n = min_int(left, g->f.max_rows - rows);
         if (!n) continue;
         span *sp = &spans[n_spans];
-        *sp = (span){ .seq = &steps[i].s->kv, .tok = steps[i].tok + done[i], .n = n };
+        *sp = (span){ .seq = &steps[i].s->kv, .tok = steps[i].tok + done[i], .n = n, .cross = g->info.has_encoder ? &steps[i].s->enc : NULL };
         if (steps[i].logits) {
             sp->out = OUT_ALL;
             sp->dst = steps[i].logits + (size_t)done[i] * g->f.vocab_ld;
@@ -367,11 +392,55 @@ int session_sync(session *s, const int32_t *tok, int n, err *e) {
     return engine_step(s->g, &(step){ s, tok + same, n - same, NULL }, 1, e);
 }
 
+int session_encode(session *s, const int32_t *tok, int n, float *hidden, err *e) {
+    engine *g = s->g;
+    if (!g->info.has_encoder) return fail(e, "%s has no encoder", g->info.name);
+    if (n < 1) return fail_code(e, ERR_INPUT, "an empty text: at least one token is needed");
+    if (check_tokens(g, tok, n, 0, e)) return -1;
+    session_truncate(s, 0);
+    kv_truncate(&s->enc, 0);
+    if (kv_reserve(&s->enc, n, e)) return -1;
+    if (encode(&g->f, &s->enc, tok, n, hidden)) return 0;
+    for (int i = 0; i < g->enc_kv.n_groups; i++) kv_drop_group(&s->enc, i);
+    return fail_code(e, ERR_STOPPED, "stopped");
+}
+
+/* All hidden states [n][pad64(d_model)]: the encoder's, or the decoder's after its last norm. */
+static int hidden_states(session *s, const int32_t *tok, int n, float *hidden, err *e) {
+    engine *g = s->g;
+    if (g->info.has_encoder) return session_encode(s, tok, n, hidden, e);
+    if (check_tokens(g, tok, n, 0, e)) return -1;
+    session_truncate(s, 0);
+    for (int at = 0; at < n; at += g->f.max_rows) {
+        int rows = min_int(n - at, g->f.max_rows);
+        if (kv_reserve(&s->kv, rows, e)) return -1;
+        if (!forward(&g->f, &(span){ .seq = &s->kv, .tok = tok + at, .n = rows, .out = OUT_HIDDEN, .dst = hidden + (size_t)at * g->f.d_ld }, 1))
+            return fail_code(e, ERR_STOPPED, "stopped");
+    }
+    return 0;
+}
+
+int session_embed(session *s, const int32_t *tok, int n, int pooling, float *out, err *e) {
+    engine *g = s->g;
+    int d = g->info.d_model;
+    if (pooling == 0) pooling = g->info.pooling;
+    if (pooling == 0) return fail_code(e, ERR_INPUT, "%s does not say how its hidden states become an embedding: choose with --pooling first, mean or last", g->info.name);
+    if (n < 1) return fail_code(e, ERR_INPUT, "an empty text: at least one token is needed");
+    size_t bytes = (size_t)n * g->f.d_ld * sizeof(float);
+    float *hidden = alloc_aligned(bytes);
+    if (!hidden) return fail_memory(e, bytes, "hidden states");
+    int rc = hidden_states(s, tok, n, hidden, e);
+    kv_truncate(&s->kv, 0);
+    if (!rc) ops_pool(hidden, g->f.d_ld, n, d, pooling, g->model.arch.normalize, out);
+    free_aligned(hidden);
+    return rc;
+}
+
 int session_fork(session *dst, const session *src, err *e) {
     if (dst == src) return 0;
     ids copy = { 0 };
     for (int i = 0; i < src->kv.len; i++) ids_add(&copy, src->tokens.p[i]);
-    if (copy.failed || kv_fork(&dst->kv, &src->kv, e)) {
+    if (copy.failed || kv_fork(&dst->kv, &src->kv, e) || kv_fork(&dst->enc, &src->enc, e)) {
         ids_free(&copy);
         return copy.failed ? fail_memory(e, (size_t)src->kv.len * 4, "a forked session") : -1;
     }
@@ -387,13 +456,13 @@ int session_fork(session *dst, const session *src, err *e) {
 typedef struct session_header {
     char magic[8];
     uint64_t model;     /* the model file's meta hash: another model's cache would be nonsense */
-    uint32_t kv_type, len, vocab_ld, has_logits;
+    uint32_t kv_type, len, vocab_ld, has_logits, enc_len, reserved;
 } session_header;
-_Static_assert(sizeof(session_header) == 32, "session header");
+_Static_assert(sizeof(session_header) == 40, "session header");
 
 static session_header header_of(const session *s) {
     return (session_header){ .magic = "QUERNSES", .model = s->g->model.file.header->meta_hash, .kv_type = (uint32_t)s->g->kv.type, .len = (uint32_t)s->kv.len,
-                             .vocab_ld = (uint32_t)s->g->f.vocab_ld, .has_logits = s->has_logits };
+                             .vocab_ld = (uint32_t)s->g->f.vocab_ld, .has_logits = s->has_logits, .enc_len = (uint32_t)s->enc.len };
 }
 
 static int put(FILE *f, hash64 *h, const void *p, size_t n, err *e) {
@@ -413,7 +482,9 @@ int session_save(const session *s, FILE *f, err *e) {
     session_header head = header_of(s);
     if (put(f, &h, &head, sizeof head, e) || put(f, &h, s->tokens.p, (size_t)head.len * 4, e)) return -1;
     if (s->has_logits && put(f, &h, logits_row(s), s->g->f.vocab_ld * sizeof(float), e)) return -1;
-    if (kv_save(&s->kv, f, &h, e)) return -1;
+    for (int i = 0; i < s->g->kv.n_groups; i++)
+        if (kv_save(&s->kv, i, f, &h, e)) return -1;
+    if (s->enc.len && kv_save(&s->enc, 1, f, &h, e)) return -1;
     uint64_t sum = hash_end(&h);
     if (put(f, &h, &sum, sizeof sum, e)) return -1;
     return fflush(f) ? fail(e, "saving the session failed: %s", strerror(errno)) : 0;
@@ -427,8 +498,9 @@ static int load_parts(session *s, FILE *f, err *e) {
     if (memcmp(head.magic, want.magic, 8)) return fail(e, "not a saved session");
     if (head.model != want.model) return fail(e, "the session was saved with another model");
     if (head.kv_type != want.kv_type) return fail(e, "the session was saved %s --exact; load it so", head.kv_type == KV_F32 ? "with" : "without");
-    if (head.vocab_ld != want.vocab_ld || head.has_logits > 1) return fail(e, "the saved session is damaged");
-    if (head.len > (uint32_t)s->kv.cap) return fail_code(e, ERR_CONTEXT, "the saved session holds %u tokens, the context %d; use a larger --ctx", head.len, s->g->info.ctx);
+    if (head.vocab_ld != want.vocab_ld || head.has_logits > 1 || head.reserved || (head.enc_len && !s->g->info.has_encoder)) return fail(e, "the saved session is damaged");
+    if (head.len > (uint32_t)s->g->info.ctx || head.enc_len > (uint32_t)s->g->info.ctx)
+        return fail_code(e, ERR_CONTEXT, "the saved session holds %u tokens, the context %d; use a larger --ctx", head.len > head.enc_len ? head.len : head.enc_len, s->g->info.ctx);
     for (uint32_t i = 0; i < head.len; i++) {
         int32_t id;
         if (get(f, &h, &id, sizeof id, e)) return -1;
@@ -436,23 +508,29 @@ static int load_parts(session *s, FILE *f, err *e) {
     }
     if (s->tokens.failed) return fail_memory(e, (size_t)head.len * 4, "a session's tokens");
     if (head.has_logits && get(f, &h, logits_row(s), s->g->f.vocab_ld * sizeof(float), e)) return -1;
-    if (kv_load(&s->kv, (int)head.len, f, &h, e)) return -1;
+    for (int i = 0; i < s->g->kv.n_groups; i++)
+        if (kv_load(&s->kv, i, (int)head.len, f, &h, e)) return -1;
+    if (head.enc_len && kv_load(&s->enc, 1, (int)head.enc_len, f, &h, e)) return -1;
     uint64_t sum, found = hash_end(&h);
     if (get(f, &h, &sum, sizeof sum, e)) return -1;
     if (sum != found) return fail(e, "the saved session is damaged: its hash does not match");
+    s->kv.len = (int)head.len;
+    s->enc.len = (int)head.enc_len;
     s->has_logits = head.has_logits;
     return 0;
 }
 
 int session_load(session *s, FILE *f, err *e) {
     session_truncate(s, 0);
+    kv_truncate(&s->enc, 0);
     s->has_logits = false;
     if (load_parts(s, f, e) == 0) return 0;
     int ctx = s->g->info.ctx; /* back to an empty session: a half loaded one is none */
     kv_seq_free(&s->kv);
+    kv_seq_free(&s->enc);
     s->tokens.n = 0;
     s->tokens.failed = false;
     err again = { 0 };
-    kv_seq_init(&s->kv, &s->g->kv, ctx, &again);
+    if (kv_seq_init(&s->kv, &s->g->kv, ctx, &again) || kv_seq_init(&s->enc, &s->g->enc_kv, ctx, &again)) s->kv.cap = 0;
     return -1;
 }

@@ -16,6 +16,7 @@ typedef struct span {
     const int32_t *tok;
     int n;
     span_out out;
+    kv_seq *cross; /* the encoder's output that it reads; NULL where there is no encoder */
     float *dst; /* wanted rows, one after the other: logits [rows][pad16(n_vocab)], or hidden [rows][pad64(d_model)] */
 } span;
 
@@ -27,7 +28,7 @@ typedef struct forward_ctx {
     exec ops;
     const model *model;
     int max_rows;
-    size_t d_ld, qkv_ld, att_ld, gate_up_ld, ff_ld, vocab_ld; /* floats a row */
+    size_t d_ld, qkv_ld, att_ld, gate_up_ld, ff_ld, vocab_ld, route_ld, coef_ld, per_layer_ld, side_ld; /* floats a row */
     float *x;        /* [max_rows][d_ld] the residual stream */
     float *h;        /* [max_rows][d_ld] a normed copy */
     float *block;    /* [max_rows][d_ld] what a block adds */
@@ -35,12 +36,22 @@ typedef struct forward_ctx {
     float *att;      /* [max_rows][att_ld] heads side by side */
     float *gate_up;  /* [max_rows][gate_up_ld] */
     float *ff;       /* [max_rows][ff_ld] */
+    float *streams, *predicted; /* [n_streams][max_rows][d_ld] */
+    float *coefs;    /* [max_rows][coef_ld] */
+    float *per_layer;/* [max_rows][per_layer_ld] the embeddings of all layers */
+    float *side;     /* [max_rows][side_ld] inside a side path */
+    float *route;    /* [max_rows][route_ld] the router's logits, then its weights */
+    float *gathered, *expert_out; /* [max_rows][d_ld] the rows of one expert */
+    int *chosen;     /* [max_rows][n_used] experts of each row, ascending */
+    int *expert_row; /* [max_rows] rows of one expert */
     float *cos, *sin;/* [n_ropes][max_rows][n_freq of the longest table] */
     int max_freq;
     int32_t *tok;    /* [max_rows] */
-    int *pos;        /* [max_rows] */
+    int *pos, *end;  /* [max_rows] position, and end of the positions it sees */
+    int *cross_end;  /* [max_rows] the same in the encoder's output */
+    int ctx;         /* of the bias tables */
     int *wanted;     /* [max_rows] rows whose logits are wanted, in order */
-    kv_seq **seq;    /* [max_rows] */
+    kv_seq **seq, **cross; /* [max_rows] */
     tap_fn *tap;
     void *tap_arg;
     atomic_bool *stop; /* read between layers; NULL: never stops */
@@ -52,5 +63,10 @@ void forward_layout(forward_ctx *f, carve *c, int max_rows, int ctx);
 /* Runs all spans, at most max_rows tokens in all, appends their keys and values to the pages and advances seq->len. Cannot
  * fail; false: stopped by *stop between two layers, and no sequence was advanced. */
 bool forward(forward_ctx *f, const span *spans, int n_spans);
+
+/* Runs the encoder over a whole text of n tokens, 1 to max_rows. seq: of the encoder's pool (group 0 its layers, group 1 the
+ * decoder's cross attention), empty, with n positions reserved; afterwards it holds the keys and values that the decoder reads.
+ * dst: the encoder's output [n][pad64(d_model)], or NULL. False: stopped. */
+bool encode(forward_ctx *f, kv_seq *seq, const int32_t *tok, int n, float *dst);
 
 #endif

@@ -149,6 +149,10 @@ int kv_truncate(kv_seq *s, int len) {
     return s->len = len;
 }
 
+void kv_drop_group(kv_seq *s, int group) {
+    for (int j = 0; j < s->cap / KV_PAGE; j++) page_drop(&s->pool->group[group], &s->page[group][j]);
+}
+
 int kv_fork(kv_seq *dst, const kv_seq *src, err *e) {
     if (src->len > dst->cap) return fail_code(e, ERR_CONTEXT, "%d positions do not fit in a context of %d", src->len, dst->cap);
     kv_truncate(dst, 0);
@@ -162,29 +166,24 @@ int kv_fork(kv_seq *dst, const kv_seq *src, err *e) {
     return 0;
 }
 
-int kv_save(const kv_seq *s, FILE *f, hash64 *h, err *e) {
-    for (int i = 0; i < s->pool->n_groups; i++) {
-        const kv_group *g = &s->pool->group[i];
-        for (int j = kv_first(g->window, s->len) / KV_PAGE; j * KV_PAGE < s->len; j++) {
-            hash_add(h, s->page[i][j], g->page_bytes);
-            if (fwrite(s->page[i][j], 1, g->page_bytes, f) != g->page_bytes) return fail(e, "saving the session failed: %s", strerror(errno));
-        }
+int kv_save(const kv_seq *s, int group, FILE *f, hash64 *h, err *e) {
+    const kv_group *g = &s->pool->group[group];
+    for (int j = kv_first(g->window, s->len) / KV_PAGE; j * KV_PAGE < s->len; j++) {
+        hash_add(h, s->page[group][j], g->page_bytes);
+        if (fwrite(s->page[group][j], 1, g->page_bytes, f) != g->page_bytes) return fail(e, "saving the session failed: %s", strerror(errno));
     }
     return 0;
 }
 
-int kv_load(kv_seq *s, int len, FILE *f, hash64 *h, err *e) {
+int kv_load(kv_seq *s, int group, int len, FILE *f, hash64 *h, err *e) {
+    kv_group *g = &s->pool->group[group];
     if (len < 0 || len > s->cap) return fail_code(e, ERR_CONTEXT, "a saved session of %d positions does not fit in a context of %d", len, s->cap);
-    for (int i = 0; i < s->pool->n_groups; i++) {
-        kv_group *g = &s->pool->group[i];
-        for (int j = kv_first(g->window, len) / KV_PAGE; j * KV_PAGE < len; j++) {
-            if (!g->n_free) return fail_code(e, ERR_MEMORY, "the cache is full: a saved session of %d positions does not fit", len);
-            void *page = page_take(g);
-            s->page[i][j] = page;
-            if (fread(page, 1, g->page_bytes, f) != g->page_bytes) return fail(e, "the saved session is cut short");
-            hash_add(h, page, g->page_bytes);
-        }
+    for (int j = kv_first(g->window, len) / KV_PAGE; j * KV_PAGE < len; j++) {
+        if (!g->n_free) return fail_code(e, ERR_MEMORY, "the cache is full: a saved session of %d positions does not fit", len);
+        void *page = page_take(g);
+        s->page[group][j] = page;
+        if (fread(page, 1, g->page_bytes, f) != g->page_bytes) return fail(e, "the saved session is cut short");
+        hash_add(h, page, g->page_bytes);
     }
-    s->len = len;
     return 0;
 }

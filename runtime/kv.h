@@ -50,6 +50,7 @@ static inline void kv_advance(kv_seq *s, int n) { s->len += n; }
 /* Forgets all positions from len on. Where a window already gave back what position len would need, everything goes.
  * Returns the length kept: len or 0. */
 int kv_truncate(kv_seq *s, int len);
+void kv_drop_group(kv_seq *s, int group); /* gives back all pages of a group that is not read any more */
 int kv_fork(kv_seq *dst, const kv_seq *src, err *e); /* dst (initialised, same pool) becomes a copy that shares all pages */
 
 /* Byte offset of a layer's head's K block in its group's page; the V block stands p->k_bytes further. */
@@ -59,8 +60,9 @@ static inline size_t kv_block_at(const kv_pool *p, int layer_in_group, int head)
 /* First position that a query at pos sees. */
 static inline int kv_first(int window, int pos) { return window && pos >= window ? pos - window + 1 : 0; }
 
-/* Save and load: the pages that a sequence holds, in order. load expects an empty sequence. */
-int kv_save(const kv_seq *s, FILE *f, hash64 *h, err *e);
-int kv_load(kv_seq *s, int len, FILE *f, hash64 *h, err *e);
+/* Save and load: the pages that a sequence holds of one group, in order. kv_load adds len positions' pages to a sequence without
+ * any in this group, and leaves s->len alone. */
+int kv_save(const kv_seq *s, int group, FILE *f, hash64 *h, err *e);
+int kv_load(kv_seq *s, int group, int len, FILE *f, hash64 *h, err *e);
 
 #endif

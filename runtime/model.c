@@ -8,13 +8,13 @@
 typedef struct binder {
     model *m;
     err *e;
-    uint32_t bound; /* tensors of the file that found their place */
+    bool *taken; /* [n_tensors] tensors of the file that found their place */
 } binder;
 
 static const file_tensor *bind(binder *b, const char *name, bool required) {
     const file_tensor *t = file_find(&b->m->file, name);
     if (!t && required) fail(b->e, "%s: tensor %s is missing: the file is damaged or made by another version; convert again", b->m->file.path, name);
-    b->bound += t != NULL;
+    if (t) b->taken[t - b->m->file.tensors] = true;
     return t;
 }
 
@@ -43,6 +43,15 @@ static int bind_matrix(binder *b, const char *name, const char *bias, bool requi
     return bias ? bind_vector(b, bias, false, n, &out->bias, NULL) : 0;
 }
 
+/* NAME and its NAME_bias. */
+static int bind_norm(binder *b, const char *name, bool required, norm_weights *out) {
+    char bias[80];
+    int d = b->m->arch.d_model;
+    snprintf(bias, sizeof bias, "%s_bias", name);
+    if (bind_vector(b, name, required, d, &out->w, NULL)) return -1;
+    return out->w ? bind_vector(b, bias, false, d, &out->b, NULL) : 0;
+}
+
 /* Layers that keep the same positions share pages; a layer that reads another's cache has none of its own. */
 static int bind_kv(binder *b, int l) {
     model *m = b->m;
@@ -50,7 +59,8 @@ static int bind_kv(binder *b, int l) {
     int owner = m->arch.kv_layer[l];
     w->window = m->arch.window[l];
     w->rope = m->arch.rope[l];
-    if (owner >= 0 && owner != l) {
+    w->sparsity = m->arch.sparsity[l];
+    if (!w->own_kv) {
         w->kv_group = m->layers[owner].kv_group; /* arch_check: owner < l, and it owns its cache */
         w->kv_slot = m->layers[owner].kv_slot;
         return 0;
@@ -68,20 +78,147 @@ static int bind_kv(binder *b, int l) {
     return 0;
 }
 
-static int bind_layer(binder *b, int l) {
-    const arch *a = &b->m->arch;
-    layer *w = &b->m->layers[l];
-    int d = a->d_model, q = b->m->q_rows, kv = b->m->kv_rows, ff = (int)round_up((size_t)a->d_ff, PANEL);
-    char name[64], bias[64];
-#define NAME(x) (snprintf(name, sizeof name, "layers.%d." x, l), snprintf(bias, sizeof bias, "layers.%d." x "_bias", l), name)
-    if (bind_vector(b, NAME("attn_norm"), true, d, &w->attn_norm, NULL) || bind_matrix(b, NAME("qkv"), bias, true, q + 2 * kv, d, &w->qkv) ||
-        bind_vector(b, NAME("q_norm"), false, a->head_dim, &w->q_norm, NULL) || bind_vector(b, NAME("k_norm"), false, a->head_dim, &w->k_norm, NULL) ||
-        bind_matrix(b, NAME("attn_out"), bias, true, d, a->n_heads * a->head_dim, &w->attn_out) ||
-        bind_vector(b, NAME("mlp_norm"), true, d, &w->mlp_norm, NULL) || bind_matrix(b, NAME("gate_up"), bias, true, 2 * ff, d, &w->gate_up) ||
-        bind_matrix(b, NAME("down"), bias, true, d, a->d_ff, &w->down))
+/* The names of layer l's parts. */
+typedef struct part_name {
+    char name[72], bias[80];
+} part_name;
+
+static part_name in_layer(const char *stack, int l, const char *prefix, const char *part) {
+    part_name n;
+    snprintf(n.name, sizeof n.name, "%s.%d.%s%s", stack, l, prefix, part);
+    snprintf(n.bias, sizeof n.bias, "%s_bias", n.name);
+    return n;
+}
+
+static int bind_part(binder *b, const char *stack, int l, const char *prefix, const char *part, bool required, int n, int k, mat *out) {
+    part_name p = in_layer(stack, l, prefix, part);
+    return bind_matrix(b, p.name, p.bias, required, n, k, out);
+}
+
+/* An MLP of inner dimension d: gated or not, as the file has it. */
+static int bind_mlp(binder *b, const char *stack, int l, const char *prefix, int d, mlp_weights *w) {
+    int d_model = b->m->arch.d_model;
+    bool gated = file_find(&b->m->file, in_layer(stack, l, prefix, "up").name) == NULL;
+    if (gated ? bind_part(b, stack, l, prefix, "gate_up", true, 2 * (int)round_up((size_t)d, PANEL), d_model, &w->gate_up)
+              : bind_part(b, stack, l, prefix, "up", true, d, d_model, &w->up))
         return -1;
-#undef NAME
-    return bind_kv(b, l);
+    return bind_part(b, stack, l, prefix, "down", true, d_model, d, &w->down);
+}
+
+static int bind_experts(binder *b, const char *stack, int l, layer *w) {
+    const arch *a = &b->m->arch;
+    if (bind_part(b, stack, l, "", "router", true, a->n_experts, a->d_model, &w->router)) return -1;
+    w->experts = arena_alloc(&b->m->mem, (size_t)a->n_experts * sizeof *w->experts);
+    if (!w->experts) return fail_memory(b->e, (size_t)a->n_experts * sizeof *w->experts, "experts");
+    for (int i = 0; i < a->n_experts; i++) {
+        char prefix[32];
+        snprintf(prefix, sizeof prefix, "experts.%d.", i);
+        if (bind_mlp(b, stack, l, prefix, a->d_expert, &w->experts[i])) return -1;
+    }
+    if (a->d_shared == 0) return 0;
+    return bind_mlp(b, stack, l, "shared.", a->d_shared, &w->shared) || bind_part(b, stack, l, "", "shared_gate", false, 1, a->d_model, &w->shared_gate) ? -1 : 0;
+}
+
+static int bind_qk_norms(binder *b, const char *stack, int l, layer *w) {
+    const arch *a = &b->m->arch;
+    const file_tensor *t = file_find(&b->m->file, in_layer(stack, l, "", "q_norm").name);
+    w->qk_norm_whole = t && t->dims[0] != (uint64_t)a->head_dim;
+    int q = w->qk_norm_whole ? a->n_heads * a->head_dim : a->head_dim, k = w->qk_norm_whole ? a->n_kv_heads * a->head_dim : a->head_dim;
+    return bind_vector(b, in_layer(stack, l, "", "q_norm").name, false, q, &w->q_norm, NULL) || bind_vector(b, in_layer(stack, l, "", "k_norm").name, false, k, &w->k_norm, NULL) ? -1 : 0;
+}
+
+static int bind_norms(binder *b, const char *stack, int l, layer *w) {
+    struct { const char *name; norm_weights *to; } norms[] = {
+        { "attn_norm", &w->attn_norm }, { "attn_post_norm", &w->attn_post_norm }, { "attn_sum_norm", &w->attn_sum_norm }, { "mlp_norm", &w->mlp_norm },
+        { "mlp_post_norm", &w->mlp_post_norm }, { "mlp_sum_norm", &w->mlp_sum_norm }, { "cross_norm", &w->cross_norm } };
+    for (size_t i = 0; i < sizeof norms / sizeof *norms; i++)
+        if (bind_norm(b, in_layer(stack, l, "", norms[i].name).name, false, norms[i].to)) return -1;
+    if (w->attn_norm.w || w->attn_post_norm.w || w->attn_sum_norm.w) return 0;
+    return fail(b->e, "%s: %s.%d has no norm at its attention; convert again", b->m->file.path, stack, l);
+}
+
+static int bind_cross(binder *b, const char *stack, int l, layer *w) {
+    const model *m = b->m;
+    int d = m->arch.d_model;
+    return bind_part(b, stack, l, "", "cross_q", true, m->q_rows, d, &w->cross_q) || bind_part(b, stack, l, "", "cross_kv", true, 2 * m->kv_rows, d, &w->cross_kv) ||
+                   bind_part(b, stack, l, "", "cross_out", true, d, m->arch.n_heads * m->arch.head_dim, &w->cross_out) ? -1 : 0;
+}
+
+/* The optional paths beside a layer: per-layer embeddings, LAuReL, AltUp. */
+static int bind_side_paths(binder *b, const char *stack, int l, layer *w) {
+    const arch *a = &b->m->arch;
+    int d = a->d_model, n = a->n_streams, p = a->d_per_layer;
+    const file_tensor *left = file_find(&b->m->file, in_layer(stack, l, "", "laurel_left").name);
+    if (left && (left->dims[0] > 1 << 20 || bind_part(b, stack, l, "", "laurel_left", true, (int)left->dims[0], d, &w->laurel_left) ||
+                 bind_part(b, stack, l, "", "laurel_right", true, d, (int)left->dims[0], &w->laurel_right) ||
+                 bind_norm(b, in_layer(stack, l, "", "laurel_norm").name, true, &w->laurel_norm)))
+        return -1;
+    if (p && (bind_part(b, stack, l, "", "per_layer_gate", true, p, d, &w->per_layer_gate) || bind_part(b, stack, l, "", "per_layer_out", true, d, p, &w->per_layer_out) ||
+              bind_norm(b, in_layer(stack, l, "", "per_layer_norm").name, true, &w->per_layer_norm)))
+        return -1;
+    if (n == 1) return 0;
+    return bind_norm(b, in_layer(stack, l, "", "altup_norm").name, true, &w->altup.router_norm) || bind_part(b, stack, l, "", "altup_router", true, n, d, &w->altup.router) ||
+                   bind_part(b, stack, l, "", "altup_predict", true, n * n, n, &w->altup.predict) || bind_part(b, stack, l, "", "altup_correct", true, n, n, &w->altup.correct) ||
+                   bind_norm(b, in_layer(stack, l, "", "altup_scale").name, false, &w->altup.scale) ? -1 : 0;
+}
+
+static int bind_layer(binder *b, const char *stack, int l, bool own_kv, layer *w) {
+    const arch *a = &b->m->arch;
+    int d = a->d_model, q = b->m->q_rows, kv = own_kv ? b->m->kv_rows : 0;
+    w->own_kv = own_kv;
+    if (bind_norms(b, stack, l, w) || bind_part(b, stack, l, "", "qkv", true, q + 2 * kv, d, &w->qkv) || bind_qk_norms(b, stack, l, w) ||
+        bind_vector(b, in_layer(stack, l, "", "v_norm").name, false, a->head_dim, &w->v_norm, NULL) || bind_side_paths(b, stack, l, w) ||
+        bind_part(b, stack, l, "", "attn_out", true, d, a->n_heads * a->head_dim, &w->attn_out))
+        return -1;
+    bool mixture = a->n_experts > 0 && file_find(&b->m->file, in_layer(stack, l, "", "router").name);
+    return mixture ? bind_experts(b, stack, l, w) : bind_mlp(b, stack, l, "", a->d_ff, &w->mlp);
+}
+
+/* The encoder's layers keep their own pages, all positions, no rotation. */
+static int bind_encoder(binder *b) {
+    model *m = b->m;
+    for (int l = 0; l < m->arch.n_enc_layers; l++) {
+        layer *w = &m->enc_layers[l];
+        if (bind_layer(b, "enc", l, true, w)) return -1;
+        w->rope = -1;
+        w->kv_slot = l;
+    }
+    return bind_norm(b, "enc.final_norm", false, &m->enc_final_norm);
+}
+
+static int bind_decoder(binder *b) {
+    model *m = b->m;
+    for (int l = 0; l < m->arch.n_layers; l++)
+        if (bind_layer(b, "layers", l, m->arch.kv_layer[l] < 0 || m->arch.kv_layer[l] == l, &m->layers[l]) || bind_kv(b, l) || (m->arch.n_enc_layers && bind_cross(b, "layers", l, &m->layers[l]))) return -1;
+    if (m->arch.n_layers == 0) return 0;
+    return bind_norm(b, "final_norm", true, &m->final_norm) || bind_matrix(b, "output", "output_bias", true, m->arch.n_vocab, m->arch.d_model, &m->output) ? -1 : 0;
+}
+
+/* Tables and matrices of the streams, and of the per-layer embeddings. */
+static int bind_streams(binder *b) {
+    model *m = b->m;
+    const arch *a = &m->arch;
+    int wide = a->n_layers * a->d_per_layer;
+    for (int i = 1; i < a->n_streams; i++) {
+        char in[32], out[32];
+        snprintf(in, sizeof in, "stream_in.%d", i);
+        snprintf(out, sizeof out, "stream_out.%d", i);
+        if (bind_matrix(b, in, NULL, true, a->d_model, a->d_model, &m->stream_in[i]) || bind_matrix(b, out, NULL, true, a->d_model, a->d_model, &m->stream_out[i])) return -1;
+    }
+    if (wide == 0) return 0;
+    return bind_matrix(b, "per_layer_embed", NULL, true, a->n_vocab_per_layer, wide, &m->per_layer_embed) ||
+                   bind_matrix(b, "per_layer_proj", NULL, true, wide, a->d_model, &m->per_layer_proj) ||
+                   bind_vector(b, "per_layer_norm", true, a->d_per_layer, &m->per_layer_norm, NULL) ? -1 : 0;
+}
+
+static int bind_bias(binder *b, const char *name, bias_table *t) {
+    const file_tensor *f = file_find(&b->m->file, name);
+    mat w;
+    if (!f) return 0;
+    if (f->type != W_F32 || f->dims[1] % 2 == 0 || f->dims[1] > 1 << 20) return bad_shape(b, name, f, (uint64_t)b->m->arch.n_heads, f->dims[1] | 1);
+    if (bind_matrix(b, name, NULL, true, b->m->arch.n_heads, (int)f->dims[1], &w)) return -1;
+    *t = (bias_table){ .file = w.data, .reach = w.k / 2 };
+    return 0;
 }
 
 static int bind_ropes(binder *b) {
@@ -103,38 +240,37 @@ static int bind_ropes(binder *b) {
     return 0;
 }
 
-/* What is in the file and has no place here would silently not be computed: refuse, and name it. */
+/* What is in the file and has no place here would silently not be computed: refuse, and name the first such tensor. Binding
+ * marked each row that it took. */
 static int refuse_unknown(binder *b) {
-    model *m = b->m;
-    if (b->bound == m->file.n_tensors) return 0;
-    static const char *const parts[] = { "attn_norm", "qkv", "qkv_bias", "q_norm", "k_norm", "attn_out", "attn_out_bias", "mlp_norm", "gate_up", "gate_up_bias", "down", "down_bias" };
-    for (uint32_t i = 0; i < m->file.n_tensors; i++) {
-        const char *name = m->file.tensors[i].name, *part = name;
-        bool known = strcmp(name, "embed") == 0 || strcmp(name, "output") == 0 || strcmp(name, "final_norm") == 0 || strncmp(name, "rope.", 5) == 0;
-        if (strncmp(name, "layers.", 7) == 0 && (part = strchr(name + 7, '.')))
-            for (size_t j = 0; j < sizeof parts / sizeof *parts; j++) known |= strcmp(part + 1, parts[j]) == 0;
-        if (!known) return fail(b->e, "%s: tensor %s is not known to this version: it was made by a newer convert; use a newer quern", m->file.path, name);
-    }
-    return fail(b->e, "%s: %u tensors, of which %u have a place in a model of %d layers; convert again", m->file.path, m->file.n_tensors, b->bound, m->arch.n_layers);
+    for (uint32_t i = 0; i < b->m->file.n_tensors; i++)
+        if (!b->taken[i])
+            return fail(b->e, "%s: tensor %s has no place in this model: it was made by a newer convert, or is damaged; use a newer quern or convert again",
+                        b->m->file.path, b->m->file.tensors[i].name);
+    return 0;
 }
 
 int model_open(model *m, const char *path, err *e) {
     *m = (model){ 0 };
     if (file_open(&m->file, path, e)) return -1;
-    binder b = { m, e, 0 };
+    binder b = { m, e, arena_alloc(&m->mem, m->file.n_tensors) };
     const arch *a = &m->arch;
+    if (!b.taken) {
+        fail_memory(e, m->file.n_tensors, "a list of tensors");
+        goto failed;
+    }
     if (arch_read(&m->arch, &m->file, &m->mem, e)) goto failed;
-    if (!(m->layers = arena_alloc(&m->mem, (size_t)a->n_layers * sizeof *m->layers))) {
-        fail_memory(e, (size_t)a->n_layers * sizeof *m->layers, "layers");
+    m->layers = arena_alloc(&m->mem, (size_t)a->n_layers * sizeof *m->layers);
+    m->enc_layers = arena_alloc(&m->mem, (size_t)a->n_enc_layers * sizeof *m->layers);
+    if (!m->layers || !m->enc_layers) {
+        fail_memory(e, (size_t)(a->n_layers + a->n_enc_layers) * sizeof *m->layers, "layers");
         goto failed;
     }
     m->q_rows = (int)round_up((size_t)a->n_heads * (size_t)a->head_dim, PANEL);
     m->kv_rows = (int)round_up((size_t)a->n_kv_heads * (size_t)a->head_dim, PANEL);
-    if (bind_matrix(&b, "embed", NULL, true, a->n_vocab, a->d_model, &m->embed)) goto failed;
-    for (int l = 0; l < a->n_layers; l++)
-        if (bind_layer(&b, l)) goto failed;
-    if (bind_vector(&b, "final_norm", true, a->d_model, &m->final_norm, NULL) || bind_matrix(&b, "output", "output_bias", true, a->n_vocab, a->d_model, &m->output) ||
-        bind_ropes(&b) || refuse_unknown(&b))
+    if (bind_matrix(&b, "embed", NULL, true, a->n_vocab, a->d_model, &m->embed) || bind_matrix(&b, "pos_embed", NULL, false, a->n_ctx, a->d_model, &m->pos_embed) ||
+        bind_norm(&b, "embed_norm", false, &m->embed_norm) || bind_encoder(&b) || bind_decoder(&b) || bind_streams(&b) || bind_bias(&b, "rel_bias", &m->rel_bias) ||
+        bind_bias(&b, "enc.rel_bias", &m->enc_rel_bias) || bind_ropes(&b) || refuse_unknown(&b))
         goto failed;
     model_choose_ropes(m, 1);
     return 0;
@@ -167,6 +303,20 @@ bool model_choose_ropes(model *m, int ctx) {
     return any_long;
 }
 
+static int expand(const model *m, bias_table *t, int ctx, arena *mem, err *e) {
+    if (!t->file) return 0;
+    size_t ld = round_up(2 * (size_t)t->reach + 1, GROUP), bytes = (size_t)m->arch.n_heads * 2 * (size_t)ctx * sizeof(float);
+    if (!(t->expanded = arena_alloc(mem, bytes))) return fail_memory(e, bytes, "position biases");
+    for (int h = 0; h < m->arch.n_heads; h++)
+        for (int i = 0; i < 2 * ctx; i++) {
+            int distance = max_int(-t->reach, min_int(t->reach, i - ctx));
+            t->expanded[(size_t)h * 2 * (size_t)ctx + (size_t)i] = t->file[(size_t)h * ld + (size_t)(distance + t->reach)];
+        }
+    return 0;
+}
+
+int model_expand_biases(model *m, int ctx, err *e) { return expand(m, &m->rel_bias, ctx, &m->mem, e) || expand(m, &m->enc_rel_bias, ctx, &m->mem, e) ? -1 : 0; }
+
 static uint64_t mat_bytes(const mat *w) {
     uint64_t bytes = 0;
     if (w->data) matrix_bytes((wtype)w->type, (uint64_t)w->n, (uint64_t)w->k, &bytes);
@@ -175,20 +325,19 @@ static uint64_t mat_bytes(const mat *w) {
 
 static uint64_t mat_macs(const mat *w) { return w->data ? (uint64_t)w->n * (uint64_t)w->k : 0; }
 
-uint64_t model_decode_bytes(const model *m) {
-    uint64_t sum = mat_bytes(&m->output);
+static uint64_t mlp_sum(const mlp_weights *w, uint64_t (*of)(const mat *)) { return of(&w->gate_up) + of(&w->up) + of(&w->down); }
+
+/* A token reads its own experts only: n_used of n_experts, which are of one size. */
+static uint64_t layers_sum(const model *m, uint64_t (*of)(const mat *)) {
+    uint64_t sum = of(&m->per_layer_proj);
+    for (int i = 1; i < m->arch.n_streams; i++) sum += of(&m->stream_in[i]) + of(&m->stream_out[i]);
     for (int l = 0; l < m->arch.n_layers; l++) {
         const layer *w = &m->layers[l];
-        sum += mat_bytes(&w->qkv) + mat_bytes(&w->attn_out) + mat_bytes(&w->gate_up) + mat_bytes(&w->down);
+        sum += of(&w->qkv) + of(&w->attn_out) + of(&w->cross_q) + of(&w->cross_out) + of(&w->laurel_left) + of(&w->laurel_right) + of(&w->per_layer_gate) + of(&w->per_layer_out) + mlp_sum(&w->mlp, of) + of(&w->router) + mlp_sum(&w->shared, of) + of(&w->shared_gate);
+        if (w->experts) sum += (uint64_t)m->arch.n_used * mlp_sum(&w->experts[0], of);
     }
     return sum;
 }
 
-uint64_t model_macs(const model *m, bool with_output) {
-    uint64_t sum = with_output ? mat_macs(&m->output) : 0;
-    for (int l = 0; l < m->arch.n_layers; l++) {
-        const layer *w = &m->layers[l];
-        sum += mat_macs(&w->qkv) + mat_macs(&w->attn_out) + mat_macs(&w->gate_up) + mat_macs(&w->down);
-    }
-    return sum;
-}
+uint64_t model_decode_bytes(const model *m) { return layers_sum(m, mat_bytes) + mat_bytes(&m->output); }
+uint64_t model_macs(const model *m, bool with_output) { return layers_sum(m, mat_macs) + (with_output ? mat_macs(&m->output) : 0); }

@@ -8,17 +8,52 @@
 #include "weights/file.h"
 
 /* A matrix or vector that is not in the file has data NULL. All pointers are borrowed from the mapping until model_close. */
+typedef struct norm_weights {
+    const float *w, *b;         /* [d_model]; w NULL: there is no norm here */
+} norm_weights;
+
+typedef struct mlp_weights {
+    mat gate_up;                /* [2 * pad16(d)][d_model] 16 rows of gate, 16 rows of up, ...; or */
+    mat up;                     /* [d][d_model] without a gate */
+    mat down;                   /* [d_model][d] */
+} mlp_weights;
+
+/* AltUp (Baykal et al. 2023): the streams are predicted before a layer and corrected after it. n = n_streams. */
+typedef struct altup_weights {
+    norm_weights router_norm;   /* times 1 / d_model */
+    mat router;                 /* [n][d_model] */
+    mat predict;                /* [n * n][n] row i n + j: what stream i gets of stream j */
+    mat correct;                /* [n][n], bias 1 */
+    norm_weights scale;         /* w: [d_model] multiplies the corrected stream 0 */
+} altup_weights;
+
 typedef struct layer {
-    const float *attn_norm;     /* [d_model] */
+    norm_weights attn_norm, attn_post_norm, attn_sum_norm; /* before attention; after it; after the residual sum */
     mat qkv;                    /* [q_rows + 2 kv_rows][d_model] rows of q, k, v, each part padded to 16; bias likewise */
-    const float *q_norm, *k_norm; /* [head_dim] RMSNorm of each head, before rotation */
+    const float *q_norm, *k_norm; /* RMSNorm before rotation: [head_dim] of each head, or [heads * head_dim] of all together */
+    const float *v_norm;        /* [head_dim] of each head of v */
+    bool qk_norm_whole;
     mat attn_out;               /* [d_model][n_heads * head_dim] */
-    const float *mlp_norm;      /* [d_model] */
-    mat gate_up;                /* [2 * pad16(d_ff)][d_model] 16 rows of gate, 16 rows of up, ... */
-    mat down;                   /* [d_model][d_ff] */
+    norm_weights cross_norm;    /* attention over the encoder's output: */
+    mat cross_q;                /* [q_rows][d_model] */
+    mat cross_kv;               /* [2 kv_rows][d_model] of the encoder's output, once a text */
+    mat cross_out;              /* [d_model][n_heads * head_dim] */
+    norm_weights mlp_norm, mlp_post_norm, mlp_sum_norm;
+    mlp_weights mlp;            /* dense; or */
+    mat router;                 /* [n_experts][d_model] of a mixture of experts */
+    mlp_weights *experts;       /* [n_experts] */
+    mlp_weights shared;         /* the expert every token goes to, times the sigmoid of */
+    mat shared_gate;            /* [1][d_model] */
+    mat laurel_left, laurel_right; /* [r][d_model], [d_model][r]: a low-rank path beside attention (LAuReL, Menghani et al. 2024) */
+    norm_weights laurel_norm;
+    altup_weights altup;
+    mat per_layer_gate, per_layer_out; /* [d_per_layer][d_model], [d_model][d_per_layer] */
+    norm_weights per_layer_norm;
+    float sparsity;             /* of the gates; 0: none */
     int window;                 /* positions seen, 0: all */
     int rope;                   /* rope table, -1: none */
     int kv_group, kv_slot;      /* where its keys and values lie: the page group, and the layer within it */
+    bool own_kv;                /* false: it reads an earlier layer's */
 } layer;
 
 typedef struct rope_table {
@@ -27,13 +62,26 @@ typedef struct rope_table {
     float factor;               /* multiplies cos and sin */
 } rope_table;
 
+/* What is added to the score of a key by its distance from the query (Raffel et al. 2020). */
+typedef struct bias_table {
+    const float *file;          /* [n_heads][2 reach + 1] rows padded to 64; NULL: none */
+    int reach;                  /* beyond it the last value holds */
+    float *expanded;            /* [n_heads][2 ctx]: column ctx + key - query */
+} bias_table;
+
 typedef struct model {
     file file;
     arch arch;
     arena mem;
-    layer *layers;              /* [n_layers] */
+    layer *layers, *enc_layers; /* [n_layers], [n_enc_layers] */
     mat embed, output;          /* [n_vocab][d_model] */
-    const float *final_norm;    /* [d_model] */
+    mat pos_embed;              /* [n_ctx][d_model] added to the embedding */
+    mat per_layer_embed;        /* [n_vocab_per_layer][n_layers * d_per_layer] rows, read on demand */
+    mat per_layer_proj;         /* [n_layers * d_per_layer][d_model] */
+    const float *per_layer_norm;/* [d_per_layer] */
+    mat stream_in[8], stream_out[8]; /* [d_model][d_model] to and from the streams 1 .. n_streams - 1 */
+    norm_weights embed_norm, final_norm, enc_final_norm;
+    bias_table rel_bias, enc_rel_bias; /* of all layers of the decoder, of the encoder */
     rope_table *ropes;          /* [n_ropes] */
     int q_rows, kv_rows;        /* pad16(n_heads * head_dim), pad16(n_kv_heads * head_dim) */
     struct { int window, n_layers; } kv_group[KV_MAX_GROUPS];
@@ -47,6 +95,9 @@ void model_close(model *m);
 
 /* Takes the RoPE tables for a session of ctx positions (DESIGN: what depends on the length is chosen once); true: the long ones. */
 bool model_choose_ropes(model *m, int ctx);
+
+/* Fills the bias tables for a context. Memory: the model's arena. */
+int model_expand_biases(model *m, int ctx, err *e);
 
 /* Bytes of weights that one decode step reads (the embedding is looked up; a tied output is read once). */
 uint64_t model_decode_bytes(const model *m);

@@ -2,6 +2,7 @@
  * no cut can change a bit; the choice here is only for speed. It must not know layers, files or instruction sets. */
 #include "runtime/ops.h"
 
+#include <math.h>
 #include <string.h>
 
 void ops_layout(exec *x, carve *c, int max_rows, int max_k, int n_heads, int n_kv_heads, int hd, int ctx) {
@@ -77,9 +78,9 @@ void ops_matmul(exec *x, const mat *w, const float *in, size_t ldx, int m, float
 typedef struct row_task {
     exec *x;
     float *y;
-    const float *in, *w;
+    const float *in, *w, *b;
     size_t ldx, ldy;
-    int m, n, n_tasks;
+    int m, n, used, n_tasks;
     float eps;
     act_kind kind;
     const mat *embed;
@@ -100,7 +101,25 @@ static void rows(exec *x, row_task *t) {
 }
 
 static void rmsnorm_row(const row_task *t, int i) { t->x->k->rmsnorm(t->y + (size_t)i * t->ldy, t->in + (size_t)i * t->ldx, t->w, t->n, t->eps); }
-static void glu_row(const row_task *t, int i) { t->x->k->glu(t->kind, t->y + (size_t)i * t->ldy, t->in + (size_t)i * t->ldx, t->n); }
+static void layernorm_row(const row_task *t, int i) { t->x->k->layernorm(t->y + (size_t)i * t->ldy, t->in + (size_t)i * t->ldx, t->w, t->b, t->n, t->eps); }
+
+/* Buffers are shared by matrices of different widths, so the padding is zeroed, not assumed. */
+static void zero_tail(float *y, int n) { memset(y + n, 0, (round_up((size_t)n, GROUP) - (size_t)n) * sizeof *y); }
+
+static void glu_row(const row_task *t, int i) {
+    float *y = t->y + (size_t)i * t->ldy;
+    t->x->k->glu(t->kind, y, t->in + (size_t)i * t->ldx, t->n);
+    zero_tail(y, t->used);
+}
+
+static void sparsify_row(const row_task *t, int i) { t->x->k->sparsify(t->y + (size_t)i * t->ldy, t->n, t->eps); }
+
+static void act_row(const row_task *t, int i) {
+    float *y = t->y + (size_t)i * t->ldy;
+    t->x->k->act(t->kind, y, t->n);
+    zero_tail(y, t->n);
+}
+
 static void add_row(const row_task *t, int i) { t->x->k->add(t->y + (size_t)i * t->ldy, t->in + (size_t)i * t->ldx, t->eps, t->n); }
 
 static void embed_row(const row_task *t, int i) {
@@ -109,17 +128,58 @@ static void embed_row(const row_task *t, int i) {
     if (t->eps != 1) t->x->k->scale(y, t->eps, t->n);
 }
 
-void ops_rmsnorm(exec *x, float *y, const float *in, size_t ld, int m, const float *w, int n, float eps) {
-    rows(x, &(row_task){ .y = y, .in = in, .w = w, .ldx = ld, .ldy = ld, .m = m, .n = n, .eps = eps, .row = rmsnorm_row });
+void ops_norm(exec *x, int kind, float *y, const float *in, size_t ld, int m, const float *w, const float *b, int n, float eps) {
+    rows(x, &(row_task){ .y = y, .in = in, .w = w, .b = b, .ldx = ld, .ldy = ld, .m = m, .n = n, .eps = eps, .row = kind ? layernorm_row : rmsnorm_row });
 }
 
 void ops_embed(exec *x, const mat *embed, const int32_t *tok, int m, float *y, size_t ld, float scale) {
     rows(x, &(row_task){ .y = y, .ldy = ld, .m = m, .n = embed->k, .embed = embed, .tok = tok, .eps = scale, .row = embed_row });
 }
 
-void ops_glu(exec *x, act_kind kind, float *y, size_t ldy, const float *gate_up, size_t ldx, int m, int n) {
-    rows(x, &(row_task){ .y = y, .in = gate_up, .ldx = ldx, .ldy = ldy, .m = m, .n = n, .kind = kind, .row = glu_row });
+void ops_glu(exec *x, act_kind kind, float *y, size_t ldy, const float *gate_up, size_t ldx, int m, int n, int used) {
+    rows(x, &(row_task){ .y = y, .in = gate_up, .ldx = ldx, .ldy = ldy, .m = m, .n = n, .used = used, .kind = kind, .row = glu_row });
 }
+
+void ops_sparsify(exec *x, float *gate_up, size_t ld, int m, int n, float sparsity) {
+    rows(x, &(row_task){ .y = gate_up, .ldy = ld, .m = m, .n = n, .eps = sparsity, .row = sparsify_row });
+}
+
+void ops_act(exec *x, act_kind kind, float *y, size_t ld, int m, int n) {
+    rows(x, &(row_task){ .y = y, .ldy = ld, .m = m, .n = n, .kind = kind, .row = act_row });
+}
+
+/* The n_used largest of a row of weights, by repeated search: there are few. */
+static void route_row(float *w, int n, int n_used, bool renorm, int *chosen) {
+    float sum = 0;
+    for (int j = 0; j < n_used; j++) {
+        int best = -1;
+        for (int i = 0; i < n; i++) {
+            bool taken = false;
+            for (int c = 0; c < j; c++) taken |= chosen[c] == i;
+            if (!taken && (best < 0 || w[i] > w[best])) best = i;
+        }
+        chosen[j] = best;
+    }
+    for (int j = 1; j < n_used; j++) /* ascending, so that sums over experts have one order */
+        for (int c = j; c > 0 && chosen[c - 1] > chosen[c]; c--) {
+            int t = chosen[c];
+            chosen[c] = chosen[c - 1];
+            chosen[c - 1] = t;
+        }
+    for (int j = 0; j < n_used; j++) sum += w[chosen[j]];
+    for (int j = 0; renorm && j < n_used; j++) w[chosen[j]] /= sum;
+}
+
+void ops_route(exec *x, float *route, size_t ld, int m, int n, int n_used, bool renorm, int *chosen) {
+    for (int i = 0; i < m; i++) {
+        x->k->softmax(route + (size_t)i * ld, n);
+        route_row(route + (size_t)i * ld, n, n_used, renorm, chosen + (size_t)i * (size_t)n_used);
+    }
+}
+
+static void scale_row(const row_task *t, int i) { t->x->k->scale(t->y + (size_t)i * t->ldy, t->eps, t->n); }
+
+void ops_scale(exec *x, float *y, size_t ld, int m, int n, float s) { rows(x, &(row_task){ .y = y, .ldy = ld, .m = m, .n = n, .eps = s, .row = scale_row }); }
 
 void ops_add(exec *x, float *y, const float *in, size_t ld, int m, int n, float scale) {
     rows(x, &(row_task){ .y = y, .in = in, .ldx = ld, .ldy = ld, .m = m, .n = n, .eps = scale, .row = add_row });
@@ -136,6 +196,18 @@ void ops_rope_table(exec *x, const float *inv_freq, int n_freq, float factor, co
         }
 }
 
+void ops_pool(const float *hidden, size_t ld, int n, int d, int pooling, bool normalize, float *out) {
+    double square = 0;
+    for (int j = 0; j < d; j++) {
+        double sum = 0;
+        if (pooling == 2)
+            for (int i = 0; i < n; i++) sum += hidden[(size_t)i * ld + (size_t)j];
+        out[j] = pooling == 2 ? (float)(sum / n) : hidden[(pooling == 3 ? (size_t)(n - 1) * ld : 0) + (size_t)j];
+        square += (double)out[j] * out[j];
+    }
+    for (int j = 0; normalize && square > 0 && j < d; j++) out[j] = (float)(out[j] / sqrt(square));
+}
+
 /* ---- attention ---- */
 
 typedef struct append_task {
@@ -144,16 +216,23 @@ typedef struct append_task {
     int n_tasks;
 } append_task;
 
+static void norm_heads(const kernels *k, float *x, const float *w, int n_heads, int hd, bool whole, float eps) {
+    if (!w) return;
+    if (whole) k->rmsnorm(x, x, w, n_heads * hd, eps);
+    for (int h = 0; !whole && h < n_heads; h++) k->rmsnorm(x + (size_t)h * (size_t)hd, x + (size_t)h * (size_t)hd, w, hd, eps);
+}
+
 static void append_row(const exec *x, const qkv_rows *r, int i) {
     const kernels *k = x->k;
     size_t hd = (size_t)r->hd;
     float *q = r->qkv + (size_t)i * r->ld, *key = q + r->k_at, *value = q + r->v_at;
     const float *c = r->n_freq ? r->cos + (size_t)i * (size_t)r->n_freq : NULL, *s = r->n_freq ? r->sin + (size_t)i * (size_t)r->n_freq : NULL;
-    for (int h = 0; r->q_norm && h < r->n_heads; h++) k->rmsnorm(q + (size_t)h * hd, q + (size_t)h * hd, r->q_norm, r->hd, r->eps);
+    norm_heads(k, q, r->q_norm, r->n_heads, r->hd, r->norm_whole, r->eps);
     if (r->n_freq) k->rope(q, hd, r->n_heads, c, s, r->n_freq);
     k->scale(q, r->attn_scale, r->n_heads * r->hd);
     if (!r->store) return;
-    for (int h = 0; r->k_norm && h < r->n_kv_heads; h++) k->rmsnorm(key + (size_t)h * hd, key + (size_t)h * hd, r->k_norm, r->hd, r->eps);
+    norm_heads(k, key, r->k_norm, r->n_kv_heads, r->hd, r->norm_whole, r->eps);
+    norm_heads(k, value, r->v_norm, r->n_kv_heads, r->hd, false, r->eps);
     if (r->n_freq) k->rope(key, hd, r->n_kv_heads, c, s, r->n_freq);
     const kv_pool *p = r->seq[i]->pool;
     char *page = (char *)(uintptr_t)r->seq[i]->page[r->group][r->pos[i] / KV_PAGE];
@@ -190,7 +269,7 @@ static part part_at(float *base, int heads) { return (part){ base, base + heads,
 /* A row's segments of 512 positions: numbers first to last. */
 static void row_segments(const attn_rows *r, int i, int *first, int *last) {
     *first = kv_first(r->window, r->pos[i]) / ATTN_SEGMENT;
-    *last = r->pos[i] / ATTN_SEGMENT;
+    *last = (r->end[i] - 1) / ATTN_SEGMENT;
 }
 
 static void attend_segment(const attn_task *t, int i, int kvh, int segment, part out) {
@@ -199,8 +278,9 @@ static void attend_segment(const attn_task *t, int i, int kvh, int segment, part
     size_t k_at = kv_block_at(p, r->slot, kvh);
     attn_job job = { .q = r->q + (size_t)i * r->ldq + (size_t)kvh * (size_t)t->heads * (size_t)r->hd, .ldq = (size_t)r->hd, .n_q = t->heads, .hd = r->hd,
                      .page = r->seq[i]->page[r->group], .k_at = k_at, .v_at = k_at + p->k_bytes, .type = p->type,
-                     .t0 = max_int(segment * ATTN_SEGMENT, kv_first(r->window, r->pos[i])), .t1 = min_int((segment + 1) * ATTN_SEGMENT, r->pos[i] + 1),
-                     .softcap = r->softcap, .max = out.max, .sum = out.sum, .out = out.out };
+                     .t0 = max_int(segment * ATTN_SEGMENT, kv_first(r->window, r->pos[i])), .t1 = min_int((segment + 1) * ATTN_SEGMENT, r->end[i]),
+                     .softcap = r->softcap, .ld_bias = r->ld_bias,
+                     .bias = r->bias ? r->bias + (size_t)(kvh * t->heads) * r->ld_bias + (size_t)(r->bias_zero - r->pos[i]) : NULL, .max = out.max, .sum = out.sum, .out = out.out };
     t->x->k->attention(&job);
 }
 
@@ -258,8 +338,8 @@ void ops_attention(exec *x, const attn_rows *r) {
     attn_task t = { x, r, r->n_heads / r->n_kv_heads, (int)round_up((size_t)r->hd, PANEL), 1 };
     double positions = 0;
     for (int i = 0; i < r->m; i++) {
-        t.n_segments = max_int(t.n_segments, r->pos[i] / ATTN_SEGMENT + 1);
-        positions += r->pos[i] + 1 - kv_first(r->window, r->pos[i]);
+        t.n_segments = max_int(t.n_segments, (r->end[i] - 1) / ATTN_SEGMENT + 1);
+        positions += r->end[i] - kv_first(r->window, r->pos[i]);
     }
     int n = r->m * r->n_kv_heads;
     size_t parts = (size_t)n * (size_t)t.n_segments * (size_t)t.heads * (size_t)(t.hdp + 2);

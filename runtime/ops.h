@@ -27,20 +27,33 @@ void ops_layout(exec *x, carve *c, int max_rows, int max_k, int n_heads, int n_k
 
 /* y[m][ldy] = x[m][ldx] times w, columns 0 to pad16(n). x is zero from k to pad64(k). */
 void ops_matmul(exec *x, const mat *w, const float *in, size_t ldx, int m, float *y, size_t ldy);
-void ops_rmsnorm(exec *x, float *y, const float *in, size_t ld, int m, const float *w, int n, float eps);
+/* kind 0: RMSNorm, 1: LayerNorm; b may be NULL. y may be in. */
+void ops_norm(exec *x, int kind, float *y, const float *in, size_t ld, int m, const float *w, const float *b, int n, float eps);
 void ops_embed(exec *x, const mat *embed, const int32_t *tok, int m, float *y, size_t ld, float scale);
-void ops_glu(exec *x, act_kind kind, float *y, size_t ldy, const float *gate_up, size_t ldx, int m, int n);
+/* y[m][n] = act(gate) * up; zeros from n to pad64(used): the next matmul reads `used` inputs. */
+void ops_glu(exec *x, act_kind kind, float *y, size_t ldy, const float *gate_up, size_t ldx, int m, int n, int used);
+void ops_sparsify(exec *x, float *gate_up, size_t ld, int m, int n, float sparsity); /* kernels.h: sparsify */
+void ops_act(exec *x, act_kind kind, float *y, size_t ld, int m, int n); /* in place; zeros from n to pad64(n) */
+/* Router logits [m][n] to weights: softmax, the n_used largest kept (ties: the lower number; renorm: scaled to sum to 1), the
+ * others 0; chosen[m][n_used] are their numbers, ascending. */
+void ops_route(exec *x, float *route, size_t ld, int m, int n, int n_used, bool renorm, int *chosen);
+void ops_scale(exec *x, float *y, size_t ld, int m, int n, float s);
 void ops_add(exec *x, float *y, const float *in, size_t ld, int m, int n, float scale);
 
 /* cos and sin [m][n_freq] of the rows' positions, times factor. */
 void ops_rope_table(exec *x, const float *inv_freq, int n_freq, float factor, const int *pos, int m, float *cos, float *sin);
+
+/* out[d] = the first, the mean or the last of hidden[n][ld] (pooling 1, 2, 3), scaled to length 1 if asked. */
+void ops_pool(const float *hidden, size_t ld, int n, int d, int pooling, bool normalize, float *out);
 
 /* For m rows of fused q, k, v: norms of heads, rotation, scale of q, and k and v into the pages. */
 typedef struct qkv_rows {
     float *qkv;                /* [m][ld] */
     size_t ld;
     int m, n_heads, n_kv_heads, hd, k_at, v_at; /* columns where k and v begin */
-    const float *q_norm, *k_norm; /* NULL: none */
+    const float *q_norm, *k_norm; /* NULL: none; of each head, or (norm_whole) of all together */
+    bool norm_whole;
+    const float *v_norm;
     float eps, attn_scale;
     const float *cos, *sin;    /* [m][n_freq] NULL: no rotation */
     int n_freq;
@@ -51,7 +64,7 @@ typedef struct qkv_rows {
 } qkv_rows;
 void ops_rope_append(exec *x, const qkv_rows *r);
 
-/* y[m][ldy] = attention of each row's heads over its own sequence, positions kv_first(window, pos) to pos. */
+/* y[m][ldy] = attention of each row's heads over a sequence, positions kv_first(window, pos) to end - 1. */
 typedef struct attn_rows {
     const float *q;            /* [m][ldq] */
     size_t ldq;
@@ -59,8 +72,11 @@ typedef struct attn_rows {
     size_t ldy;
     int m, n_heads, n_kv_heads, hd, window;
     float softcap;
-    kv_seq *const *seq;
-    const int *pos;
+    kv_seq *const *seq;        /* [m] */
+    const int *pos, *end;      /* [m] */
+    const float *bias;         /* [n_heads][ld_bias] column bias_zero + key - query; NULL: none */
+    size_t ld_bias;
+    int bias_zero;
     int group, slot;
 } attn_rows;
 void ops_attention(exec *x, const attn_rows *r);

@@ -15,6 +15,30 @@
 #include <string.h>
 #include <unistd.h>
 
+#ifdef QUERN_OPENMP
+#include <omp.h>
+
+struct pool {
+    int n;
+};
+
+int pool_new(pool **out, int n_threads, err *e) {
+    *out = NULL;
+    if (n_threads < 1 || n_threads > POOL_MAX) return fail(e, "threads: expected 1 to %d, found %d", POOL_MAX, n_threads);
+    *out = calloc(1, sizeof **out);
+    if (!*out) return fail_memory(e, sizeof **out, "the thread pool");
+    (*out)->n = n_threads;
+    return 0;
+}
+
+void pool_free(pool *p) { free(p); }
+
+void pool_run(pool *p, pool_fn *fn, void *arg, int n_tasks) {
+#pragma omp parallel for schedule(static) num_threads(p->n)
+    for (int i = 0; i < n_tasks; i++) fn(arg, i, omp_get_thread_num());
+}
+#else
+
 static const double SPIN_SECONDS = 30e-6;
 enum { MAX_TASKS = 65535 }; /* what a slot's 16-bit fields can count */
 
@@ -114,22 +138,6 @@ static void publish(pool *p, uint32_t job) {
     }
 }
 
-int pool_size(const pool *p) { return p->n; }
-
-#ifdef QUERN_OPENMP
-#include <omp.h>
-int pool_new(pool **out, int n_threads, err *e) {
-    *out = calloc(1, sizeof **out);
-    if (!*out) return fail_memory(e, sizeof **out, "the thread pool");
-    (*out)->n = n_threads < 1 ? 1 : n_threads;
-    return 0;
-}
-void pool_free(pool *p) { free(p); }
-void pool_run(pool *p, pool_fn *fn, void *arg, int n_tasks) {
-#pragma omp parallel for schedule(static) num_threads(p->n)
-    for (int i = 0; i < n_tasks; i++) fn(arg, i, omp_get_thread_num());
-}
-#else
 
 int pool_new(pool **out, int n_threads, err *e) {
     *out = NULL;
@@ -228,6 +236,8 @@ void pool_run(pool *p, pool_fn *fn, void *arg, int n_tasks) {
     }
 }
 #endif
+
+int pool_size(const pool *p) { return p->n; }
 
 double pool_best_rate(pool *p, pool_fn *fn, void *arg, int n_tasks, double amount, double seconds, double hold) {
     double begin = now_seconds(), start = begin, sum = 0, best = 0;

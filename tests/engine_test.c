@@ -6,19 +6,38 @@
 
 enum { TEXT = 100 }; /* crosses a page border and, in the fixtures, several windows */
 
-static const char *const cases[] = { "tests/fixtures/golden/llama3", "tests/fixtures/golden/mistral", "tests/fixtures/golden/qwen2",
-                                     "tests/fixtures/golden/qwen3",  "tests/fixtures/golden/llama_v5" };
-static const char *const types[] = { "f32", "bf16", "q8", "q4" };
+static const char *const cases[] = { "tests/fixtures/golden/llama3",   "tests/fixtures/golden/mistral",
+                                     "tests/fixtures/golden/qwen2",    "tests/fixtures/golden/qwen3",
+                                     "tests/fixtures/golden/llama_v5", "tests/fixtures/golden/gemma2",
+                                     "tests/fixtures/golden/gemma3",   "tests/fixtures/golden/phi",
+                                     "tests/fixtures/golden/gpt2",     "tests/fixtures/golden/mixtral",
+                                     "tests/fixtures/golden/gemma3n",  "tests/fixtures/golden/t5_v11" };
+enum { ALL_TYPES = 5 }; /* the first cases go in all types of weights, the others, for what a forward pass does beyond, in two */
+static const char *const types[] = { "f32", "q8", "bf16", "q4" };
 
 static void make_text(int32_t *tok, int n, int n_vocab, int seed) {
     for (int i = 0; i < n; i++) tok[i] = (int32_t)(((int64_t)i * 7919 + seed * 104729 + 13) % n_vocab);
+}
+
+/* Tokens of a test's text: TEXT, or what the model has positions for. */
+static int text_length(const engine *g) { return min_int(TEXT, engine_about(g)->ctx); }
+
+/* A session that is ready for its decoder's tokens. */
+static session *ready_session(engine *g) {
+    session *s = new_session(g);
+    int32_t text[40];
+    err e = { 0 };
+    if (!engine_about(g)->has_encoder) return s;
+    make_text(text, 40, engine_about(g)->n_vocab, 21);
+    must(session_encode(s, text, 40, NULL, &e), &e);
+    return s;
 }
 
 /* All rows of logits of a text, fed in pieces of `piece` tokens (0: at once). The caller frees. */
 static float *rows_of(engine *g, const int32_t *tok, int n, int piece) {
     size_t ld = (size_t)engine_about(g)->logits_ld;
     float *rows = alloc_aligned((size_t)n * ld * sizeof *rows);
-    session *s = new_session(g);
+    session *s = ready_session(g);
     err e = { 0 };
     for (int at = 0, take; at < n; at += take) {
         take = piece && piece < n - at ? piece : n - at;
@@ -40,7 +59,7 @@ typedef void check_fn(const char *path, engine_opts o, int32_t *tok, const float
 /* Runs a check for every case and type, with and without --exact. */
 static void for_all(check_fn *check) {
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
-        for (size_t t = 0; t < sizeof types / sizeof *types; t++)
+        for (size_t t = 0; t < (c < ALL_TYPES ? sizeof types / sizeof *types : 2); t++)
             for (int exact = 0; exact < 2; exact++) {
                 char path[800];
                 snprintf(path, sizeof path, "%s", converted(cases[c], types[t]));
@@ -48,7 +67,7 @@ static void for_all(check_fn *check) {
                 engine *g = open_or_fail(path, o);
                 int32_t tok[TEXT];
                 make_text(tok, TEXT, engine_about(g)->n_vocab, 1);
-                float *want = rows_of(g, tok, TEXT, 0);
+                float *want = rows_of(g, tok, text_length(g), 0);
                 engine_close(g);
                 check(path, o, tok, want);
                 free_aligned(want);
@@ -62,12 +81,12 @@ static void check_cuts(const char *path, engine_opts o, int32_t *tok, const floa
             o.threads = threads;
             o.max_rows = max_rows[m];
             engine *g = open_or_fail(path, o);
-            float *rows = rows_of(g, tok, TEXT, 0);
-            same_rows(threads == 1 ? "at once" : "two threads", rows, want, TEXT, engine_about(g));
+            float *rows = rows_of(g, tok, text_length(g), 0);
+            same_rows(threads == 1 ? "at once" : "two threads", rows, want, (size_t)text_length(g), engine_about(g));
             free_aligned(rows);
             for (int p = 0; p < 3; p++) {
-                rows = rows_of(g, tok, TEXT, pieces[p]);
-                same_rows("in pieces", rows, want, TEXT, engine_about(g));
+                rows = rows_of(g, tok, text_length(g), pieces[p]);
+                same_rows("in pieces", rows, want, (size_t)text_length(g), engine_about(g));
                 free_aligned(rows);
             }
             engine_close(g);
@@ -86,26 +105,26 @@ static void check_batch(const char *path, engine_opts o, int32_t *tok, const flo
     const engine_info *i = engine_about(g);
     session *s[6];
     int32_t other[6][TEXT];
-    int at[6] = { 0 };
+    int at[6] = { 0 }, n_text = text_length(g);
     size_t ld = (size_t)i->logits_ld;
-    float *rows = alloc_aligned(TEXT * ld * sizeof *rows);
+    float *rows = alloc_aligned((size_t)n_text * ld * sizeof *rows);
     for (int k = 0; k < 6; k++) {
-        s[k] = new_session(g);
+        s[k] = ready_session(g);
         make_text(other[k], TEXT, i->n_vocab, k + 2);
     }
     memcpy(other[3], tok, sizeof other[3]);
-    for (int round = 0; at[3] < TEXT; round++) {
+    for (int round = 0; at[3] < n_text; round++) {
         step steps[6];
         int n = 0;
         err e = { 0 };
         for (int k = 0; k < 6; k++) {
-            int take = min_int((round * 5 + k * 3) % 4 == 0 ? 1 + (round + k) % 13 : 1, TEXT - at[k]);
+            int take = min_int((round * 5 + k * 3) % 4 == 0 ? 1 + (round + k) % 13 : 1, n_text - at[k]);
             if (take > 0) steps[n++] = (step){ s[k], other[k] + at[k], take, k == 3 ? rows + (size_t)at[3] * ld : NULL };
             at[k] += take;
         }
         must(engine_step(g, steps, n, &e), &e);
     }
-    same_rows("among five others", rows, want, TEXT, i);
+    same_rows("among five others", rows, want, (size_t)n_text, i);
     for (int k = 0; k < 6; k++) session_free(s[k]);
     engine_close(g);
     free_aligned(rows);
@@ -116,35 +135,39 @@ static void test_batch(void **state) {
     for_all(check_batch);
 }
 
-static void same_last(const char *what, const session *s, const float *want, const engine_info *i) { same_rows(what, session_logits(s), want, 1, i); }
+static void same_last(const char *what, const session *s, const float *want, const engine_info *i) {
+    same_rows(what, session_logits(s), want, 1, i);
+}
 
 /* Fork in the middle of a page, diverge, come back; save and load; sync's common prefixes. */
 static void check_histories(const char *path, engine_opts o, int32_t *tok, const float *want) {
     engine *g = open_or_fail(path, o), *g2 = open_or_fail(path, o);
     const engine_info *i = engine_about(g);
-    const float *end = want + (TEXT - 1) * (size_t)i->logits_ld;
-    session *a = new_session(g), *b = new_session(g), *c = new_session(g2);
+    size_t ld = (size_t)i->logits_ld;
+    int n = text_length(g), most = n * 7 / 10, late = n * 17 / 20;
+    const float *end = want + (size_t)(n - 1) * ld;
+    session *a = ready_session(g), *b = ready_session(g), *c = ready_session(g2);
     int32_t other[TEXT];
     err e = { 0 };
     make_text(other, TEXT, i->n_vocab, 9);
-    must(session_sync(a, tok, 70, &e), &e);
+    must(session_sync(a, tok, most, &e), &e);
     must(session_fork(b, a, &e), &e);
-    same_last("fork", b, want + 69 * (size_t)i->logits_ld, i);
-    must(engine_step(g, &(step){ a, other, 20, NULL }, 1, &e), &e); /* a goes elsewhere; b must not notice */
-    must(session_sync(b, tok, TEXT, &e), &e);
+    same_last("fork", b, want + (size_t)(most - 1) * ld, i);
+    must(engine_step(g, &(step){ a, other, n / 5, NULL }, 1, &e), &e); /* a goes elsewhere; b must not notice */
+    must(session_sync(b, tok, n, &e), &e);
     same_last("forked and continued", b, end, i);
-    must(session_sync(a, tok, TEXT, &e), &e); /* rolls back the 20 */
+    must(session_sync(a, tok, n, &e), &e); /* rolls these back */
     same_last("rolled back and continued", a, end, i);
-    must(session_sync(a, tok, 40, &e), &e); /* a prefix of what it holds: the last token's logits are computed again */
-    same_last("shortened", a, want + 39 * (size_t)i->logits_ld, i);
-    must(session_sync(a, tok, 85, &e), &e);
+    must(session_sync(a, tok, n * 2 / 5, &e), &e); /* a prefix of what it holds: the last token's logits are computed again */
+    same_last("shortened", a, want + (size_t)(n * 2 / 5 - 1) * ld, i);
+    must(session_sync(a, tok, late, &e), &e);
     FILE *f = tmpfile();
     must(session_save(a, f, &e), &e);
     rewind(f);
     must(session_load(c, f, &e), &e);
-    same_last("loaded", c, want + 84 * (size_t)i->logits_ld, i);
-    assert_int_equal(session_len(c), 85);
-    must(session_sync(c, tok, TEXT, &e), &e);
+    same_last("loaded", c, want + (size_t)(late - 1) * ld, i);
+    assert_int_equal(session_len(c), late);
+    must(session_sync(c, tok, n, &e), &e);
     same_last("loaded and continued", c, end, i);
     fclose(f);
     session_free(a);
@@ -166,14 +189,15 @@ static void check_tables(const char *path, engine_opts o, int32_t *tok, const fl
     o.kernels = "scalar";
     engine *g = open_or_fail(path, o);
     const engine_info *i = engine_about(g);
-    float *scalar = rows_of(g, tok, TEXT, 0);
+    float *scalar = rows_of(g, tok, text_length(g), 0);
     for (const kernels *const *k = kernels_all(); *k; k++) {
         if (!kernels_usable(*k)) continue;
         o.kernels = (*k)->name;
         engine *h = open_or_fail(path, o);
-        float *rows = rows_of(h, tok, TEXT, 0);
-        if (!bf16) same_rows("another table", rows, scalar, TEXT, engine_about(h));
-        for (size_t n = 0; bf16 && n < (size_t)TEXT * (size_t)i->logits_ld; n++) assert_true(fabsf(rows[n] - scalar[n]) < 0.05f);
+        float *rows = rows_of(h, tok, text_length(h), 0);
+        if (!bf16) same_rows("another table", rows, scalar, (size_t)text_length(h), engine_about(h));
+        for (size_t n = 0; bf16 && n < (size_t)text_length(g) * (size_t)i->logits_ld; n++)
+            assert_true(fabsf(rows[n] - scalar[n]) < 0.05f);
         free_aligned(rows);
         engine_close(h);
     }
@@ -192,15 +216,23 @@ static void test_tables(void **state) {
  * segments. A change of the arithmetic's definitions changes it, on purpose and in one commit. */
 static void test_demo_hash(void **state) {
     (void)state;
-    static const struct { const char *type; bool exact; uint64_t hash; } want[] = {
-        { "f32", true, 0x4ebd37ecebdb7692ull }, { "q8", false, 0x3ab85d67fc3c1a29ull }, { "q8", true, 0x2c568056a254dc6bull }, { "q4", false, 0xfaa794113b924773ull }, { "q4", true, 0x3a1eac764315d5baull } };
+    static const struct {
+        const char *type;
+        bool exact;
+        uint64_t hash;
+    } want[] = { { "f32", true, 0x4ebd37ecebdb7692ull },
+                 { "q8", false, 0x3ab85d67fc3c1a29ull },
+                 { "q8", true, 0x2c568056a254dc6bull },
+                 { "q4", false, 0xfaa794113b924773ull },
+                 { "q4", true, 0x3a1eac764315d5baull } };
     enum { LONG = 700 };
     int32_t tok[LONG];
     make_text(tok, LONG, 4096, 5);
     for (size_t t = 0; t < sizeof want / sizeof *want; t++)
         for (const kernels *const *k = kernels_all(); *k; k++) {
             if (!kernels_usable(*k)) continue;
-            engine *g = open_or_fail(converted("weights/pip-stories", want[t].type), (engine_opts){ .exact = want[t].exact, .kernels = (*k)->name, .threads = 2 });
+            engine *g = open_or_fail(converted("weights/pip-stories", want[t].type),
+                                     (engine_opts){ .exact = want[t].exact, .kernels = (*k)->name, .threads = 2 });
             const engine_info *i = engine_about(g);
             session *s = new_session(g);
             err e = { 0 };
@@ -212,8 +244,8 @@ static void test_demo_hash(void **state) {
                 hash_add(&h, session_logits(s), (size_t)i->n_vocab * sizeof(float));
             }
             if (hash_end(&h) != want[t].hash)
-                fail_msg("demo %s%s with %s: hash %016llx, expected %016llx", want[t].type, want[t].exact ? " exact" : "", i->kernels,
-                         (unsigned long long)hash_end(&h), (unsigned long long)want[t].hash);
+                fail_msg("demo %s%s with %s: hash %016llx, expected %016llx", want[t].type, want[t].exact ? " exact" : "",
+                         i->kernels, (unsigned long long)hash_end(&h), (unsigned long long)want[t].hash);
             session_free(s);
             engine_close(g);
         }
@@ -273,7 +305,8 @@ static void test_damaged_session(void **state) {
     char path[800], other[800];
     snprintf(path, sizeof path, "%s", converted(cases[0], "q8"));
     snprintf(other, sizeof other, "%s", converted(cases[1], "q8"));
-    engine *g = open_or_fail(path, (engine_opts){ .threads = 1, .max_sessions = 2 }), *g2 = open_or_fail(other, (engine_opts){ .threads = 1 });
+    engine *g = open_or_fail(path, (engine_opts){ .threads = 1, .max_sessions = 2 }),
+           *g2 = open_or_fail(other, (engine_opts){ .threads = 1 });
     session *s = new_session(g), *t = new_session(g), *u = new_session(g2);
     int32_t tok[TEXT];
     err e = { 0 };
@@ -310,8 +343,9 @@ static void test_damaged_session(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_cuts_and_threads), cmocka_unit_test(test_batch),    cmocka_unit_test(test_histories),
-                                        cmocka_unit_test(test_tables),           cmocka_unit_test(test_demo_hash), cmocka_unit_test(test_refusals),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_cuts_and_threads), cmocka_unit_test(test_batch),
+                                        cmocka_unit_test(test_histories),        cmocka_unit_test(test_tables),
+                                        cmocka_unit_test(test_demo_hash),        cmocka_unit_test(test_refusals),
                                         cmocka_unit_test(test_damaged_session) };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);

@@ -207,10 +207,66 @@ static void test_no_tokenizer(void **state) {
     snprintf(model, sizeof model, "%s", saved);
 }
 
+/* The encoder reads the prompt, the decoder begins by itself; an encoder alone gives embeddings and nothing else. */
+static void test_encoders(void **state) {
+    (void)state;
+    char saved[800], line[600];
+    snprintf(saved, sizeof saved, "%s", model);
+    snprintf(model, sizeof model, "%s", converted("tests/fixtures/golden/t5", "f32"));
+    buf text = { 0 };
+    arena a = { 0 };
+    json *j;
+    err e = { 0 };
+    ids in = { 0 }, greedy = { 0 };
+    must(read_file("tests/fixtures/golden/t5/expected.json", 0, &text, &e), &e);
+    must(json_parse(&a, text.p, text.n, &j, &e), &e);
+    json_ids(json_get(j, "encoder_tokens"), &in);
+    json_ids(json_get(j, "greedy"), &greedy);
+    buf command = { 0 }, want = { 0 };
+    buf_str(&command, "{bin}/run {model} --exact -n 32 --temp 0 --ignore-eos --print-ids --ids '");
+    for (size_t i = 0; i < in.n; i++) buf_fmt(&command, "%d ", in.p[i]);
+    buf_str(&command, "'");
+    for (size_t i = 0; i < greedy.n; i++) buf_fmt(&want, "%s%d", i ? " " : "", greedy.p[i]);
+    buf_str(&want, "\n");
+    assert_int_equal(sh(command.p), 0);
+    char *out = output();
+    assert_string_equal(out, want.p);
+    free(out);
+    assert_int_equal(sh("{bin}/run {model} --ids '5 6 7' --decoder-ids '0 9 8' -n 0 --dump-logits {dir}/l"), 0);
+    size_t n;
+    snprintf(line, sizeof line, "%s/l", work_dir);
+    free(read_floats(line, &n));
+    assert_int_equal(n, 3 * 256);
+    snprintf(model, sizeof model, "%s", converted("tests/fixtures/golden/bert", "f32"));
+    assert_int_equal(sh("{bin}/run {model} --embed --ids '5 6 7'"), 0);
+    out = output();
+    arena b = { 0 };
+    must(json_parse(&b, out, strlen(out), &j, &e), &e);
+    assert_int_equal(j->n, 64);
+    double square = 0, x;
+    for (const json *v = j->child; v; v = v->next) assert_int_equal(json_num(v, &x), 0), square += x * x;
+    assert_true(square > 0.99999 && square < 1.00001);
+    expect_failure("{bin}/run {model} --ids '5 6 7'", 1, "encoder");
+    expect_failure("{bin}/run {model} --embed --pooling sideways --ids '5 6 7'", 1, "sideways");
+    snprintf(model, sizeof model, "%s", saved);
+    expect_failure("{bin}/run {model} --embed -p hello", 1, "--pooling");
+    assert_int_equal(sh("{bin}/run {model} --embed --pooling mean -p hello"), 0);
+    expect_failure("{bin}/run {model} -p hello --decoder-ids 1", 1, "no encoder");
+    free(out);
+    buf_free(&text);
+    buf_free(&command);
+    buf_free(&want);
+    ids_free(&in);
+    ids_free(&greedy);
+    arena_free(&a);
+    arena_free(&b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_generates),   cmocka_unit_test(test_seed),        cmocka_unit_test(test_stop_and_eos),
                                         cmocka_unit_test(test_context_full), cmocka_unit_test(test_dump_logits), cmocka_unit_test(test_vocabulary),
-                                        cmocka_unit_test(test_interrupt),   cmocka_unit_test(test_mistakes),    cmocka_unit_test(test_no_tokenizer) };
+                                        cmocka_unit_test(test_interrupt),   cmocka_unit_test(test_mistakes),    cmocka_unit_test(test_no_tokenizer),
+                                        cmocka_unit_test(test_encoders) };
     make_work_dir();
     snprintf(model, sizeof model, "%s", converted("weights/pip-stories", "q8"));
     snprintf(out_path, sizeof out_path, "%s/out", work_dir);

@@ -1,10 +1,13 @@
 /* tokenizer: against the ids and texts of the reference libraries, line by line; the blob against damage; streams against wholes.
- * The cases of gpt2, llama2, bert and t5 lie in the tree; those of families with larger vocabularies are read from ../shared/tokenizers
- * (QUERN_TOKENIZERS names another folder) where it exists. */
+ * The cases of gpt2, llama2, bert and t5 lie in the tree; those of families with larger vocabularies are read from
+ * ../shared/tokenizers (QUERN_TOKENIZERS names another folder) where it exists. */
+#include "tokenizer/blob.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/unicode.h"
 
 #include "tests/test.h"
+
+#include <unistd.h>
 
 #define FIXTURES "tests/fixtures/tokenizers"
 
@@ -230,7 +233,8 @@ static void test_demo(void **state) {
     assert_int_equal(tokenizer_size(t), 4096);
     assert_int_equal(tokenizer_bos(t), 0);
     assert_int_equal(tokenizer_eos(t), 5);
-    assert_true(tokenizer_is_special(t, 3) && !tokenizer_is_special(t, 300) && !tokenizer_is_special(t, -1) && !tokenizer_is_special(t, 4096));
+    assert_true(tokenizer_is_special(t, 3) && !tokenizer_is_special(t, 300) && !tokenizer_is_special(t, -1) &&
+                !tokenizer_is_special(t, 4096));
     assert_int_equal(tokenizer_id(t, "<|end|>", 7), 5);
     const char *piece = tokenizer_piece(t, 559, &n);
     assert_int_equal(tokenizer_id(t, piece, n), 559);
@@ -244,10 +248,12 @@ static void test_demo(void **state) {
 /* ---- small tokenizers, written out here ---- */
 
 #define BYTES "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}"
-#define VOCAB "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"\u0120\":3,\"<unk>\":4,\"c\":5,\"abc\":6,\"1\":7},\"merges\":[\"a b\",\"ab c\"]"
+#define VOCAB                                                                                                                      \
+    "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"\u0120\":3,\"<unk>\":4,\"c\":5,\"abc\":6,\"1\":7},\"merges\":[\"a b\",\"ab c\"]"
 
 static int load_text(tokenizer **t, const char *text, err *e) {
-    const char *path = "build/tokenizer_test.json";
+    char path[64];
+    snprintf(path, sizeof path, "build/tokenizer_test.%d.json", (int)getpid());
     FILE *f = fopen(path, "wb");
     assert_non_null(f);
     fputs(text, f);
@@ -277,9 +283,15 @@ static void test_refusals(void **state) {
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"}}", "UnicodeScripts");
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"decoder\":{\"type\":\"CTC\"}}", "decoder \"CTC\"");
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"post_processor\":{\"type\":\"Other\"}}", "post_processor \"Other\"");
-    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a\"},\"behavior\":\"Isolated\"}}", "( without )");
-    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a*\"},\"behavior\":\"Isolated\"}}", "match nothing");
-    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Sideways\"}}", "Sideways");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB
+            "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a\"},\"behavior\":\"Isolated\"}}",
+            "( without )");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB
+            "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a*\"},\"behavior\":\"Isolated\"}}",
+            "match nothing");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB
+            "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Sideways\"}}",
+            "Sideways");
     refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a b\"]}}", "\"b\" is not in the vocabulary");
     refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"ab\"]}}", "not a pair");
     refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}}", "same id 0");
@@ -320,7 +332,9 @@ static void encodes(const char *rules, const char *text, const char *want) {
 
 static void test_patterns(void **state) { /* each split is seen by what it keeps from merging */
     (void)state;
-#define SPLIT(re, how) "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" re "\"},\"behavior\":\"" how "\"}," BYTES "]}"
+#define SPLIT(re, how)                                                                                                             \
+    "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" re                 \
+    "\"},\"behavior\":\"" how "\"}," BYTES "]}"
     encodes("\"pre_tokenizer\":" BYTES, "abcab", "6 2");
     encodes(SPLIT("b", "Isolated"), "abc", "0 1 5");
     encodes(SPLIT("b", "Removed"), "abc", "0 5");
@@ -335,12 +349,19 @@ static void test_patterns(void **state) { /* each split is seen by what it keeps
     encodes(SPLIT("[a-b&]++c", "Removed"), "abcab", "2");
     encodes("\"normalizer\":{\"type\":\"Lowercase\"},\"pre_tokenizer\":" BYTES, "ABC", "6");
     encodes("\"normalizer\":{\"type\":\"NFKC\"},\"pre_tokenizer\":" BYTES, "\xef\xbd\x81\xef\xbd\x82", "2");
-    encodes("\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\"xx\"},\"content\":\"b\"},\"pre_tokenizer\":" BYTES, "axxc", "6");
-    encodes("\"normalizer\":{\"type\":\"Strip\"},\"pre_tokenizer\":" BYTES, " \xe2\x80\x83" "ab\n", "2");
+    encodes("\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\"xx\"},\"content\":\"b\"},\"pre_tokenizer\":" BYTES,
+            "axxc", "6");
+    encodes("\"normalizer\":{\"type\":\"Strip\"},\"pre_tokenizer\":" BYTES,
+            " \xe2\x80\x83"
+            "ab\n",
+            "2");
     encodes("\"pre_tokenizer\":{\"type\":\"ByteLevel\"}", "ab", "3 2"); /* a space in front unless told otherwise */
     encodes("\"post_processor\":{\"type\":\"BertProcessing\",\"cls\":[\"1\",7],\"sep\":[\"c\",5]}", "ab", "7 2 5");
-    encodes("\"added_tokens\":[{\"id\":6,\"content\":\"abc\",\"lstrip\":true,\"rstrip\":true}],\"pre_tokenizer\":" BYTES, "a  abc  b", "0 6 1");
-    encodes("\"added_tokens\":[{\"id\":6,\"content\":\"abc\",\"single_word\":true}],\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"b\"},\"behavior\":\"Removed\"}", "aabc abc", "0 0 5 6");
+    encodes("\"added_tokens\":[{\"id\":6,\"content\":\"abc\",\"lstrip\":true,\"rstrip\":true}],\"pre_tokenizer\":" BYTES,
+            "a  abc  b", "0 6 1");
+    encodes("\"added_tokens\":[{\"id\":6,\"content\":\"abc\",\"single_word\":true}],\"pre_tokenizer\":{\"type\":\"Split\","
+            "\"pattern\":{\"String\":\"b\"},\"behavior\":\"Removed\"}",
+            "aabc abc", "0 0 5 6");
 }
 
 /* A pattern that backtracks without end is stopped with a message; no text makes a usual one do so. */
@@ -373,18 +394,27 @@ static void test_bounded_work(void **state) {
 /* ---- normalization against the conformance cases that matter most (UAX 15) ---- */
 
 static void test_normalization(void **state) {
-    static const struct { int form; const char *from, *to; } cases[] = {
-        { UNI_COMPOSE, "e\xcc\x81", "\xc3\xa9" }, { 0, "\xc3\xa9", "e\xcc\x81" },
-        { UNI_COMPOSE, "\xe2\x84\xab", "\xc3\x85" },                                  /* angstrom sign */
-        { UNI_COMPOSE, "\xe1\x84\x80\xe1\x85\xa1\xe1\x86\xa8", "\xea\xb0\x81" },      /* Hangul L V T */
-        { 0, "\xea\xb0\x81", "\xe1\x84\x80\xe1\x85\xa1\xe1\x86\xa8" },
-        { UNI_COMPOSE, "a\xcc\x96\xcc\x81", "\xc3\xa1\xcc\x96" },                     /* the lower class does not block */
-        { 0, "a\xcc\x81\xcc\x96", "a\xcc\x96\xcc\x81" },                              /* canonical order */
-        { UNI_COMPOSE, "a\xcc\x81\xcc\x81", "\xc3\xa1\xcc\x81" },
-        { UNI_COMPOSE, "\xe0\xa5\x98", "\xe0\xa4\x95\xe0\xa4\xbc" },                  /* composition exclusion */
-        { UNI_COMPOSE | UNI_COMPAT, "\xef\xac\x83\xe2\x91\xa0", "ffi1" },
-        { UNI_COMPAT, "\xef\xbe\x8a\xef\xbe\x9f", "\xe3\x83\x8f\xe3\x82\x9a" },
-        { UNI_COMPOSE, "\xcc\x81" "a", "\xcc\x81" "a" }, { UNI_COMPOSE, "", "" } };
+    static const struct {
+        int form;
+        const char *from, *to;
+    } cases[] = { { UNI_COMPOSE, "e\xcc\x81", "\xc3\xa9" },
+                  { 0, "\xc3\xa9", "e\xcc\x81" },
+                  { UNI_COMPOSE, "\xe2\x84\xab", "\xc3\x85" },                             /* angstrom sign */
+                  { UNI_COMPOSE, "\xe1\x84\x80\xe1\x85\xa1\xe1\x86\xa8", "\xea\xb0\x81" }, /* Hangul L V T */
+                  { 0, "\xea\xb0\x81", "\xe1\x84\x80\xe1\x85\xa1\xe1\x86\xa8" },
+                  { UNI_COMPOSE, "a\xcc\x96\xcc\x81", "\xc3\xa1\xcc\x96" }, /* the lower class does not block */
+                  { 0, "a\xcc\x81\xcc\x96", "a\xcc\x96\xcc\x81" },          /* canonical order */
+                  { UNI_COMPOSE, "a\xcc\x81\xcc\x81", "\xc3\xa1\xcc\x81" },
+                  { UNI_COMPOSE, "a\xcc\x93\xcc\x81", "a\xcc\x93\xcc\x81" },   /* the same class does */
+                  { UNI_COMPOSE, "\xe0\xa5\x98", "\xe0\xa4\x95\xe0\xa4\xbc" }, /* composition exclusion */
+                  { UNI_COMPOSE | UNI_COMPAT, "\xef\xac\x83\xe2\x91\xa0", "ffi1" },
+                  { UNI_COMPAT, "\xef\xbe\x8a\xef\xbe\x9f", "\xe3\x83\x8f\xe3\x82\x9a" },
+                  { UNI_COMPOSE,
+                    "\xcc\x81"
+                    "a",
+                    "\xcc\x81"
+                    "a" },
+                  { UNI_COMPOSE, "", "" } };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         buf out = { 0 };
@@ -418,7 +448,8 @@ static void check_streams(const tokenizer *t, int rounds) {
         err e = { 0 };
         detok d;
         bool skip = round & 1, low = round % 3 == 0; /* low ids are the bytes of most vocabularies */
-        for (uint32_t n = next_random(&seed) % 200; n--;) ids_add(&v, (int32_t)(next_random(&seed) % (low ? 270 : (uint32_t)tokenizer_size(t) + 3)) - 1);
+        for (uint32_t n = next_random(&seed) % 200; n--;)
+            ids_add(&v, (int32_t)(next_random(&seed) % (low ? 270 : (uint32_t)tokenizer_size(t) + 3)) - 1);
         assert_int_equal(tokenizer_decode(t, v.p, v.n, skip, &whole, &e), 0);
         detok_begin(&d, t, skip);
         for (size_t i = 0; i < v.n; i++) {
@@ -440,8 +471,9 @@ static void check_streams(const tokenizer *t, int rounds) {
 }
 
 static void test_streams(void **state) {
-    static const char *const from[][2] = { { "gpt2", "tokenizer.json" }, { "llama2", "tokenizer.json" }, { "llama2", "tokenizer.model" },
-        { "bert", "tokenizer.json" }, { "t5", "tokenizer.json" }, { "t5", "spiece.model" } };
+    static const char *const from[][2] = { { "gpt2", "tokenizer.json" },    { "llama2", "tokenizer.json" },
+                                           { "llama2", "tokenizer.model" }, { "bert", "tokenizer.json" },
+                                           { "t5", "tokenizer.json" },      { "t5", "spiece.model" } };
     (void)state;
     for (size_t i = 0; i < sizeof from / sizeof *from; i++) {
         char folder[200];
@@ -510,6 +542,66 @@ static void test_damage(void **state) {
     buf_free(&blob);
 }
 
+/* Writes one wrong number into a good blob: it must be refused. */
+static void poke(buf *blob, size_t at, uint64_t value, size_t bytes, const char *what) {
+    char was[8];
+    memcpy(was, blob->p + at, bytes);
+    memcpy(blob->p + at, &value, bytes);
+    if (survives(blob->p, blob->n)) fail_msg("accepted: %s", what);
+    memcpy(blob->p + at, was, bytes);
+}
+
+static void test_hostile_numbers(void **state) {
+    tokenizer *t = load(FIXTURES "/t5", "tokenizer.json");
+    buf blob = { 0 };
+    struct tok_header h;
+    (void)state;
+    for (int family = 0; family < 2; family++) {
+        blob.n = 0;
+        assert_int_equal(tokenizer_write(t, &blob), 0);
+        tokenizer_free(t);
+        t = load("weights/pip-stories", "tokenizer.json");
+        memcpy(&h, blob.p, sizeof h);
+#define AT(s) ((size_t)h.section[s].at)
+#define HEADER(field, value) poke(&blob, offsetof(struct tok_header, field), (value), sizeof h.field, #field " = " #value)
+        HEADER(n_ids, h.n_ids + 1);
+        HEADER(n_ids, UINT32_MAX);
+        HEADER(n_vocab_slots, UINT32_MAX);
+        HEADER(n_merge_slots, h.n_merge_slots + 1);
+        HEADER(n_added, h.n_added + 1);
+        HEADER(n_order, h.n_order + 1);
+        HEADER(model, 77);
+        HEADER(flags, 1u << 31);
+        HEADER(unk, h.n_ids);
+        HEADER(eos, (uint32_t)-2);
+        for (int s = 0; s < SEC_COUNT; s++) {
+            HEADER(section[s].at, UINT64_MAX - 15);
+            HEADER(section[s].at, h.section[s].at + 4);
+            HEADER(section[s].bytes, UINT64_MAX);
+            HEADER(section[s].bytes, blob.n);
+        }
+        poke(&blob, AT(SEC_TEXT_AT) + 40, UINT32_MAX, 4, "a text that begins outside");
+        poke(&blob, AT(SEC_TEXT_AT) + 4 * h.n_ids, UINT32_MAX, 4, "a last text that ends outside");
+        poke(&blob, AT(SEC_PIECE) + 9, 0xff, 1, "unknown flags of an entry");
+        poke(&blob, AT(SEC_VOCAB), h.n_ids + 1, 4, "a slot with an id that is none");
+        poke(&blob, AT(SEC_BYTE) + 4, h.n_ids, 4, "a byte's id that is none");
+        poke(&blob, AT(SEC_ADDED), h.n_ids, 4, "an added token that is none");
+        poke(&blob, AT(SEC_ADDED) + 8, 0, 4, "added tokens out of order");
+        if (h.n_order) poke(&blob, AT(SEC_ORDER) + 8, h.n_ids, 4, "an order of an entry that is none");
+        for (size_t i = 0; i < h.n_merge_slots; i++) {
+            struct merge m;
+            size_t at = AT(SEC_MERGE) + i * sizeof m;
+            memcpy(&m, blob.p + at, sizeof m);
+            if (m.left < 0 || i > 40) continue;
+            poke(&blob, at + offsetof(struct merge, left), h.n_ids, 4, "a merge of an entry that is none");
+            poke(&blob, at + offsetof(struct merge, right), (uint32_t)-1, 4, "a merge with an entry that is none");
+            poke(&blob, at + offsetof(struct merge, result), h.n_ids, 4, "a merge into an entry that is none");
+        }
+    }
+    tokenizer_free(t);
+    buf_free(&blob);
+}
+
 /* Cut and flipped vocabularies: refused, or read as something else, without a crash. */
 static void test_damaged_files(void **state) {
     static const char *const files[] = { FIXTURES "/llama2/tokenizer.model", "weights/pip-stories/tokenizer.json" };
@@ -521,8 +613,9 @@ static void test_damaged_files(void **state) {
         uint32_t seed = 3;
         for (int i = 0; i < 40; i++) {
             size_t at = next_random(&seed) % text.n, n = i % 2 ? text.n : at;
-            const char *path = "build/tokenizer_test.damaged";
+            char path[64];
             tokenizer *t;
+            snprintf(path, sizeof path, "build/tokenizer_test.%d.damaged", (int)getpid());
             if (i % 2) text.p[at] ^= (char)(1 + next_random(&seed) % 255);
             FILE *out = fopen(path, "wb");
             assert_non_null(out);
@@ -539,8 +632,11 @@ static void test_damaged_files(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_fixtures), cmocka_unit_test(test_shared), cmocka_unit_test(test_demo),
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_patterns), cmocka_unit_test(test_bounded_work), cmocka_unit_test(test_normalization),
-        cmocka_unit_test(test_streams), cmocka_unit_test(test_damage), cmocka_unit_test(test_damaged_files) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_fixtures),      cmocka_unit_test(test_shared),
+                                        cmocka_unit_test(test_demo),          cmocka_unit_test(test_refusals),
+                                        cmocka_unit_test(test_patterns),      cmocka_unit_test(test_bounded_work),
+                                        cmocka_unit_test(test_normalization), cmocka_unit_test(test_streams),
+                                        cmocka_unit_test(test_damage),        cmocka_unit_test(test_hostile_numbers),
+                                        cmocka_unit_test(test_damaged_files) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,7 +21,7 @@ static int check_header(const tokenizer *t, err *e) {
     if (h->n_ids > TOK_MAX_IDS || h->n_added > h->n_ids) return refuse(e, "its number of entries is out of range");
     for (int i = 0; i < SEC_COUNT; i++) {
         uint64_t at = h->section[i].at, bytes = h->section[i].bytes;
-        if (at % 16 || at > t->n || bytes > t->n - at) return refuse(e, "a section lies outside it");
+        if (at % 16 || at > t->n || bytes > t->n - at || (bytes && at < sizeof *h)) return refuse(e, "a section lies outside it");
     }
     return 0;
 }

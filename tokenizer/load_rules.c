@@ -3,6 +3,9 @@
 #include "tokenizer/build.h"
 #include "tokenizer/older_unicode.h"
 
+/* \w+|[^\w\s]+ of another library: its \w has the joiners and lacks the superscripts and fractions of Latin-1 */
+#define LATIN1_NO "\xc2\xb2\xc2\xb3\xc2\xb9\xc2\xbc-\xc2\xbe"
+#define RUST_WORDS "[[^\\W" LATIN1_NO "]\\x{200c}\\x{200d}]+|[[^\\w\\s\\x{200c}\\x{200d}]" LATIN1_NO "]+"
 #define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
 static struct slice slice_of(const json *j) { return (struct slice){ j->s, j->n }; }
@@ -286,11 +289,7 @@ static int load_pretokenizer(struct build *b, const json *j, err *e) {
         if (json_only(j, "type behavior", type, e) || behaviour_of(j, type, SPLIT_ISOLATED, &behaviour, e)) return -1;
         return split_by(b, PUNCTUATION, behaviour, false), 0;
     }
-    if (strcmp(type, "Whitespace") == 0 && !json_only(j, "type", type, e)) /* \w there does not know Oniguruma's superscripts */
-        return split_by(b,
-                        "[^\\W\xc2\xb2\xc2\xb3\xc2\xb9\xc2\xbc-\xc2\xbe]+|[^\\w\\s]+|[\xc2\xb2\xc2\xb3\xc2\xb9\xc2\xbc-\xc2\xbe]+",
-                        SPLIT_REMOVED, true),
-               0;
+    if (strcmp(type, "Whitespace") == 0 && !json_only(j, "type", type, e)) return split_by(b, RUST_WORDS, SPLIT_REMOVED, true), 0;
     if (strcmp(type, "WhitespaceSplit") == 0 && !json_only(j, "type", type, e)) return split_by(b, "\\s", SPLIT_REMOVED, false), 0;
     if (strcmp(type, "BertPreTokenizer") == 0 && !json_only(j, "type", type, e)) {
         split_by(b, "\\s", SPLIT_REMOVED, false);

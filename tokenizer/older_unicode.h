@@ -1,5 +1,5 @@
-/* older_unicode: what the reference tokenizers mean by punctuation, marks and control characters, as patterns. Some of their tables are
- * of older Unicode versions than their regular expressions; the characters that only the newer one knows are taken out
+/* older_unicode: what the reference tokenizers mean by punctuation, marks and control characters, as patterns. Some of their
+ * tables are of older Unicode versions than their regular expressions; the characters that only the newer one knows are taken out
  * (found by asking HuggingFace tokenizers 0.23 about every code point). */
 #ifndef QUERN_TOKENIZER_OLDER_UNICODE_H
 #define QUERN_TOKENIZER_OLDER_UNICODE_H

@@ -175,6 +175,12 @@ static int parse_hex(struct parser *p, size_t least, size_t most, uint32_t *out)
     return k < least || *out > 0x10ffff ? refuse(p, "a malformed hexadecimal escape") : 0;
 }
 
+/* \w: Oniguruma counts the superscripts and fractions of Latin-1 as word characters too. */
+static int set_word(struct parser *p, uint16_t index) {
+    set_property(p->r->sets + index, UNI_WORD, false);
+    return set_range(p, index, 0xb2, 0xb3) || set_range(p, index, 0xb9, 0xb9) || set_range(p, index, 0xbc, 0xbe) ? -1 : 0;
+}
+
 /* After a backslash: 1 and a character, or 0 and a class added to the set. */
 static int parse_escape(struct parser *p, uint16_t index, uint32_t *out) {
     static const char from[] = "tnrfvae", to[] = "\t\n\r\f\v\a\x1b";
@@ -198,11 +204,13 @@ static int parse_escape(struct parser *p, uint16_t index, uint32_t *out) {
         set_categories(s, ~(1u << UNI_ND) & ((1u << UNI_CATEGORIES) - 1));
         return 0;
     case 'w':
-        set_property(s, UNI_WORD, false);
-        return set_range(p, index, 0xb2, 0xb3) || set_range(p, index, 0xb9, 0xb9) || set_range(p, index, 0xbc, 0xbe) ? -1 : 0;
-    case 'W':
-        set_property(s, UNI_WORD, true);
-        return 0;
+        return set_word(p, index);
+    case 'W': {
+        uint16_t inner;
+        if (!set_new(p, &inner) || set_word(p, inner)) return -1;
+        set_negate(p->r->sets + inner);
+        return set_inner(p, index, inner);
+    }
     case 'u':
         return parse_hex(p, 4, 4, out) ? -1 : 1;
     case 'x':

@@ -11,8 +11,8 @@
 
 typedef struct tokenizer tokenizer;
 
-/* From a checkpoint folder, or (file not NULL) from that file: tokenizer.json, else tokenizer.model. tokenizer_config.json of
- * the folder adds the chat template and the names of special tokens. A folder without any tokenizer: *t = NULL and 0. */
+/* From a checkpoint folder, or (file not NULL) from that file: tokenizer.json, else tokenizer.model or spiece.model. The folder's
+ * tokenizer_config.json adds the chat template and the names of special tokens. A folder without any tokenizer: *t = NULL and 0. */
 int tokenizer_load(tokenizer **t, const char *folder, const char *file, err *e);
 int tokenizer_write(const tokenizer *t, buf *blob);
 int tokenizer_open(tokenizer **t, const void *blob, size_t n, err *e); /* checks every length: a blob may come from anyone */
@@ -22,7 +22,8 @@ enum { TOK_SPECIAL = 1,        /* add BOS/EOS/... by the tokenizer's own rule */
        TOK_PARSE_SPECIAL = 2 };/* special tokens written in the text become their ids; else they are text */
 
 /* Appends the ids of n bytes of text. Any bytes are allowed (ill-formed UTF-8 counts as U+FFFD, a byte at a time). No limit on
- * the length; time and memory linear in it. Fails only when out of memory. Safe to call from several threads at once. */
+ * the length; memory linear in it, time n log n at worst. Fails only when out of memory, or when the file's own pattern
+ * backtracks without end. Safe to call from several threads at once. */
 int tokenizer_encode(const tokenizer *t, const char *text, size_t n, int flags, ids *out, err *e);
 
 /* Appends the text of n ids. skip_special leaves special tokens out. Gives valid UTF-8: ill-formed bytes become U+FFFD. */

@@ -15,7 +15,10 @@ static const uint64_t header_limit = 100000000; /* that of the reference impleme
 
 #define ULL(x) ((unsigned long long)(x))
 
-static const struct { const char *name; st_type type; int bits;
+static const struct {
+    const char *name;
+    st_type type;
+    int bits;
 } dtypes[] = { { "F32", ST_F32, 32 },      { "F64", ST_F64, 64 },      { "F16", ST_F16, 16 },      { "BF16", ST_BF16, 16 },
                { "I64", ST_OTHER, 64 },    { "I32", ST_OTHER, 32 },    { "I16", ST_OTHER, 16 },    { "I8", ST_OTHER, 8 },
                { "U64", ST_OTHER, 64 },    { "U32", ST_OTHER, 32 },    { "U16", ST_OTHER, 16 },    { "U8", ST_OTHER, 8 },

@@ -48,10 +48,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const char *p = (const char *)data + 1;
     size_t n = size - 1;
     switch (data[0] % 4) {
-    case 0: tokenizer_open(&t, p, n, &e); break;
-    case 1: if (!load_json(&b, p, n, &e)) build_finish(&b, &t, &e); break;
-    case 2: if (!load_sentencepiece(&b, p, n, &e)) build_finish(&b, &t, &e); break;
-    default: try_pattern(p, n);
+    case 0:
+        tokenizer_open(&t, p, n, &e);
+        break;
+    case 1:
+        if (!load_json(&b, p, n, &e)) build_finish(&b, &t, &e);
+        break;
+    case 2:
+        if (!load_sentencepiece(&b, p, n, &e)) build_finish(&b, &t, &e);
+        break;
+    default:
+        try_pattern(p, n);
     }
     build_free(&b);
     if (t) use(t, text, sizeof text - 1);

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/convert/convert.h"
+#include "tools/convert/families.h"
 
 enum { JSON_LIMIT = 64 << 20 };
 
@@ -35,8 +35,16 @@ bool config_true(const checkpoint *c, const char *key) {
     return j && j->type == JSON_TRUE;
 }
 
+/* A list of one and the same number counts as this number: what could vary by layer, and does not. */
+static const json *single(const json *j) {
+    if (!j || j->type != JSON_ARRAY || !j->child) return j;
+    for (const json *x = j->child; x; x = x->next)
+        if (x->type != JSON_NUMBER || strcmp(x->s, j->child->s) != 0) return j;
+    return j->child;
+}
+
 int config_int(const checkpoint *c, const char *key, int64_t min, int64_t max, double otherwise, int *out, err *e) {
-    const json *j = json_get(c->config, key);
+    const json *j = single(json_get(c->config, key));
     int64_t v;
     if (absent(j) && !isnan(otherwise)) return *out = (int)otherwise, 0;
     if (absent(j))
@@ -48,24 +56,72 @@ int config_int(const checkpoint *c, const char *key, int64_t min, int64_t max, d
     return *out = (int)v, 0;
 }
 
+static int read_truth(const checkpoint *c, const config_key *k, int *out, err *e) {
+    const json *j = json_get(c->config, k->key);
+    if (!absent(j) && j->type != JSON_TRUE && j->type != JSON_FALSE)
+        return fail(e, "%s: %s: expected true or false, found %.40s", c->config_path, k->key, shown(j));
+    *out = absent(j) ? (int)k->otherwise : j->type == JSON_TRUE;
+    return 0;
+}
+
+static int read_whole(checkpoint *c, const config_key *k, int min, int max, int *out, err *e) {
+    if (k->use == TRUTH) return read_truth(c, k, out, e);
+    if (k->use == FIXED) return *out = (int)k->otherwise, 0;
+    return config_int(c, k->key, min, max, k->use == WIDTHS ? fmin(k->otherwise * c->arch.d_model, max) : k->otherwise, out, e);
+}
+
+static int read_real(checkpoint *c, const config_key *k, double min, double max, float *out, err *e) {
+    const json *j = k->use == FIXED ? NULL : json_get(c->config, k->key);
+    double x = k->otherwise;
+    bool over = k->use == INVERSE || k->use == INVERSE_ROOT;
+    if (absent(j) && isnan(x))
+        return fail(e, "%s: %s is missing; expected a number from %g to %g", c->config_path, k->key, min, max);
+    if (!absent(j) && (json_num(j, &x) || !(x >= (over || k->use == ROOT ? 0 : min) && x <= max) || (over && x < 1e-6)))
+        return fail(e, "%s: %s: expected a number %s %g to %g, found %.40s", c->config_path, k->key,
+                    over ? "above 0, from" : "from", over ? 1e-6 : min, max, shown(j));
+    *out = (float)(k->use == ROOT ? sqrt(x) : k->use == INVERSE ? 1 / x : k->use == INVERSE_ROOT ? 1 / sqrt(x) : x);
+    return 0;
+}
+
 static int read_keys(checkpoint *c, err *e) {
-    static const struct { size_t at; int min, max; } ranges[] = {
-#define X(name, def, min, max, what) { offsetof(arch, name), min, max },
+    static const struct {
+        size_t at;
+        double min, max;
+        bool real;
+    } ranges[] = {
+#define X(name, def, min, max, what) { offsetof(arch, name), min, max, false },
         ARCH_INTS(X)
+#undef X
+#define X(name, def, min, max, what) { offsetof(arch, name), min, max, true },
+            ARCH_FLOATS(X)
 #undef X
     };
     for (const config_key *k = c->family->keys; k->key; k++)
-        for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
-            if (ranges[i].at == k->at &&
-                config_int(c, k->key, ranges[i].min, ranges[i].max, k->otherwise, (int *)(void *)((char *)&c->arch + k->at), e))
+        for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
+            void *out = (char *)&c->arch + k->at;
+            if (ranges[i].at != k->at) continue;
+            if (ranges[i].real ? read_real(c, k, ranges[i].min, ranges[i].max, out, e)
+                               : read_whole(c, k, (int)ranges[i].min, (int)ranges[i].max, out, e))
                 return -1;
+        }
+    return 0;
+}
+
+/* A value that the family's arithmetic here does not have. */
+static int refuse_settings(const checkpoint *c, err *e) {
+    for (const config_must *m = c->family->musts; m && m->key; m++) {
+        const json *j = json_get(c->config, m->key);
+        const char *value = absent(j) ? m->value : j->type == JSON_TRUE ? "true" : j->type == JSON_FALSE ? "false" : shown(j);
+        if (strcmp(value, m->value) != 0)
+            return fail(e, "%s: %s: %.40s is not supported by this version, only %s", c->config_path, m->key, value, m->value);
+    }
     return 0;
 }
 
 /* ---- which family ---- */
 
 static void list_families(buf *names) {
-    for (const family *const *f = families_all(); *f; f++) buf_fmt(names, "%s%s", names->n ? ", " : "", (*f)->model_type);
+    for (int i = 0; family_at(i); i++) buf_fmt(names, "%s%s", names->n ? ", " : "", family_at(i)->model_type);
 }
 
 static bool has_class(const family *f, const json *architectures) {
@@ -81,8 +137,8 @@ static int find_family(checkpoint *c, err *e) {
         classes && classes->type == JSON_ARRAY && classes->child && classes->child->type == JSON_STRING ? classes->child->s : NULL;
     if (absent(type) && !class_name)
         return fail(e, "%s: neither model_type nor architectures says what the model is", c->config_path);
-    for (const family *const *f = families_all(); *f && !c->family; f++)
-        if (absent(type) ? has_class(*f, classes) : json_is(type, (*f)->model_type)) c->family = *f;
+    for (int i = 0; family_at(i) && !c->family; i++)
+        if (absent(type) ? has_class(family_at(i), classes) : json_is(type, family_at(i)->model_type)) c->family = family_at(i);
     buf names = { 0 };
     list_families(&names);
     int rc = 0;
@@ -94,6 +150,18 @@ static int find_family(checkpoint *c, err *e) {
                   c->family->classes[0], c->family->model_type);
     buf_free(&names);
     return rc;
+}
+
+/* The text model's part of a multimodal config.json. */
+static int enter_nested(checkpoint *c, err *e) {
+    const char *name = c->family->nested;
+    if (!name) return 0;
+    const json *text = json_get(c->root, name);
+    if (absent(text) || text->type != JSON_OBJECT)
+        return fail(e, "%s: %s: expected an object, found %s", c->config_path, name, json_type_name(text));
+    for (json *j = c->root->child; j; j = j->next)
+        if (j == text) c->config = j;
+    return 0;
 }
 
 /* Packed weights look like other tensors or none: never guess. */
@@ -112,35 +180,28 @@ static int refuse_quantized(const checkpoint *c, err *e) {
 
 static int read_heads(checkpoint *c, err *e) {
     arch *a = &c->arch;
-    if (config_int(c, "num_key_value_heads", 1, 4096, a->n_heads, &a->n_kv_heads, e)) return -1;
+    if (a->n_layers < 0) a->n_layers = a->n_enc_layers; /* T5: as many as the encoder has */
+    if (a->n_kv_heads == 0) a->n_kv_heads = a->n_heads;
     if (a->n_heads % a->n_kv_heads)
         return fail(e, "%s: num_key_value_heads: %d does not divide num_attention_heads, %d", c->config_path, a->n_kv_heads,
                     a->n_heads);
-    if (absent(json_get(c->config, "head_dim")) && !c->family->head_dim &&
-        (a->d_model % a->n_heads || a->d_model / a->n_heads > 4096))
+    if (a->head_dim == 0) a->head_dim = c->family->head_dim;
+    if (a->head_dim == 0 && (a->d_model % a->n_heads || a->d_model / a->n_heads > 4096))
         return fail(
             e,
             "%s: num_attention_heads: %d heads do not divide hidden_size %d into heads of at most 4096, and there is no head_dim",
             c->config_path, a->n_heads, a->d_model);
-    if (config_int(c, "head_dim", 1, 4096, c->family->head_dim ? c->family->head_dim : a->d_model / a->n_heads, &a->head_dim, e))
-        return -1;
-    if (a->head_dim % 2)
+    if (a->head_dim == 0) a->head_dim = a->d_model / a->n_heads;
+    if (c->family->rope[0].theta_key && a->head_dim % 2)
         return fail(e, "%s: head_dim: rotary embedding needs an even number, found %d", c->config_path, a->head_dim);
-    a->attn_scale = (float)(1 / sqrt(a->head_dim));
+    if (a->attn_scale == 0) a->attn_scale = (float)(1 / sqrt(a->head_dim));
     return 0;
 }
 
-static int read_eps(checkpoint *c, err *e) {
-    const json *j = json_get(c->config, c->family->eps_key);
-    double eps = 1e-6; /* transformers, for every family here */
-    if (!absent(j) && (json_num(j, &eps) || !(eps >= 0 && eps <= 1)))
-        return fail(e, "%s: %s: expected a number from 0 to 1, found %.40s", c->config_path, c->family->eps_key, shown(j));
-    c->arch.norm_eps = (float)eps;
-    return 0;
-}
-
-static int read_activation(checkpoint *c, err *e) {
-    static const struct { const char *name; act_kind kind;
+int config_activation(checkpoint *c, const char *key, const char *name, err *e) {
+    static const struct {
+        const char *name;
+        act_kind kind;
     } known[] = { { "silu", ACT_SILU },
                   { "swish", ACT_SILU },
                   { "gelu", ACT_GELU_ERF },
@@ -148,13 +209,21 @@ static int read_activation(checkpoint *c, err *e) {
                   { "gelu_pytorch_tanh", ACT_GELU_TANH },
                   { "gelu_fast", ACT_GELU_TANH },
                   { "relu", ACT_RELU } };
-    const json *j = json_get(c->config, "hidden_act");
-    c->arch.act = ACT_SILU;
-    if (absent(j)) return 0;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (json_is(j, known[i].name)) return c->arch.act = (int)known[i].kind, 0;
-    return fail(e, "%s: hidden_act: unknown activation %.40s; known: silu, gelu, gelu_new, gelu_pytorch_tanh, relu", c->config_path,
-                shown(j));
+        if (strcmp(name, known[i].name) == 0) return c->arch.act = (int)known[i].kind, 0;
+    return fail(e, "%s: %s: unknown activation %.40s; known: silu, gelu, gelu_new, gelu_pytorch_tanh, relu", c->config_path, key,
+                name);
+}
+
+static int read_activation(checkpoint *c, err *e) {
+    const family *f = c->family;
+    const char *key = f->act_key && !absent(json_get(c->config, f->act_key)) ? f->act_key
+                      : f->act_key && !f->gelu_is_tanh                       ? f->act_key
+                                                                             : "hidden_act";
+    const json *j = json_get(c->config, key);
+    const char *name = absent(j) ? f->act ? f->act : "silu" : shown(j);
+    if (f->gelu_is_tanh && strcmp(name, "gelu") == 0) name = "gelu_pytorch_tanh";
+    return config_activation(c, key, name, e);
 }
 
 /* Ids that are already there are not added again; one that no token has cannot be generated either. */
@@ -182,13 +251,16 @@ static int read_eos(checkpoint *c, const json *root, const char *path, err *e) {
 static void read_bos(checkpoint *c) {
     int64_t id;
     const json *j = json_get(c->config, "bos_token_id");
+    if (absent(j)) j = json_get(c->root, "bos_token_id");
     if (!absent(j) && json_int(j, &id) == 0 && id >= 0 && id < c->arch.n_vocab) c->arch.bos = (int)id;
 }
 
 /* generation_config.json: only what it says itself; transformers' own defaults are not the checkpoint's. */
 static int read_sampling(checkpoint *c, err *e) {
     arch *a = &c->arch;
-    const struct { const char *key; float *out;
+    const struct {
+        const char *key;
+        float *out;
     } keys[] = { { "temperature", &a->temperature },
                  { "top_p", &a->top_p },
                  { "min_p", &a->min_p },
@@ -227,16 +299,22 @@ static void read_name(checkpoint *c) {
     snprintf(c->arch.family, sizeof c->arch.family, "%s", c->family->model_type);
 }
 
-static int read_rope(checkpoint *c, err *e) {
+static int read_ropes(checkpoint *c, err *e) {
     arch *a = &c->arch;
-    rope_freqs *r = &c->rope[0];
-    if (rope_load(c, a->head_dim, a->n_ctx, &c->mem, r, e)) return -1;
-    a->n_ropes = 1;
-    a->rope_ctx = r->ctx_long;
-    a->n_ctx = r->n_ctx;
+    int positions = a->n_ctx;
+    while (a->n_ropes < MAX_ROPES && c->family->rope[a->n_ropes].theta_key) {
+        const rope_spec *spec = &c->family->rope[a->n_ropes];
+        rope_freqs *r = &c->rope[a->n_ropes++];
+        if (rope_load(c, spec, a->head_dim, positions, &c->mem, r, e)) return -1;
+        if (r->ctx_long) a->rope_ctx = r->ctx_long;
+        if (!spec->unscaled) a->n_ctx = r->n_ctx;
+    }
     if (arch_vectors(a, &c->mem, e)) return -1;
-    a->rope_factor[0] = r->factor;
-    a->rope_factor_long[0] = r->factor_long;
+    for (int i = 0; i < a->n_ropes; i++) {
+        a->rope_factor[i] = c->rope[i].factor;
+        a->rope_factor_long[i] = c->rope[i].factor_long;
+    }
+    for (int l = 0; l < a->n_layers && a->n_ropes == 0; l++) a->rope[l] = -1;
     return 0;
 }
 
@@ -248,22 +326,31 @@ static int load_files(checkpoint *c, err *e) {
     if (!file_exists(c->config_path))
         return fail(e, "%s: is missing; expected a HuggingFace checkpoint: a folder with config.json and safetensors",
                     c->config_path);
-    if (config_json(&c->mem, c->config_path, &c->config, e)) return -1;
+    if (config_json(&c->mem, c->config_path, &c->root, e)) return -1;
+    c->config = c->root;
     return file_exists(c->generation_path) ? config_json(&c->mem, c->generation_path, &c->generation, e) : 0;
+}
+
+static int read_tie(checkpoint *c, err *e) {
+    const json *tie = json_get(c->config, "tie_word_embeddings");
+    if (absent(tie)) tie = json_get(c->root, "tie_word_embeddings");
+    if (!absent(tie) && tie->type != JSON_TRUE && tie->type != JSON_FALSE)
+        return fail(e, "%s: tie_word_embeddings: expected true or false, found %.40s", c->config_path, shown(tie));
+    c->tied = absent(tie) ? !c->family->untied : tie->type == JSON_TRUE;
+    return 0;
 }
 
 int config_load(checkpoint *c, err *e) {
     arch_init(&c->arch);
-    if (load_files(c, e) || find_family(c, e) || refuse_quantized(c, e) || read_keys(c, e) || read_heads(c, e) || read_eps(c, e) ||
-        read_activation(c, e) || read_rope(c, e))
+    if (load_files(c, e) || find_family(c, e) || refuse_quantized(c, e) || enter_nested(c, e) || refuse_settings(c, e) ||
+        read_keys(c, e) || read_heads(c, e) || read_activation(c, e) || read_tie(c, e) || read_ropes(c, e))
         return -1;
-    if (c->family->layers && c->family->layers(c, e)) return -1;
-    if (read_eos(c, c->generation, c->generation_path, e) || read_eos(c, c->config, c->config_path, e) || read_sampling(c, e))
+    if (c->family->special && c->family->special(c, e)) return -1;
+    if (read_eos(c, c->generation, c->generation_path, e) || read_eos(c, c->root, c->config_path, e) ||
+        read_eos(c, c->config, c->config_path, e) || read_sampling(c, e) || pooling_load(c, e))
         return -1;
     read_bos(c);
     read_name(c);
-    const json *tie = json_get(c->config, "tie_word_embeddings");
-    c->tied = absent(tie) ? c->family->tied : tie->type == JSON_TRUE;
     err inner = { 0 };
     return arch_check(&c->arch, &inner) ? fail(e, "%s: %s", c->config_path, inner.msg) : 0;
 }

@@ -1,5 +1,5 @@
 /* convert: what the parts of the converter share. A checkpoint is read by config.c (fields), rope.c (frequencies) and plan.c
- * (tensors) as the tables of families.c say; pack.c writes it. */
+ * (tensors) as the table of families.c says, whose vocabulary is families.h; pack.c writes it. */
 #ifndef QUERN_CONVERT_H
 #define QUERN_CONVERT_H
 
@@ -10,7 +10,7 @@
 #include "weights/gguf.h"
 #include "weights/safetensors.h"
 
-enum { MAX_PARTS = 3, MAX_ROPES = 2 };
+enum { MAX_PARTS = 3, MAX_ROPES = 2, MAX_CLASSES = 5 };
 
 /* Inverse frequencies as transformers computes them, in float32. */
 typedef struct rope_freqs {
@@ -24,59 +24,28 @@ typedef struct rope_freqs {
 typedef struct checkpoint {
     const char *folder, *config_path, *generation_path;
     arena mem;
-    json *config, *generation;   /* generation: NULL where there is no generation_config.json */
-    const struct family *family;
+    json *root, *config;         /* config: the root of config.json, or its member that describes the text model */
+    json *generation;            /* NULL where there is no generation_config.json */
+    const struct family *family; /* families.h */
     safetensors st;
     gguf gguf;                   /* path NULL: the checkpoint is a folder */
     arch arch;
     rope_freqs rope[MAX_ROPES];
     bool tied;                   /* the output matrix is the embedding */
+    bool gated;                  /* the MLP has a gate, where the family has both */
+    bool *mixture;               /* [n_layers] layers with experts; NULL: all, where there are any */
+    int laurel_rank, n_types, n_buckets, max_distance; /* sizes of tensors that are no fields of the architecture */
     buf warnings;                /* lines for the end: an error is to be the only line */
 } checkpoint;
 
+struct rope_spec; /* families.h */
+
 void warn(checkpoint *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
-
-/* ---- families.c ---- */
-
-/* A number of config.json: the arch field it fills. otherwise: what a missing or null key means; NAN: it must be there. */
-typedef struct config_key {
-    const char *key;
-    size_t at;
-    double otherwise;
-} config_key;
-
-/* What a dimension of a tensor is, of the checkpoint's numbers. */
-typedef enum { DIM_NONE, DIM_MODEL, DIM_FF, DIM_VOCAB, DIM_Q, DIM_KV, DIM_HEAD } dim_kind;
-int dim_value(const arch *a, dim_kind d);
-
-/* An output tensor and the checkpoint's tensors it is made of; {l} stands for each layer, {m} for the prefix. Parts follow one
- * another, each padded to 16 rows where there are several; INTERLEAVED takes 16 rows of each in turn. */
-enum { INTERLEAVED = 1, TIED = 2 }; /* TIED: the embedding, where the checkpoint ties it */
-typedef struct weight {
-    const char *name;
-    dim_kind k; /* DIM_NONE: a vector, of f32 in the file */
-    int flags;
-    const char *when; /* a key of config.json that must be true, or NULL: always; else the output is left out */
-    struct { const char *source; dim_kind rows; } part[MAX_PARTS];
-} weight;
-
-typedef struct family {
-    const char *model_type;
-    const char *classes[3];           /* what "architectures" may say */
-    const char *prefixes[4];          /* what {m} may be: the first under which the embedding is found */
-    const config_key *keys;           /* to a NULL key */
-    const weight *weights;            /* in the order of execution, to a NULL name */
-    const char *const *unneeded;      /* patterns of buffers that a checkpoint may hold for no use; to NULL */
-    bool tied;                        /* tie_word_embeddings where config.json is silent */
-    int head_dim;                     /* where config.json is silent; 0: hidden_size / num_attention_heads */
-    const char *eps_key;
-    int (*layers)(checkpoint *c, err *e); /* what varies by layer (windows); NULL: nothing */
-} family;
-const family *const *families_all(void); /* to NULL */
 
 /* ---- config.c ---- */
 int config_load(checkpoint *c, err *e); /* config.json and generation_config.json into c->arch, c->rope, c->tied, c->family */
 bool config_true(const checkpoint *c, const char *key);
+int config_activation(checkpoint *c, const char *key, const char *name, err *e); /* name to arch.act */
 /* A whole number of config.json; -1 with the key, the range and what was found. NAN otherwise: required. */
 int config_int(const checkpoint *c, const char *key, int64_t min, int64_t max, double otherwise, int *out, err *e);
 int config_json(arena *mem, const char *path, json **root, err *e); /* a JSON object from a file; a git-LFS pointer is named */
@@ -107,19 +76,34 @@ const gguf_arch *gguf_arch_of(const gguf *g, err *e);
 int gguf_rename(checkpoint *c, const gguf_arch *a, err *e); /* needs c->config */
 
 /* ---- rope.c ---- */
-int rope_load(const checkpoint *c, int head_dim, int max_positions, arena *mem, rope_freqs *out, err *e);
+int rope_load(const checkpoint *c, const struct rope_spec *spec, int head_dim, int max_positions, arena *mem, rope_freqs *out,
+              err *e);
+
+/* ---- pooling.c: the files that sentence-transformers lays beside a model ---- */
+int pooling_load(checkpoint *c, err *e); /* into arch.pooling, arch.normalize; 0 and nothing where there are none */
+
+/* ---- relative.c ---- */
+/* [n_heads][2 max_distance + 1] in the arena, of the checkpoint's [n_buckets][n_heads]; column max_distance + key - query. */
+float *relative_biases(checkpoint *c, const st_tensor *t, bool both, err *e);
 
 /* ---- plan.c ---- */
+/* Row r of a part is row first + r / chunk * stride + r % chunk of t. */
 typedef struct source_rows {
-    const st_tensor *t;
-    uint32_t rows, padded; /* rows of the checkpoint's tensor, and of its place in the output */
+    const st_tensor *t;    /* NULL: padding */
+    uint32_t rows, padded; /* rows that are taken, and of their place in the output */
+    uint32_t first, chunk, stride;
 } source_rows;
 typedef struct output {
     char name[FORMAT_NAME];
     int index;             /* in the file */
     wtype type;
     bool vector, interleaved;
+    bool columns;          /* rows of the output are columns of the sources */
+    uint32_t pairs;        /* not 0: heads of so many dimensions, whose even rows come first */
     uint32_t n, k;         /* a vector has k = 1 */
+    const float *values;   /* [n][k] computed, not read; borrowed from the checkpoint's arena */
+    const st_tensor *added;/* its first k values are added to every row */
+    float scale, offset;   /* of a vector: w * scale + offset */
     int n_parts;
     source_rows part[MAX_PARTS];
 } output;

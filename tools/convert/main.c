@@ -11,7 +11,7 @@
 #include "runtime/options.h"
 #include "runtime/pool.h"
 #include "tokenizer/tokenizer.h"
-#include "tools/convert/convert.h"
+#include "tools/convert/families.h"
 
 typedef struct convert_opts {
     const char *checkpoint, *output, *type_name, *tokenizer;
@@ -240,6 +240,7 @@ int main(int argc, char **argv) {
     static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
     struct sigaction action = { .sa_handler = on_signal };
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &action, NULL);
+    signal(SIGPIPE, SIG_IGN); /* nobody reads stderr any more: the conversion still ends in order */
     err e = { 0 };
     checkpoint c = { .folder = o.checkpoint };
     rc = check_input(o.checkpoint, &e) || (o.vocab_only ? write_vocabulary(&c, &o, &e) : convert_model(&c, &o, &e));

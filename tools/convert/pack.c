@@ -25,13 +25,13 @@ typedef struct packer {
     file_writer *w;
     const pack_opts *o;
     pool *pool;
-    float *rows;         /* [workers][16][pad64(k)] */
-    uint8_t *batch;      /* packed panels */
+    float *rows;    /* [workers][16][pad64(k)] */
+    uint8_t *batch; /* packed panels */
     size_t rows_bytes, batch_bytes;
     panel_result result[MAX_BATCH];
     uint64_t done, total; /* weights */
     double began, shown;
-    const output *out;   /* the tensor in work */
+    const output *out; /* the tensor in work */
     wtype type;
     int exponent, first; /* first panel of the batch */
     bool measure;        /* only amax */
@@ -50,28 +50,67 @@ static const st_tensor *source_row(const output *o, uint32_t r, uint32_t *row) {
     } else {
         while (p < o->n_parts - 1 && r >= o->part[p].padded) r -= o->part[p++].padded;
     }
+    const source_rows *part = &o->part[p];
     *row = r;
-    return r < o->part[p].rows ? o->part[p].t : NULL;
+    if (r >= part->rows) return NULL;
+    if (o->pairs && p < 2) { /* queries and keys: dimension i and half + i are the pair 2 i, 2 i + 1 of the source */
+        uint32_t half = o->pairs / 2, i = r % o->pairs;
+        r = r - i + (i < half ? 2 * i : 2 * (i - half) + 1);
+    }
+    *row = part->first + r / part->chunk * part->stride + r % part->chunk;
+    return part->t;
+}
+
+/* n inputs of one row in f32; false: padding. */
+static bool load_row(const checkpoint *c, const output *o, uint32_t r, float *x) {
+    uint32_t row;
+    if (o->values) return memcpy(x, o->values + (size_t)r * o->k, o->k * sizeof *x), true;
+    const st_tensor *t = source_row(o, r, &row);
+    if (!t) return false;
+    st_read(&c->st, t, (uint64_t)row * o->k, o->k, x);
+    return true;
+}
+
+/* A panel whose rows are columns of the source: 16 side by side, or fewer at the end. */
+static void load_columns(const checkpoint *c, const output *o, uint32_t first, float *rows, size_t padded) {
+    uint32_t column, n = 0, other;
+    const st_tensor *t = source_row(o, first, &column);
+    if (!t) return;
+    while (n < PANEL && first + n < o->n && source_row(o, first + n, &other) && other == column + n) n++;
+    for (uint32_t j = 0; j < o->k; j++) {
+        float x[PANEL];
+        st_read(&c->st, t, (uint64_t)j * t->dims[1] + column, n, x);
+        for (uint32_t i = 0; i < n; i++) rows[i * padded + j] = x[i];
+    }
 }
 
 /* rows[16][pad64(k)]: one panel in f32, padding zero. */
 static void load_panel(const checkpoint *c, const output *o, int panel, float *rows) {
     size_t padded = round_up(o->k, GROUP);
-    for (uint32_t i = 0; i < PANEL; i++) {
+    uint32_t first = (uint32_t)panel * PANEL;
+    memset(rows, 0, PANEL * padded * sizeof *rows);
+    if (o->columns) load_columns(c, o, first, rows, padded);
+    for (uint32_t i = 0; i < PANEL && first + i < o->n && !o->columns; i++) {
         float *x = rows + i * padded;
-        uint32_t row;
-        const st_tensor *t = (uint32_t)panel * PANEL + i < o->n ? source_row(o, (uint32_t)panel * PANEL + i, &row) : NULL;
-        memset(x, 0, padded * sizeof *x);
-        if (t) st_read(&c->st, t, (uint64_t)row * o->k, o->k, x);
+        if (!load_row(c, o, first + i, x) || !o->added) continue;
+        for (uint32_t j = 0; j < o->k; j++) {
+            float more;
+            st_read(&c->st, o->added, j, 1, &more);
+            x[j] += more;
+        }
     }
 }
 
-/* Lets the pages go that a batch has read: once all of it is read, because the kernel maps a page's neighbours with it. */
+/* Lets the pages go that a batch has read: once all of it is read, because the kernel maps a page's neighbours with it. Sources
+ * that are read across are let go as a whole, at the end. */
 static void drop_panels(const checkpoint *c, const output *o, int first, int n) {
-    for (int i = first; i < first + n; i++) {
-        uint32_t row;
-        const st_tensor *t = source_row(o, (uint32_t)i * PANEL, &row);
-        if (t) st_drop(&c->st, t, (uint64_t)row * o->k, (uint64_t)min_int(PANEL, (int)(t->dims[0] - row)) * o->k);
+    uint32_t end = (uint32_t)min_int((first + n) * PANEL, (int)o->n);
+    if (o->columns || o->values) return;
+    for (uint32_t r = (uint32_t)first * PANEL, rows; r < end; r += rows) {
+        uint32_t row, next;
+        const st_tensor *t = source_row(o, r, &row);
+        for (rows = 1; r + rows < end && source_row(o, r + rows, &next) == t && (!t || next == row + rows);) rows++;
+        if (t) st_drop(&c->st, t, (uint64_t)row * o->k, (uint64_t)rows * o->k);
     }
 }
 
@@ -112,9 +151,13 @@ static int refuse_value(packer *p, int panel) {
             float x = p->rows[i * padded + j];
             uint32_t row = 0;
             if (isfinite(x)) continue;
+            if (o->values)
+                return fail(p->e, "%s: a weight of %s is %s; the checkpoint is damaged: fetch it again", p->c->folder, o->name,
+                            isnan(x) ? "NaN" : "infinite");
             const st_tensor *t = source_row(o, (uint32_t)panel * PANEL + i, &row);
             return fail(p->e, "%s: tensor %s: the weight at [%u, %u] is %s; the checkpoint is damaged: fetch it again",
-                        p->c->st.shards[t->shard].path, t->name, row, j, isnan(x) ? "NaN" : "infinite");
+                        p->c->st.shards[t->shard].path, t->name, o->columns ? j : row, o->columns ? row : j,
+                        isnan(x) ? "NaN" : "infinite");
         }
     return fail(p->e, "%s: %s changed while it was read", p->c->folder, o->name);
 }
@@ -220,8 +263,10 @@ static int pack_vector(packer *p, const output *o) {
     int rc = 0;
     for (uint32_t i = 0; i < o->n && !rc; i++) {
         uint32_t row;
-        const st_tensor *t = source_row(o, i, &row);
+        const st_tensor *t = o->values ? NULL : source_row(o, i, &row);
+        if (o->values) x[i] = o->values[i];
         if (t) st_read(&p->c->st, t, row, 1, &x[i]);
+        if (t) x[i] = x[i] * o->scale + o->offset;
         if (!isfinite(x[i]))
             rc = fail(p->e, "%s: tensor %s: the weight at [%u] is %s; the checkpoint is damaged: fetch it again",
                       p->c->st.shards[t->shard].path, t->name, row, isnan(x[i]) ? "NaN" : "infinite");
@@ -255,6 +300,7 @@ int pack_all(checkpoint *c, plan *list, file_writer *w, const pack_opts *o, err 
         double relative = 0;
         p->out = out;
         rc = out->vector ? pack_vector(p, out) : pack_matrix(p, out, &relative);
+        if (out->columns) st_drop(&c->st, out->part[0].t, 0, out->part[0].t->n); /* read across, so not let go row by row */
         if (out->type == W_BF16 && relative > worst) worst = relative, worst_name = out->name;
         if (!rc && o->verbose && !out->vector)
             fprintf(stderr, "%-28s %-4s [%u][%u]  error %.3f %%\n", out->name, wtype_name(out->type), out->n, out->k,

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/convert/convert.h"
+#include "tools/convert/families.h"
 
 enum { NAME_SIZE = 256 };
 
@@ -17,14 +17,23 @@ typedef struct planner {
     err *e;
 } planner;
 
-/* Writes pattern with {m} and {l} filled in. */
-static void expand(char *out, size_t size, const char *pattern, const char *prefix, int l) {
+/* Writes pattern with {m}, {l}, {e}, {s} and {s-1} filled in; i is the expert or the stream. */
+static void expand(char *out, size_t size, const char *pattern, const char *prefix, int l, int i) {
+    const struct {
+        const char *mark;
+        int value;
+    } numbers[] = { { "{l}", l }, { "{e}", i }, { "{s}", i }, { "{s-1}", i - 1 } };
     size_t at = 0;
     out[0] = 0;
     while (*pattern && at + 1 < size) {
+        size_t known = 0, mark = 0;
+        while (known < sizeof numbers / sizeof *numbers &&
+               strncmp(pattern, numbers[known].mark, mark = strlen(numbers[known].mark)) != 0)
+            known++;
         int n;
-        if (strncmp(pattern, "{m}", 3) == 0) n = snprintf(out + at, size - at, "%s", prefix), pattern += 3;
-        else if (strncmp(pattern, "{l}", 3) == 0) n = snprintf(out + at, size - at, "%d", l), pattern += 3;
+        if (known < sizeof numbers / sizeof *numbers)
+            n = snprintf(out + at, size - at, "%d", numbers[known].value), pattern += mark;
+        else if (strncmp(pattern, "{m}", 3) == 0) n = snprintf(out + at, size - at, "%s", prefix), pattern += 3;
         else n = snprintf(out + at, size - at, "%c", *pattern++);
         at += (size_t)n;
     }
@@ -35,7 +44,7 @@ static void find_prefix(planner *b) {
     b->prefix = f->prefixes[0];
     for (size_t i = 0; i < sizeof f->prefixes / sizeof *f->prefixes && f->prefixes[i]; i++) {
         char name[NAME_SIZE];
-        expand(name, sizeof name, f->weights[0].part[0].source, f->prefixes[i], 0);
+        expand(name, sizeof name, f->weights[0].part[0].source, f->prefixes[i], 0, 0);
         if (safetensors_find(&b->c->st, name)) {
             b->prefix = f->prefixes[i];
             return;
@@ -52,10 +61,12 @@ static void shape_text(const st_tensor *t, char *out, size_t size) {
     if (at < size) snprintf(out + at, size - at, "]");
 }
 
-static const st_tensor *need(planner *b, const char *name, dim_kind rows, dim_kind k) {
+/* The tensor `name`, of shape [rows][k], or [rows] where k is DIM_NONE; turned: [k][rows]. */
+static const st_tensor *need(planner *b, const char *name, dim_kind rows, dim_kind k, bool turned) {
     const checkpoint *c = b->c;
     const st_tensor *t = safetensors_find(&c->st, name);
-    int n = dim_value(&c->arch, rows), inner = dim_value(&c->arch, k);
+    int n = dim_value(c, rows), inner = dim_value(c, k);
+    if (turned) n = inner, inner = dim_value(c, rows);
     char expected[64], found[256];
     if (k == DIM_NONE) snprintf(expected, sizeof expected, "[%d]", n);
     else snprintf(expected, sizeof expected, "[%d, %d]", n, inner);
@@ -87,29 +98,87 @@ static output *new_output(planner *b) {
     return &p->outputs[p->n++];
 }
 
-static int add_output(planner *b, const weight *w, int l) {
-    output *o = new_output(b);
-    if (!o) return -1;
-    expand(o->name, sizeof o->name, w->name, b->prefix, l);
-    o->vector = w->k == DIM_NONE;
-    o->interleaved = w->flags & INTERLEAVED;
-    o->type = o->vector ? W_F32 : b->type;
-    o->k = (uint32_t)dim_value(&b->c->arch, w->k);
-    while (o->n_parts < MAX_PARTS && w->part[o->n_parts].source) o->n_parts++;
+static int add_values(output *o, uint64_t n, uint64_t k, float *values) {
+    if (!values) return -1;
+    o->values = values;
+    o->n = (uint32_t)n;
+    o->k = (uint32_t)k;
+    return 0;
+}
+
+static float *ones(planner *b, int n) {
+    float *x = arena_alloc(&b->c->mem, (size_t)n * sizeof *x);
+    if (!x) return fail_memory(b->e, (size_t)n * sizeof *x, "a vector"), NULL;
+    for (int i = 0; i < n; i++) x[i] = 1;
+    return x;
+}
+
+/* Outputs that are computed here and now: small ones. */
+static int add_computed(planner *b, output *o, const weight *w) {
+    checkpoint *c = b->c;
+    int n = dim_value(c, w->part[0].rows);
+    if (w->flags & ONES) return add_values(o, (uint64_t)n, 1, ones(b, n));
+    char name[NAME_SIZE];
+    expand(name, sizeof name, w->part[0].source, b->prefix, 0, 0);
+    const st_tensor *t = need(b, name, w->part[0].rows, w->k, false);
+    if (!t) return -1;
+    return add_values(o, (uint64_t)c->arch.n_heads, 2 * (uint64_t)c->max_distance + 1,
+                      relative_biases(c, t, w->flags & BIAS_BOTH, b->e));
+}
+
+/* Which rows of its source a part takes. */
+static void take_rows(const planner *b, const weight *w, int i, source_rows *part) {
+    const arch *a = &b->c->arch;
+    uint32_t hd = (uint32_t)a->head_dim, group = (uint32_t)(a->n_heads / a->n_kv_heads);
+    part->rows = (uint32_t)dim_value(b->c, w->part[i].rows);
+    part->first = w->part[i].first == DIM_NONE ? 0 : (uint32_t)dim_value(b->c, w->part[i].first);
+    part->chunk = part->rows;
+    if (!(w->flags & HEADWISE)) return;
+    part->stride = (group + 2) * hd;
+    part->chunk = i == 0 ? group * hd : hd;
+    part->first = i == 0 ? 0 : (group + (uint32_t)i - 1) * hd;
+}
+
+static int add_parts(planner *b, output *o, const weight *w, int l, int i) {
     uint64_t rows = 0;
-    for (int i = 0; i < o->n_parts; i++) {
+    int n = 0;
+    while (n < MAX_PARTS && w->part[n].source) n++;
+    o->n_parts = w->flags & ADD_FIRST ? 1 : n;
+    for (int p = 0; p < n; p++) {
         char name[NAME_SIZE];
-        source_rows *part = &o->part[i];
-        expand(name, sizeof name, w->part[i].source, b->prefix, l);
-        if (!(part->t = need(b, name, w->part[i].rows, w->k))) return -1;
-        part->rows = (uint32_t)part->t->dims[0];
-        part->padded = o->n_parts > 1 ? (uint32_t)round_up(part->rows, PANEL) : part->rows;
+        source_rows *part = &o->part[p];
+        expand(name, sizeof name, w->part[p].source, b->prefix, l, i);
+        const st_tensor *t =
+            need(b, name, w->part[p].whole == DIM_NONE ? w->part[p].rows : w->part[p].whole, w->k, w->flags & TRANSPOSED);
+        if (!t) return -1;
+        if (p >= o->n_parts) {
+            o->added = t;
+            break;
+        }
+        take_rows(b, w, p, part);
+        part->t = t;
+        part->padded = o->n_parts > 1 || (w->flags & PADDED) ? (uint32_t)round_up(part->rows, PANEL) : part->rows;
         rows += part->padded;
     }
     if (rows > INT32_MAX / 2)
         return fail(b->e, "%s: tensor %s: %llu rows are too many", b->c->folder, o->name, (unsigned long long)rows);
     o->n = (uint32_t)rows;
     return 0;
+}
+
+static int add_output(planner *b, const weight *w, int l, int i) {
+    output *o = new_output(b);
+    if (!o) return -1;
+    expand(o->name, sizeof o->name, w->name, b->prefix, l, i);
+    o->vector = w->k == DIM_NONE;
+    o->interleaved = w->flags & INTERLEAVED;
+    o->columns = w->flags & TRANSPOSED;
+    o->pairs = w->flags & PAIRS ? (uint32_t)b->c->arch.head_dim : 0;
+    o->type = o->vector || (w->flags & EXACT) ? W_F32 : b->type;
+    o->k = (uint32_t)dim_value(b->c, w->k);
+    o->scale = w->flags & OVER_WIDTH ? (float)(1 / (double)b->c->arch.d_model) : 1;
+    o->offset = w->flags & PLUS_ONE ? 1 : 0;
+    return w->flags & (ONES | BIAS_BOTH | BIAS_BACK) ? add_computed(b, o, w) : add_parts(b, o, w, l, i);
 }
 
 /* ---- the output matrix that is the embedding ---- */
@@ -131,12 +200,12 @@ static bool same_values(const safetensors *st, const st_tensor *a, const st_tens
 static int add_tied(planner *b, const weight *w) {
     checkpoint *c = b->c;
     char name[NAME_SIZE];
-    expand(name, sizeof name, w->part[0].source, b->prefix, 0);
+    expand(name, sizeof name, w->part[0].source, b->prefix, 0, 0);
     const st_tensor *t = safetensors_find(&c->st, name), *embed = b->p->outputs[b->p->embed].part[0].t;
     if (t && !same_values(&c->st, t, embed)) {
         warn(c, "config.json ties %s to the embedding, but the two differ: written as two matrices", name);
         c->tied = false;
-        return add_output(b, w, 0);
+        return add_output(b, w, 0, 0);
     }
     if (t) b->used[t - c->st.tensors] = true;
     b->p->tied = true;
@@ -145,66 +214,148 @@ static int add_tied(planner *b, const weight *w) {
 
 /* ---- all of them ---- */
 
-static bool wanted(const planner *b, const weight *w) { return !w->when || config_true(b->c, w->when); }
+/* "key": true in config.json; "!key": not true; "+key": not false. */
+static bool holds(const checkpoint *c, const char *when) {
+    if (!when) return true;
+    if (*when == '!') return !config_true(c, when + 1);
+    const json *j = *when == '+' ? json_get(c->config, when + 1) : NULL;
+    return *when == '+' ? !j || j->type != JSON_FALSE : config_true(c, when);
+}
+
+static bool wanted(const planner *b, const weight *w, int l) {
+    const checkpoint *c = b->c;
+    bool in_layer = strstr(w->name, "{l}") && l < c->arch.n_layers;
+    bool own_kv = !in_layer || c->arch.kv_layer[l] < 0,
+         experts = in_layer && c->arch.n_experts > 0 && (!c->mixture || c->mixture[l]);
+    int f = w->flags;
+    if ((f & IF_OWN_KV && !own_kv) || (f & IF_OTHER_KV && own_kv) || (f & IF_EXPERTS && !experts) || (f & IF_DENSE && experts))
+        return false;
+    if ((f & IF_GATED && !c->gated) || (f & IF_UNGATED && c->gated)) return false;
+    return holds(c, w->when);
+}
+
+/* Rows of the table that are repeated together follow one another: returns the end of those from w on that have this mark, and
+ * whose names begin alike up to it. */
+static const weight *run_of(const weight *w, const char *mark) {
+    size_t n = (size_t)(strstr(w->name, mark) - w->name);
+    const weight *end = w;
+    while (end->name && strstr(end->name, mark) && strncmp(end->name, w->name, n) == 0) end++;
+    return end;
+}
+
+static int add_one(planner *b, const weight *w, int l, int i) {
+    if (!wanted(b, w, l)) return 0;
+    if ((w->flags & TIED) && b->c->tied ? add_tied(b, w) : add_output(b, w, l, i)) return -1;
+    if (strcmp(w->name, "embed") == 0) b->p->embed = b->p->n - 1;
+    return 0;
+}
+
+/* The rows [w, end) of one layer, or of none: those of experts for each expert, those of streams for each stream. */
+static int add_rows(planner *b, const weight *w, const weight *end, int l) {
+    const arch *a = &b->c->arch;
+    while (w < end) {
+        bool experts = strstr(w->name, "{e}") != NULL, streams = strstr(w->name, "{s}") != NULL;
+        const weight *last = experts ? run_of(w, "{e}") : w + 1;
+        for (int i = streams ? 1 : 0; i < (experts ? a->n_experts : streams ? a->n_streams : 1); i++)
+            for (const weight *x = w; x < last; x++)
+                if (add_one(b, x, l, i)) return -1;
+        w = last;
+    }
+    return 0;
+}
+
+static int stack_layers(const checkpoint *c, const weight *w) {
+    return strncmp(w->name, "enc.", 4) == 0 ? c->arch.n_enc_layers : c->arch.n_layers;
+}
 
 static int add_all(planner *b) {
     const weight *w = b->c->family->weights;
     while (w->name) {
-        const weight *end = w;
-        int layers = 1;
-        if (strstr(w->name, "{l}")) {
-            while (end->name && strstr(end->name, "{l}")) end++;
-            layers = b->c->arch.n_layers;
-        } else end++;
-        for (int l = 0; l < layers; l++)
-            for (const weight *x = w; x < end; x++) {
-                if (!wanted(b, x)) continue;
-                if ((x->flags & TIED) && b->c->tied ? add_tied(b, x) : add_output(b, x, l)) return -1;
-                if (strcmp(x->name, "embed") == 0) b->p->embed = b->p->n - 1;
-            }
+        bool layered = strstr(w->name, "{l}") != NULL;
+        const weight *end = layered ? run_of(w, "{l}") : w + 1;
+        for (int l = 0; l < (layered ? stack_layers(b->c, w) : 1); l++)
+            if (add_rows(b, w, end, l)) return -1;
         w = end;
     }
     return 0;
 }
 
-/* What a layer's names begin with: the table's first pattern with {l}, up to there ("model.layers."). */
-static void layer_start(const planner *b, char *out, size_t size) {
-    const weight *w = b->c->family->weights;
-    while (!strstr(w->part[0].source, "{l}")) w++;
+/* What the names of a stack's layers begin with: its first pattern with {l}, up to there ("model.layers."). The next stack's
+ * first row, or NULL past the last. */
+static const weight *stack_start(const planner *b, const weight *w, char *out, size_t size) {
+    while (w->name && !(strstr(w->name, "{l}") && w->part[0].source && strstr(w->part[0].source, "{l}"))) w++;
+    if (!w->name) return NULL;
     char pattern[NAME_SIZE];
     snprintf(pattern, sizeof pattern, "%.*s", (int)(strstr(w->part[0].source, "{l}") - w->part[0].source), w->part[0].source);
-    expand(out, size, pattern, b->prefix, 0);
+    expand(out, size, pattern, b->prefix, 0, 0);
+    return w;
 }
 
-/* The layer's number where name begins as the family's layers do; else -1. */
-static int64_t layer_of(const planner *b, const char *name) {
-    char start[NAME_SIZE];
-    layer_start(b, start, sizeof start);
+/* The layer's number where name begins as those of this stack do; else -1. */
+static int64_t layer_in(const char *start, const char *name) {
     size_t n = strlen(start), digits;
     if (strncmp(name, start, n) != 0 || !(digits = strspn(name + n, "0123456789")) || digits > 9 || name[n + digits] != '.')
         return -1;
     return strtol(name + n, NULL, 10);
 }
 
+/* The layer that a name belongs to, and how many its stack has; -1: none. */
+static int64_t layer_of(const planner *b, const char *name, int *n_layers) {
+    char start[NAME_SIZE];
+    for (const weight *w = b->c->family->weights; (w = stack_start(b, w, start, sizeof start)); w = run_of(w, "{l}")) {
+        int64_t l = layer_in(start, name);
+        *n_layers = stack_layers(b->c, w);
+        if (l >= 0) return l;
+    }
+    return -1;
+}
+
+/* The key of config.json that counts the layers of w's stack. */
+static const char *layers_key(const checkpoint *c, const weight *w) {
+    size_t at = strncmp(w->name, "enc.", 4) == 0 ? offsetof(arch, n_enc_layers) : offsetof(arch, n_layers);
+    const config_key *k = c->family->keys;
+    while (k->key && k->at != at) k++;
+    return k->key ? k->key : "the number of layers";
+}
+
 static bool unneeded(const planner *b, const char *name) {
-    int64_t l = layer_of(b, name);
+    int n_layers;
+    int64_t l = layer_of(b, name, &n_layers);
     for (const char *const *pattern = b->c->family->unneeded; *pattern; pattern++) {
         char known[NAME_SIZE];
-        expand(known, sizeof known, *pattern, b->prefix, l < 0 ? 0 : (int)l);
+        expand(known, sizeof known, *pattern, b->prefix, l < 0 ? 0 : (int)l, 0);
         if (strcmp(name, known) == 0) return true;
     }
     return false;
 }
 
+/* Counts the tensors of the model's other parts, and says once what is left aside. */
+static void account_aside(planner *b) {
+    checkpoint *c = b->c;
+    for (const char *const *start = c->family->aside; start && *start; start++) {
+        uint64_t bytes = 0;
+        int n = 0;
+        for (size_t i = 0; i < c->st.n; i++)
+            if (!b->used[i] && strncmp(c->st.tensors[i].name, *start, strlen(*start)) == 0) {
+                b->used[i] = true;
+                bytes += c->st.tensors[i].bytes;
+                n++;
+            }
+        if (n) warn(c, "%s* (%d tensors, %.1f MB) is left aside: only the text model is converted", *start, n, (double)bytes / 1e6);
+    }
+}
+
 static int account(planner *b) {
     checkpoint *c = b->c;
+    account_aside(b);
     for (size_t i = 0; i < c->st.n; i++) {
         const st_tensor *t = &c->st.tensors[i];
-        int64_t l = layer_of(b, t->name);
+        int n_layers = 0;
+        int64_t l = layer_of(b, t->name, &n_layers);
         if (b->used[i]) continue;
-        if (l >= c->arch.n_layers)
-            return fail(b->e, "%s: tensor %.200s belongs to a layer that config.json does not have: num_hidden_layers is %d",
-                        c->st.shards[t->shard].path, t->name, c->arch.n_layers);
+        if (l >= n_layers && l >= 0)
+            return fail(b->e, "%s: tensor %.200s belongs to a layer that config.json does not have: it has %d",
+                        c->st.shards[t->shard].path, t->name, n_layers);
         char shape[256];
         shape_text(t, shape, sizeof shape);
         if (!unneeded(b, t->name))
@@ -216,16 +367,18 @@ static int account(planner *b) {
 /* A layer that is not there is better named by its number than by its first tensor. */
 static int check_layers(planner *b) {
     const checkpoint *c = b->c;
-    int64_t last = -1;
     char start[NAME_SIZE];
-    layer_start(b, start, sizeof start);
-    for (size_t i = 0; i < c->st.n; i++) {
-        int64_t l = layer_of(b, c->st.tensors[i].name);
-        last = l > last ? l : last;
+    for (const weight *w = c->family->weights; (w = stack_start(b, w, start, sizeof start)); w = run_of(w, "{l}")) {
+        int64_t last = -1;
+        int n_layers = stack_layers(c, w);
+        for (size_t i = 0; i < c->st.n; i++) {
+            int64_t l = layer_in(start, c->st.tensors[i].name);
+            last = l > last ? l : last;
+        }
+        if (last >= 0 && last + 1 < n_layers)
+            return fail(b->e, "%s: %s is %d, but the checkpoint's last layer is %s%lld; expected %s%lld too", c->config_path,
+                        layers_key(c, w), n_layers, start, (long long)last, start, (long long)last + 1);
     }
-    if (last >= 0 && last + 1 < c->arch.n_layers)
-        return fail(b->e, "%s: num_hidden_layers is %d, but the checkpoint's last layer is %s%lld; expected %s%lld too",
-                    c->config_path, c->arch.n_layers, start, (long long)last, start, (long long)last + 1);
     return 0;
 }
 

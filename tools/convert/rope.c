@@ -4,16 +4,16 @@
 #include <math.h>
 #include <string.h>
 
-#include "tools/convert/convert.h"
+#include "tools/convert/families.h"
 
 static const double PI = 3.14159265358979323846;
 
 typedef struct rope_in {
     const checkpoint *c;
-    const char *key;     /* "rope_parameters" or "rope_scaling", for messages */
-    const json *params;  /* NULL: no scaling */
+    const char *key;    /* "rope_parameters" or "rope_scaling", for messages */
+    const json *params; /* NULL: no scaling */
     double theta;
-    int dim;             /* rotated dimensions of a head */
+    int dim; /* rotated dimensions of a head */
     int max_positions, original;
 } rope_in;
 
@@ -172,30 +172,46 @@ static int find_kind(const rope_in *in, int *kind, err *e) {
 }
 
 /* transformers 5 has everything in rope_parameters; before, rope_theta stood beside rope_scaling. */
-static int read_inputs(rope_in *in, int head_dim, err *e) {
-    const json *config = in->c->config, *params = json_get(config, "rope_parameters"), *theta, *partial;
+/* Settings by layer type: the spec's own; without one they mean something that is not known here. */
+static int by_layer_type(rope_in *in, const rope_spec *spec, err *e) {
+    for (const json *j = in->params ? in->params->child : NULL; j; j = j->next)
+        if (j->type == JSON_OBJECT && !spec->layer_type)
+            return fail(e, "%s: %s: %.60s: settings by layer type are not known for this architecture", in->c->config_path, in->key,
+                        j->key);
+    const json *own = spec->layer_type ? json_get(in->params, spec->layer_type) : NULL;
+    if (own && own->type == JSON_OBJECT) in->params = own;
+    else if (spec->unscaled) in->params = NULL;
+    return 0;
+}
+
+static const json *setting(const rope_in *in, const char *key, const char *outside) {
+    const json *j = json_get(in->params, key);
+    return j && j->type != JSON_NULL ? j : json_get(in->c->config, outside);
+}
+
+/* transformers 5 has everything in rope_parameters; before, rope_theta stood beside rope_scaling. */
+static int read_inputs(rope_in *in, const rope_spec *spec, int head_dim, err *e) {
+    const json *config = in->c->config, *params = json_get(config, "rope_parameters");
     in->key = params && params->type != JSON_NULL ? "rope_parameters" : "rope_scaling";
     params = json_get(config, in->key);
     if (params && params->type != JSON_NULL && params->type != JSON_OBJECT)
         return fail(e, "%s: %s: expected an object, found %s", in->c->config_path, in->key, json_type_name(params));
     in->params = params && params->type == JSON_OBJECT ? params : NULL;
-    for (const json *j = in->params ? in->params->child : NULL; j; j = j->next)
-        if (j->type == JSON_OBJECT)
-            return fail(e, "%s: %s: %.60s: settings by layer type are not known for this architecture", in->c->config_path, in->key,
-                        j->key);
-    theta = json_get(in->params, "rope_theta") ? json_get(in->params, "rope_theta") : json_get(config, "rope_theta");
-    in->theta = 10000;
+    if (by_layer_type(in, spec, e)) return -1;
+    const char *partial_key = spec->partial_key ? spec->partial_key : "partial_rotary_factor";
+    const json *theta = setting(in, "rope_theta", spec->theta_key), *partial = setting(in, "partial_rotary_factor", partial_key);
+    in->theta = spec->theta;
     if (theta && theta->type != JSON_NULL && (json_num(theta, &in->theta) || !(in->theta > 0 && in->theta <= 1e30)))
-        return fail(e, "%s: rope_theta: expected a number above 0, found %.40s", in->c->config_path,
+        return fail(e, "%s: %s: expected a number above 0, found %.40s", in->c->config_path, spec->theta_key,
                     theta->s ? theta->s : json_type_name(theta));
-    partial = json_get(in->params, "partial_rotary_factor") ? json_get(in->params, "partial_rotary_factor")
-                                                            : json_get(config, "partial_rotary_factor");
-    double share = 1;
+    double share = spec->partial > 0 ? spec->partial : 1;
     if (partial && partial->type != JSON_NULL && (json_num(partial, &share) || !(share > 0 && share <= 1) || head_dim * share < 2))
-        return fail(e, "%s: partial_rotary_factor: expected more than 0 and at most 1, found %.40s", in->c->config_path,
+        return fail(e, "%s: %s: expected more than 0 and at most 1, found %.40s", in->c->config_path, partial_key,
                     partial->s ? partial->s : json_type_name(partial));
     in->dim = (int)(head_dim * share) / 2 * 2;
-    return 0;
+    return in->dim >= 2
+               ? 0
+               : fail(e, "%s: %s: %g of heads of %d leaves nothing to rotate", in->c->config_path, partial_key, share, head_dim);
 }
 
 static int read_original(rope_in *in, err *e) {
@@ -206,10 +222,10 @@ static int read_original(rope_in *in, err *e) {
     return config_int(in->c, "original_max_position_embeddings", 1, 1 << 28, in->max_positions, &in->original, e);
 }
 
-int rope_load(const checkpoint *c, int head_dim, int max_positions, arena *mem, rope_freqs *out, err *e) {
+int rope_load(const checkpoint *c, const rope_spec *spec, int head_dim, int max_positions, arena *mem, rope_freqs *out, err *e) {
     rope_in in = { .c = c, .max_positions = max_positions };
     int kind;
-    if (read_inputs(&in, head_dim, e) || find_kind(&in, &kind, e) || read_original(&in, e)) return -1;
+    if (read_inputs(&in, spec, head_dim, e) || find_kind(&in, &kind, e) || read_original(&in, e)) return -1;
     *out = (rope_freqs){ .n = in.dim / 2, .factor = 1, .factor_long = 1, .n_ctx = max_positions };
     size_t bytes = (size_t)out->n * sizeof(float);
     out->inv_freq = arena_alloc(mem, bytes);

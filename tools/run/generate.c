@@ -16,7 +16,7 @@ typedef struct generation {
     sampler *sampler;
     uint64_t seed;
     ids tokens;          /* the prompt, then what was generated */
-    size_t n_prompt;
+    size_t n_prompt, n_encoded; /* n_encoded: tokens the encoder read */
     double prompt_seconds, decode_seconds;
     int n_decoded;       /* tokens that cost a decode step */
     const char *end;     /* why it ended, for -v */
@@ -40,14 +40,30 @@ static int write_buf(buf *b, err *e) {
 
 static int load_tokens(generation *r, err *e) {
     const run_opts *o = r->o;
-    if (o->ids) return ids_parse(&r->tokens, o->ids, e);
-    if (!r->tok) return fail(e, "%s has no tokenizer: give token ids with --ids, or convert again with a tokenizer", o->model);
     buf text = { 0 };
-    int rc = run_prompt_text(o, &text, e);
-    if (!rc) rc = tokenizer_encode(r->tok, text.p ? text.p : "", text.n, TOK_SPECIAL | (o->parse_special ? TOK_PARSE_SPECIAL : 0), &r->tokens, e);
-    if (!rc && !o->no_echo && !o->print_ids && o->prompt && strcmp(o->prompt, "-")) rc = write_out(text.p ? text.p : "", text.n, e);
+    int rc = run_prompt_tokens(o, r->tok, &text, &r->tokens, e);
+    bool echo = text.n && !o->no_echo && !o->print_ids && !r->info->has_encoder && o->prompt && strcmp(o->prompt, "-");
+    if (!rc && echo) rc = write_out(text.p, text.n, e);
     buf_free(&text);
     return rc;
+}
+
+/* Of an encoder-decoder model the prompt is the encoder's text; the decoder's begins with its own start, or --decoder-ids. */
+static int run_encoder(generation *r, err *e) {
+    double start = now_seconds();
+    if (r->o->decoder_ids && !r->info->has_encoder) return fail(e, "--decoder-ids: %s has no encoder; use --ids", r->info->name);
+    if (!r->info->has_encoder) return 0;
+    if (!r->info->has_decoder) return fail(e, "%s is an encoder: it gives embeddings (--embed), it does not generate", r->info->name);
+    if (r->tokens.n > INT32_MAX) return fail_code(e, ERR_CONTEXT, "context_length_exceeded: the prompt has %zu tokens, the context holds %d", r->tokens.n, r->info->ctx);
+    if (session_encode(r->s, r->tokens.p, (int)r->tokens.n, NULL, e)) return -1;
+    r->n_encoded = r->tokens.n;
+    r->tokens.n = 0;
+    if (r->o->decoder_ids) {
+        if (ids_parse(&r->tokens, r->o->decoder_ids, e)) return -1;
+    } else if (r->info->decoder_start >= 0) ids_add(&r->tokens, r->info->decoder_start);
+    else return fail(e, "%s does not say with which token its decoder begins: give --decoder-ids", r->info->name);
+    r->prompt_seconds = now_seconds() - start;
+    return 0;
 }
 
 /* What was not given on the command line comes from the checkpoint, where it says something. */
@@ -162,7 +178,7 @@ static int generate(generation *r, err *e) {
     for (size_t i = 0; i < r->n_prompt; i++) sampler_accept(r->sampler, r->tokens.p[i]);
     if (r->n_prompt > INT32_MAX) return fail_code(e, ERR_CONTEXT, "context_length_exceeded: the prompt has %zu tokens, the context holds %d", r->n_prompt, r->info->ctx);
     if (session_sync(r->s, r->tokens.p, (int)r->n_prompt, e)) return -1;
-    r->prompt_seconds = now_seconds() - start;
+    r->prompt_seconds += now_seconds() - start;
     if (r->o->n_predict == 0) return 0;
     detok d;
     detok_begin(&d, r->tok, true);
@@ -182,7 +198,8 @@ static int generate(generation *r, err *e) {
 static void print_statistics(generation *r) {
     const engine_info *i = r->info;
     if (r->o->n_predict == 0 && !r->o->verbose) return;
-    fprintf(stderr, "\nprompt %zu tokens, %.1f tok/s", r->n_prompt, (double)r->n_prompt / r->prompt_seconds);
+    size_t n = r->n_prompt + r->n_encoded;
+    fprintf(stderr, "\nprompt %zu tokens, %.1f tok/s", n, (double)n / r->prompt_seconds);
     if (r->n_decoded) {
         double per_token = (double)i->decode_bytes + (double)i->kv_bytes_position * ((double)session_len(r->s) - r->n_decoded / 2.0);
         double rate = per_token * r->n_decoded / r->decode_seconds, limit = engine_read_rate(r->g, 0.05);
@@ -198,8 +215,9 @@ static int run_loaded(generation *r, err *e) {
     r->info = engine_about(r->g);
     if (r->info->tokenizer_bytes && tokenizer_open(&r->tok, r->info->tokenizer, r->info->tokenizer_bytes, e)) return -1;
     if (session_new(&r->s, r->g, e) || load_tokens(r, e)) return -1;
+    if (r->tokens.n == 0) return fail_code(e, ERR_INPUT, "an empty prompt: this model adds no token of its own, so there is nothing to continue");
+    if (run_encoder(r, e)) return -1;
     r->n_prompt = r->tokens.n;
-    if (r->n_prompt == 0) return fail_code(e, ERR_INPUT, "an empty prompt: this model adds no token of its own, so there is nothing to continue");
     if (r->o->dump_logits && dump_logits(r, e)) return -1;
     if (make_sampler(r, e)) return -1;
     int rc = generate(r, e);

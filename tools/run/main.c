@@ -21,11 +21,24 @@ int run_prompt_text(const run_opts *o, buf *text, err *e) {
     return text->failed ? fail_memory(e, strlen(o->prompt), "the prompt") : 0;
 }
 
+int run_prompt_tokens(const run_opts *o, const tokenizer *t, buf *text, ids *out, err *e) {
+    buf own = { 0 };
+    if (o->ids) return ids_parse(out, o->ids, e);
+    if (!t) return fail(e, "%s has no tokenizer: give token ids with --ids, or convert again with a tokenizer", o->model);
+    if (!text) text = &own;
+    int rc = run_prompt_text(o, text, e), flags = TOK_SPECIAL | (o->parse_special ? TOK_PARSE_SPECIAL : 0);
+    if (!rc) rc = tokenizer_encode(t, text->p ? text->p : "", text->n, flags, out, e);
+    buf_free(&own);
+    return rc;
+}
+
 static int check(const program *p, const run_opts *o, int n_words) {
     if (n_words != 1) return usage_error(p, "expected a model file");
     int sources = (o->prompt != NULL) + (o->prompt_file != NULL) + (o->ids != NULL);
     if (o->tokenize && o->detokenize) return usage_error(p, "--tokenize and --detokenize exclude each other");
     if (o->tokenize || o->detokenize) return sources ? usage_error(p, "--tokenize and --detokenize read stdin, not -p, -f or --ids") : OPTIONS_GO_ON;
+    if (o->decoder_ids && o->embed) return usage_error(p, "--decoder-ids and --embed exclude each other");
+    if (o->pooling && !o->embed) return usage_error(p, "--pooling goes with --embed");
     if (o->jsonl) return usage_error(p, "--jsonl goes with --tokenize or --detokenize");
     if (sources == 0) return usage_error(p, "a prompt is needed: -p TEXT, -f FILE or --ids \"1 2 3\"");
     if (sources > 1) return usage_error(p, "only one of -p, -f and --ids");
@@ -43,6 +56,7 @@ int main(int argc, char **argv) {
         { "--prompt", "-p", OPT_TEXT, &o.prompt, "TEXT", "continue this text; - reads stdin", NULL },
         { "--file", "-f", OPT_TEXT, &o.prompt_file, "FILE", "continue the text of a file", NULL },
         { "--ids", NULL, OPT_TEXT, &o.ids, "\"1 2 3\"", "continue these token ids", NULL },
+        { "--decoder-ids", NULL, OPT_TEXT, &o.decoder_ids, "\"1 2\"", "for encoder-decoder models: begin the answer with these ids", NULL },
         { "--n-predict", "-n", OPT_INT, &o.n_predict, "N", "tokens to generate (256); -1: until the context is full", NULL },
         { "--threads", "-t", OPT_INT, &o.engine.threads, "N", "threads (physical cores this process may use)", NULL },
         { "--ctx", "-c", OPT_INT, &o.engine.ctx, "N", "positions of context (the model's own, if its cache fits in a quarter of memory)", NULL },
@@ -64,6 +78,8 @@ int main(int argc, char **argv) {
         { "--kernels", NULL, OPT_TEXT, &o.engine.kernels, "NAME", "kernel table ($QUERN_KERNELS, else the best for this CPU)", NULL },
         { "--print-ids", NULL, OPT_FLAG, &o.print_ids, NULL, "print the generated ids on one line instead of text", NULL },
         { "--dump-logits", NULL, OPT_TEXT, &o.dump_logits, "FILE", "write the logits of every given token: f32 [tokens][vocab]", NULL },
+        { "--embed", NULL, OPT_FLAG, &o.embed, NULL, "print the prompt's embedding as a JSON array", NULL },
+        { "--pooling", NULL, OPT_TEXT, &o.pooling, "KIND", "with --embed: first, mean or last (the checkpoint's own)", NULL },
         { "--tokenize", NULL, OPT_FLAG, &o.tokenize, NULL, "stdin to token ids on one line", NULL },
         { "--detokenize", NULL, OPT_FLAG, &o.detokenize, NULL, "token ids on stdin to text", NULL },
         { "--no-special", NULL, OPT_FLAG, &o.no_special, NULL, "with --tokenize: add no BOS or EOS; with --detokenize: leave special tokens out", NULL },
@@ -82,7 +98,7 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of writing, named like any other */
     o.engine.path = o.model;
     err e = { 0 };
-    rc = o.tokenize || o.detokenize ? run_vocab(&o, &e) : run_generate(&o, &e);
+    rc = o.tokenize || o.detokenize ? run_vocab(&o, &e) : o.embed ? run_embed(&o, &e) : run_generate(&o, &e);
     if (rc >= 0) return rc;
     fprintf(stderr, "run: %s\n", e.msg);
     return 1;

@@ -1,0 +1,207 @@
+/* families: what convert does with settings of a family that it does not have, with tensors that do not fit, and with the other
+ * types of weights. Each refusal is made of a fixture by changing one setting in its config.json, and must name it. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <math.h>
+#include "tests/models.h"
+
+/* A copy of a fixture in the work folder, its config.json changed: `from`, which must be there, becomes `to`. */
+static const char *changed(const char *name, const char *file, const char *from, const char *to) {
+    static char folder[512];
+    char path[1024], command[2600];
+    buf text = { 0 }, out = { 0 };
+    err e = { 0 };
+    snprintf(folder, sizeof folder, "%s/changed", work_dir);
+    snprintf(command, sizeof command, "rm -rf '%s' && cp -r 'tests/fixtures/golden/%s' '%s'", folder, name, folder);
+    assert_int_equal(system(command), 0);
+    snprintf(path, sizeof path, "%s/%s", folder, file);
+    must(read_file(path, 0, &text, &e), &e);
+    const char *at = strstr(text.p, from);
+    if (!at) fail_msg("%s/%s: %s is not there", name, file, from);
+    buf_add(&out, text.p, (size_t)(at - text.p));
+    buf_str(&out, to);
+    buf_str(&out, at + strlen(from));
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(out.p, 1, out.n, f), out.n);
+    fclose(f);
+    buf_free(&text);
+    buf_free(&out);
+    return folder;
+}
+
+/* Converts a folder; the exit status, and in *said what it printed. The output lies at work_dir/changed.bin. */
+static int convert(const char *folder, buf *said) {
+    char command[2600], log[512];
+    err e = { 0 };
+    snprintf(log, sizeof log, "%s/log", work_dir);
+    snprintf(command, sizeof command, "rm -f '%s/changed.bin'; '%s/convert' '%s' -o '%s/changed.bin' --type f32 2>'%s'", work_dir,
+             bin_dir(), folder, work_dir, log);
+    int status = system(command);
+    must(read_file(log, 0, said, &e), &e);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static bool written(void) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/changed.bin", work_dir);
+    return access(path, F_OK) == 0;
+}
+
+static const struct {
+    const char *name, *from, *to, *mention;
+} refusals[] = {
+    { "phi", "\"qk_layernorm\": false", "\"qk_layernorm\": true", "qk_layernorm" },
+    { "phi", "\"partial_rotary_factor\": 0.4", "\"partial_rotary_factor\": 0.01", "partial_rotary_factor" },
+    { "stablelm", "\"qk_layernorm\": false", "\"qk_layernorm\": true", "qk_layernorm" },
+    { "cohere", "\"use_qk_norm\": false", "\"use_qk_norm\": true", "use_qk_norm" },
+    { "falcon", "\"alibi\": false", "\"alibi\": true", "alibi" },
+    { "falcon", "\"new_decoder_architecture\": true", "\"new_decoder_architecture\": false", "new_decoder_architecture" },
+    { "olmo", "\"clip_qkv\": null", "\"clip_qkv\": 8.0", "clip_qkv" },
+    { "gpt2", "\"n_embd\": 64", "\"scale_attn_by_inverse_layer_idx\": true, \"n_embd\": 64", "scale_attn_by_inverse_layer_idx" },
+    { "gpt2", "\"gelu_new\"", "\"quick_gelu\"", "quick_gelu" },
+    { "gpt2", "\"n_positions\": 64", "\"n_positions\": 65", "transformer.wpe.weight" },
+    { "gpt2", "\"n_layer\": 3", "\"n_layer\": 4", "n_layer is 4" },
+    { "bert", "\"absolute\"", "\"relative_key\"", "position_embedding_type" },
+    { "bert", "\"num_hidden_layers\": 3", "\"num_hidden_layers\": 2", "encoder.layer.2" },
+    { "bert", "\"type_vocab_size\": 2", "\"type_vocab_size\": 3", "token_type_embeddings" },
+    { "t5", "\"relu\"", "\"gated-relu\"", "wi_0" },
+    { "t5", "\"relu\"", "\"tanh\"", "tanh" },
+    { "t5", "\"relative_attention_max_distance\": 40", "\"relative_attention_max_distance\": 9", "relative_attention_max_distance" },
+    { "t5_v11", "\"num_decoder_layers\": 2", "\"num_decoder_layers\": 3", "num_decoder_layers is 3" },
+    { "gemma2", "\"attn_logit_softcapping\": 2.0", "\"attn_logit_softcapping\": \"two\"", "attn_logit_softcapping" },
+    { "gemma2", "\"query_pre_attn_scalar\": 24", "\"query_pre_attn_scalar\": 0", "query_pre_attn_scalar" },
+    { "gemma3", "\"sliding_window_pattern\": 6", "\"layer_types\": [\"chunked_attention\"]", "layer_types" },
+    { "gemma3_multimodal", "\"text_config\"", "\"text_configuration\"", "text_config" },
+    { "gemma3n", "\"altup_active_idx\": 0", "\"altup_active_idx\": 1", "altup_active_idx" },
+    { "gemma3n", "\"num_kv_shared_layers\": 3", "\"num_kv_shared_layers\": 6", "num_kv_shared_layers" },
+    { "gemma3n", "\"num_kv_shared_layers\": 3", "\"num_kv_shared_layers\": 70", "num_kv_shared_layers" },
+    { "gemma3n", "[\n    0.95,", "[\n    1.0,", "activation_sparsity_pattern" },
+    { "gemma3n", "\"intermediate_size\": [\n    80,", "\"intermediate_size\": [\n    96,", "intermediate_size" },
+    { "mixtral", "\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 5", "n_used" },
+    { "mixtral", "\"num_local_experts\": 4", "\"num_local_experts\": 5", "block_sparse_moe.gate.weight" },
+    { "qwen3_moe", "\"mlp_only_layers\": [\n    1\n  ]", "\"mlp_only_layers\": [\"one\"]", "mlp_only_layers" },
+    { "qwen3_moe", "\"mlp_only_layers\": [\n    1\n  ]", "\"mlp_only_layers\": []", "model.layers.1.mlp.gate.weight" },
+    { "smollm3", "\"no_rope_layers\": [\n    1,", "\"no_rope_layers\": [\n    2,", "no_rope_layers" },
+    { "phi3", "\"long_factor\": [\n      1.1,", "\"long_factor\": [", "long_factor" },
+    { "granite", "\"logits_scaling\": 0.5", "\"logits_scaling\": 0", "logits_scaling" },
+    { "gpt_neox", "\"use_parallel_residual\": true", "\"use_parallel_residual\": \"yes\"", "use_parallel_residual" },
+};
+
+static void test_refusals(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
+        buf said = { 0 };
+        const char *folder = changed(refusals[i].name, "config.json", refusals[i].from, refusals[i].to);
+        int rc = convert(folder, &said);
+        if (rc != 1 || written() || !strstr(said.p, refusals[i].mention))
+            fail_msg("%s with %s: status %d, said: %s", refusals[i].name, refusals[i].to, rc, said.p);
+        buf_free(&said);
+    }
+}
+
+static void test_pooling_refusals(void **state) {
+    (void)state;
+    static const struct { const char *file, *from, *to, *mention; } cases[] = {
+        { "1_Pooling/config.json", "\"pooling_mode_max_tokens\": false", "\"pooling_mode_max_tokens\": true", "pooling_mode_max_tokens" },
+        { "1_Pooling/config.json", "\"pooling_mode_mean_tokens\": true", "\"pooling_mode_mean_tokens\": false", "pooling_mode" },
+        { "modules.json", "sentence_transformers.models.Normalize", "sentence_transformers.models.Dense", "models.Dense" },
+        { "modules.json", "1_Pooling", "../1_Pooling", "modules.json" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        buf said = { 0 };
+        int rc = convert(changed("bert", cases[i].file, cases[i].from, cases[i].to), &said);
+        if (rc != 1 || written() || !strstr(said.p, cases[i].mention)) fail_msg("%s: status %d, said: %s", cases[i].to, rc, said.p);
+        buf_free(&said);
+    }
+}
+
+/* The text model of a multimodal checkpoint: what is left aside is said, by name. */
+static void test_towers(void **state) {
+    (void)state;
+    buf said = { 0 };
+    assert_int_equal(convert("tests/fixtures/golden/gemma3_multimodal", &said), 0);
+    assert_true(strstr(said.p, "vision_tower.") && strstr(said.p, "multi_modal_projector.") && strstr(said.p, "left aside"));
+    assert_null(strstr(said.p, "has no place"));
+    buf_free(&said);
+}
+
+/* Logits of a fixture's prompt in a type of weights. The caller frees. */
+static float *logits_of(const char *dir, const char *type, const json *j, size_t *n) {
+    ids tokens = { 0 }, text = { 0 };
+    err e = { 0 };
+    engine *g = open_or_fail(converted(dir, type), (engine_opts){ .ctx = 60 });
+    const engine_info *i = engine_about(g);
+    session *s = new_session(g);
+    json_ids(json_get(j, i->has_encoder ? "decoder_tokens" : "tokens"), &tokens);
+    if (i->has_encoder) {
+        json_ids(json_get(j, "encoder_tokens"), &text);
+        must(session_encode(s, text.p, (int)text.n, NULL, &e), &e);
+    }
+    size_t ld = (size_t)i->logits_ld;
+    float *rows = alloc_aligned(tokens.n * ld * sizeof *rows);
+    must(engine_step(g, &(step){ s, tokens.p, (int)tokens.n, rows }, 1, &e), &e);
+    *n = tokens.n * ld;
+    session_free(s);
+    engine_close(g);
+    ids_free(&tokens);
+    ids_free(&text);
+    return rows;
+}
+
+/* Root mean square of the difference over that of the reference. */
+static double distance(const float *a, const float *b, size_t n) {
+    double difference = 0, power = 0;
+    for (size_t i = 0; i < n; i++) {
+        difference += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        power += (double)b[i] * b[i];
+    }
+    return sqrt(difference / power);
+}
+
+static void check_types(const char *dir) {
+    static const struct { const char *type; double limit; } types[] = { { "bf16", 0.1 }, { "q8", 0.2 } };
+    char path[600];
+    buf text = { 0 };
+    arena mem = { 0 };
+    json *j;
+    err e = { 0 };
+    size_t n, m;
+    snprintf(path, sizeof path, "%s/expected.json", dir);
+    must(read_file(path, 0, &text, &e), &e);
+    must(json_parse(&mem, text.p, text.n, &j, &e), &e);
+    if (!json_get(j, "texts")) {
+        float *exact = logits_of(dir, "f32", j, &n);
+        for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+            float *rows = logits_of(dir, types[t].type, j, &m);
+            double d = distance(rows, exact, n);
+            print_message("%-40s %-4s off by %.4f\n", dir, types[t].type, d);
+            if (!(d < types[t].limit)) fail_msg("%s as %s: off by %g of the f32 logits", dir, types[t].type, d);
+            free_aligned(rows);
+        }
+        free_aligned(exact);
+    }
+    arena_free(&mem);
+    buf_free(&text);
+}
+
+static void test_types(void **state) {
+    (void)state;
+    DIR *d = opendir("tests/fixtures/golden");
+    assert_non_null(d);
+    for (struct dirent *entry; (entry = readdir(d));) {
+        char path[512];
+        snprintf(path, sizeof path, "tests/fixtures/golden/%s", entry->d_name);
+        if (entry->d_name[0] != '.') check_types(path);
+    }
+    closedir(d);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_refusals), cmocka_unit_test(test_pooling_refusals),
+                                        cmocka_unit_test(test_towers), cmocka_unit_test(test_types) };
+    make_work_dir();
+    int rc = cmocka_run_group_tests(tests, NULL, NULL);
+    remove_work_dir();
+    return rc;
+}
