@@ -384,10 +384,10 @@ static void test_keys(void **state) {
     assert_true(c.rope[0].factor == 1);
     unload(&c, NULL);
     opened(&c, add_window);
-    assert_true(strcmp(c.family->model_type, "mistral") == 0 && c.arch.window[0] == 64);
+    assert_true(strcmp(c.arch.family, "mistral") == 0 && c.arch.window[0] == 64);
     unload(&c, NULL);
     opened(&c, add_zeros);
-    assert_string_equal(c.family->model_type, "llama");
+    assert_string_equal(c.arch.family, "llama");
     unload(&c, NULL);
     opened(&c, add_odd);
     assert_non_null(strstr(c.warnings.p, "llama.something_new"));
@@ -454,7 +454,7 @@ static void test_refusals(void **state) {
                   { bad_split, "one of 3 parts" },
                   { bad_twice, "output_norm.weight is listed twice" },
                   { bad_key_twice, "llama.block_count is there twice" },
-                  { bad_layer, "num_hidden_layers is 1" },
+                  { bad_layer, "does not have: it has 1" },
                   { bad_alignment, "general.alignment" },
                   { bad_nesting, "too deep" },
                   { bad_long_array, "ends inside x" },

@@ -274,7 +274,7 @@ static int read_all(reader *r) {
     if (!r->c.failed && r->g->version != 2 && r->g->version != 3)
         return fail(r->e, "%s: GGUF version %u is not read; expected 2 or 3: fetch a newer file", path, r->g->version);
     uint64_t n_tensors = cursor_u64(&r->c), n_values = cursor_u64(&r->c), alignment = DEFAULT_ALIGNMENT;
-    if (r->c.failed) return cut(r, "the header");
+    if (r->c.failed) return cut(r, "the GGUF header");
     return read_values(r, n_values) || check_parts(r) || read_alignment(r, &alignment) || read_tensors(r, n_tensors) ||
                    place_tensors(r, alignment)
                ? -1
