@@ -95,7 +95,7 @@ static double matmul_work(void *arg, int thread) {
     size_t bytes = panel_bytes(s->type, s->inputs) * (size_t)panels;
     for (int i = 0; i < s->rounds; i++) {
         mat w = { s->memory + (size_t)i * bytes % (s->bytes - bytes + 1) / 64 * 64, (uint8_t)s->type, LAYOUT_P16, s->n,
-            s->inputs, 1, NULL };
+            s->inputs, 1, NULL, NULL };
         s->k->matmul[s->type][s->int8](&w, &s->a, s->y, (size_t)s->n, p0, p1);
     }
     return 2.0 * (p1 - p0) * PANEL * s->inputs * s->a.m * s->rounds;

@@ -29,6 +29,7 @@ typedef struct mat {
     int n, k;          /* stored rows are pad16(n), stored inputs pad64(k), padding zero */
     float scale;       /* 2^e of the tensor: its f16 group scales times this are the real ones; 1 for bf16, f32 */
     const float *bias; /* [pad16(n)], or NULL */
+    const struct lora *lora; /* what adapters add to a product with it (runtime/ops.h); kernels do not look at it */
 } mat;
 
 /* m rows of activations, prepared once and read by every panel of a matmul. */

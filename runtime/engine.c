@@ -11,9 +11,11 @@
 #include <unistd.h>
 
 #include "runtime/forward.h"
+#include "runtime/lora.h"
 
 struct engine {
     model model;
+    lora_set lora;
     pool *pool;
     kv_pool kv, enc_kv; /* enc_kv: group 0 the encoder's layers, 1 the decoder's cross attention */
     forward_ctx f;
@@ -142,6 +144,18 @@ static void fill_info(engine *g) {
     i->decode_bytes = model_decode_bytes(&g->model);
     i->macs = model_macs(&g->model, false);
     i->macs_output = model_macs(&g->model, true) - i->macs;
+    i->n_adapters = g->lora.n;
+    i->adapter_bytes = g->lora.bytes;
+    i->adapter_warning = *g->lora.warning ? g->lora.warning : NULL;
+    i->decode_bytes += g->lora.bytes;
+    i->macs += g->lora.macs;
+}
+
+static int open_adapters(engine *g, const engine_opts *o, err *e) {
+    for (int i = 0; i < o->n_adapters; i++)
+        if (lora_open(&g->lora, &g->model, o->adapters[i].path, o->adapters[i].scale, e)) return -1;
+    g->f.ops.max_rank = g->lora.max_rank;
+    return 0;
 }
 
 static int open_vocab(engine *g, const char *path, err *e) {
@@ -166,7 +180,7 @@ int engine_open(engine **out, const engine_opts *o, err *e) {
     if (kernels_init(o->kernels, e) || model_open(&g->model, o->path, e) || pool_new(&g->pool, threads, e)) goto failed;
     g->f.model = &g->model;
     g->f.ops = (exec){ .k = kernels_get(), .pool = g->pool, .exact = o->exact };
-    if (open_kv(g, o, e)) goto failed;
+    if (open_adapters(g, o, e) || open_kv(g, o, e)) goto failed;
     g->info.rope_long = model_choose_ropes(&g->model, g->info.ctx);
     if (model_expand_biases(&g->model, g->info.ctx, e) || open_scratch(g, e)) goto failed;
     fill_info(g);
@@ -185,6 +199,7 @@ void engine_close(engine *g) {
     kv_pool_free(&g->kv);
     kv_pool_free(&g->enc_kv);
     pool_free(g->pool);
+    lora_close(&g->lora);
     model_close(&g->model);
     free(g);
 }
@@ -456,12 +471,13 @@ int session_fork(session *dst, const session *src, err *e) {
 typedef struct session_header {
     char magic[8];
     uint64_t model;     /* the model file's meta hash: another model's cache would be nonsense */
+    uint64_t adapters;  /* and so would that of other adapters, or of the same at another scale */
     uint32_t kv_type, len, vocab_ld, has_logits, enc_len, reserved;
 } session_header;
-_Static_assert(sizeof(session_header) == 40, "session header");
+_Static_assert(sizeof(session_header) == 48, "session header");
 
 static session_header header_of(const session *s) {
-    return (session_header){ .magic = "QUERNSES", .model = s->g->model.file.header->meta_hash, .kv_type = (uint32_t)s->g->kv.type, .len = (uint32_t)s->kv.len,
+    return (session_header){ .magic = "QUERNSES", .model = s->g->model.file.header->meta_hash, .adapters = s->g->lora.hash, .kv_type = (uint32_t)s->g->kv.type, .len = (uint32_t)s->kv.len,
                              .vocab_ld = (uint32_t)s->g->f.vocab_ld, .has_logits = s->has_logits, .enc_len = (uint32_t)s->enc.len };
 }
 
@@ -497,6 +513,9 @@ static int load_parts(session *s, FILE *f, err *e) {
     if (get(f, &h, &head, sizeof head, e)) return -1;
     if (memcmp(head.magic, want.magic, 8)) return fail(e, "not a saved session");
     if (head.model != want.model) return fail(e, "the session was saved with another model");
+    if (head.adapters != want.adapters)
+        return fail(e, "the session was saved with %s adapters; open the model with the adapters, order and scales it was saved with",
+                    head.adapters == 0 ? "no" : want.adapters == 0 ? "LoRA" : "other");
     if (head.kv_type != want.kv_type) return fail(e, "the session was saved %s --exact; load it so", head.kv_type == KV_F32 ? "with" : "without");
     if (head.vocab_ld != want.vocab_ld || head.has_logits > 1 || head.reserved || (head.enc_len && !s->g->info.has_encoder)) return fail(e, "the saved session is damaged");
     if (head.len > (uint32_t)s->g->info.ctx || head.enc_len > (uint32_t)s->g->info.ctx)

@@ -17,6 +17,11 @@
 typedef struct engine engine;
 typedef struct session session;
 
+typedef struct adapter {
+    const char *path;
+    float scale;          /* 0: it changes nothing */
+} adapter;
+
 typedef struct engine_opts {
     const char *path;
     const char *kernels;  /* a table's name; NULL: $QUERN_KERNELS, else the best */
@@ -26,6 +31,8 @@ typedef struct engine_opts {
     int max_rows;         /* most tokens of one forward pass; 0: a good default */
     bool vocab_only;      /* only engine_about's tokenizer is wanted: opens files made by convert --vocab-only too */
     bool exact;           /* f32 activations and f32 cache: for parity and for measuring what int8 activations cost */
+    const adapter *adapters; /* [n_adapters] LoRA, applied in this order; read by engine_open only */
+    int n_adapters;
 } engine_opts;
 
 int engine_open(engine **g, const engine_opts *o, err *e);
@@ -50,6 +57,9 @@ typedef struct engine_info {
     size_t tokenizer_bytes;
     uint64_t file_bytes, decode_bytes; /* weights that one decode step reads */
     uint64_t macs, macs_output;  /* multiply-adds a token: all but the output matrix; the output matrix */
+    int n_adapters;
+    uint64_t adapter_bytes;      /* of them, in decode_bytes */
+    const char *adapter_warning; /* an adapter was made for other weights of this architecture; NULL: none */
     uint64_t kv_bytes_position;  /* cache bytes a position of full attention */
     bool rope_long;
 } engine_info;
@@ -85,7 +95,7 @@ int session_embed(session *s, const int32_t *tok, int n, int pooling, float *out
 int session_truncate(session *s, int n); /* forgets from position n on; returns the length kept (n, or 0 behind a window) */
 int session_fork(session *dst, const session *src, err *e); /* dst becomes a copy; pages are shared until one writes */
 int session_save(const session *s, FILE *f, err *e);
-int session_load(session *s, FILE *f, err *e); /* refuses another model's, another cache type's, and damaged ones */
+int session_load(session *s, FILE *f, err *e); /* refuses another model's, other adapters', another cache type's, and damaged ones */
 
 /* One step over many sessions (each at most once): appends tok[0 .. n) to each. logits NULL: only the last row is kept, as
  * session_logits; else all n rows [n][logits_ld] go there too. On failure every session holds the tokens it held

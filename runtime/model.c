@@ -259,6 +259,11 @@ int model_open(model *m, const char *path, err *e) {
         fail_memory(e, m->file.n_tensors, "a list of tensors");
         goto failed;
     }
+    const int64_t *version;
+    if (record_i64(&m->file, FORMAT_ADAPTER_KEY, &version) >= 0) {
+        fail(e, "%s: is an adapter, not a model; give its model's file, and the adapter with --lora", path);
+        goto failed;
+    }
     if (arch_read(&m->arch, &m->file, &m->mem, e)) goto failed;
     m->layers = arena_alloc(&m->mem, (size_t)a->n_layers * sizeof *m->layers);
     m->enc_layers = arena_alloc(&m->mem, (size_t)a->n_enc_layers * sizeof *m->layers);

@@ -19,6 +19,7 @@ void ops_layout(exec *x, carve *c, int max_rows, int max_k, int n_heads, int n_k
     x->attn_part = carve_take(c, x->attn_part_floats * sizeof(float));
     x->attn_worker_floats = round_up(2 * heads * per_head, 16); /* the result so far, and the next segment's */
     x->attn_worker = carve_take(c, workers * x->attn_worker_floats * sizeof(float));
+    x->ranks = carve_take(c, m * round_up((size_t)x->max_rank, PANEL) * sizeof(float));
 }
 
 /* Tasks for n equal pieces of work of `cost` bytes or operations each: one if the whole is not worth waking anyone. */
@@ -58,6 +59,37 @@ static void matmul_panels(void *arg, int task, int worker) {
     t->x->k->matmul[t->w->type][t->a.q != NULL](t->w, &t->a, t->y, t->ldy, cut(panels, task, t->n_tasks), cut(panels, task + 1, t->n_tasks));
 }
 
+typedef struct lora_task {
+    exec *x;
+    const lora *w;
+    float *y;
+    size_t ldy, ld_ranks;
+    int m, panels, n_tasks;
+} lora_task;
+
+/* Panels of outputs, a block of them at a time, so that a block of b stays in the cache while all rows pass. */
+static void add_ranks(void *arg, int task, int worker) {
+    enum { BLOCK = 64 };
+    (void)worker;
+    const lora_task *t = arg;
+    int end = cut(t->panels, task + 1, t->n_tasks);
+    for (int p = cut(t->panels, task, t->n_tasks); p < end; p += BLOCK) {
+        int n = min_int(BLOCK, end - p) * PANEL;
+        for (int i = 0; i < t->m; i++)
+            for (int r = 0; r < t->w->a.n; r++)
+                t->x->k->add(t->y + (size_t)i * t->ldy + (size_t)p * PANEL, t->w->b + (size_t)r * t->w->ldb + (size_t)p * PANEL,
+                             t->x->ranks[(size_t)i * t->ld_ranks + (size_t)r] * t->w->scale, n);
+    }
+}
+
+static void add_lora(exec *x, const lora *w, const float *in, size_t ldx, int m, float *y, size_t ldy, int n) {
+    size_t ld = round_up((size_t)x->max_rank, PANEL);
+    int panels = (n + PANEL - 1) / PANEL, ranks = w->a.n;
+    ops_matmul(x, &w->a, in, ldx, m, x->ranks, ld);
+    lora_task t = { x, w, y, ldy, ld, m, panels, task_count(x, panels, (double)PANEL * ranks * m) };
+    pool_run(x->pool, add_ranks, &t, t.n_tasks);
+}
+
 void ops_matmul(exec *x, const mat *w, const float *in, size_t ldx, int m, float *y, size_t ldy) {
     matmul_task t = { .x = x, .w = w, .in = in, .ldx = ldx, .ldy = ldy, .y = y, .a = { .m = m, .k = w->k, .x = in, .ldx = ldx } };
     if (m == 0) return;
@@ -71,6 +103,7 @@ void ops_matmul(exec *x, const mat *w, const float *in, size_t ldx, int m, float
     int panels = (w->n + PANEL - 1) / PANEL;
     t.n_tasks = task_count(x, panels, (double)PANEL * w->k * (m < 4 ? 1 : m / 4.0));
     pool_run(x->pool, matmul_panels, &t, t.n_tasks);
+    for (const lora *l = w->lora; l; l = l->next) add_lora(x, l, in, ldx, m, y, ldy, w->n);
 }
 
 /* ---- row by row ---- */

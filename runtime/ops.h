@@ -7,6 +7,16 @@
 #include "runtime/kv.h"
 #include "runtime/pool.h"
 
+/* What an adapter adds to a matrix (LoRA, Hu et al. 2021): y += b^T (scale * (a x)). Of each output, in the order of the ranks:
+ * y = fma(b[r][j], (a x)[r] * scale, y), with a x as any f32 product: one arithmetic here too. The next adapter comes after it. */
+typedef struct lora {
+    mat a;                   /* [r][k] f32 */
+    const float *b;          /* [r][ldb] what each rank adds to output j; zero from n to pad16(n) */
+    size_t ldb;
+    float scale;
+    const struct lora *next; /* NULL: the last */
+} lora;
+
 /* How to compute: the table, the threads, and scratch for prepared activations. */
 typedef struct exec {
     const kernels *k;
@@ -20,12 +30,14 @@ typedef struct exec {
     size_t attn_part_floats;
     float *attn_worker;  /* [workers] results of one row and head */
     size_t attn_worker_floats;
+    int max_rank;        /* of all adapters, set before ops_layout; 0: none */
+    float *ranks;        /* [max_rows][pad16(max_rank)] a x of one matrix and adapter */
 } exec;
 
 /* Lays the scratch out (twice: c->base NULL measures). max_heads x hd: of all query heads; ctx: for long decode steps. */
 void ops_layout(exec *x, carve *c, int max_rows, int max_k, int n_heads, int n_kv_heads, int hd, int ctx);
 
-/* y[m][ldy] = x[m][ldx] times w, columns 0 to pad16(n). x is zero from k to pad64(k). */
+/* y[m][ldy] = x[m][ldx] times w, columns 0 to pad16(n), and what w's adapters add. x is zero from k to pad64(k). */
 void ops_matmul(exec *x, const mat *w, const float *in, size_t ldx, int m, float *y, size_t ldy);
 /* kind 0: RMSNorm, 1: LayerNorm; b may be NULL. y may be in. */
 void ops_norm(exec *x, int kind, float *y, const float *in, size_t ld, int m, const float *w, const float *b, int n, float eps);

@@ -82,7 +82,7 @@ static void problem_make(problem *p, rng *r, const kernels *k, wtype t, int m, i
     int e = quant_exponent(t, 2);
     for (int i = 0; i < np / PANEL; i++)
         pack_panel(t, p->rows + (size_t)i * PANEL * (size_t)kp, inputs, e, NULL, p->data + (size_t)i * bytes, NULL, NULL);
-    p->w = (mat){ p->data, (uint8_t)t, (uint8_t)(t == W_F32 ? LAYOUT_ROWS : LAYOUT_P16), n, inputs, ldexpf(1, e), p->bias };
+    p->w = (mat){ p->data, (uint8_t)t, (uint8_t)(t == W_F32 ? LAYOUT_ROWS : LAYOUT_P16), n, inputs, ldexpf(1, e), p->bias, NULL };
     p->a = (acts){ m, inputs, p->x, (size_t)kp, NULL, NULL, NULL };
     if (!int8) return;
     p->a.q = alloc_aligned((size_t)m * (size_t)kp);

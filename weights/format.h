@@ -42,4 +42,6 @@ _Static_assert(offsetof(file_tensor, hash) == 112, "hash");
 /* A record: u16 bytes of the key, u8 record_type, u8 zero, u32 count, the key padded with zeros to 8, the values padded to 8. */
 typedef enum { REC_I64 = 1, REC_F64 = 2, REC_BYTES = 3 } record_type;
 
+#define FORMAT_ADAPTER_KEY "adapter" /* i64, the version: a file with this record is no model but an adapter (runtime/lora.h) */
+
 #endif

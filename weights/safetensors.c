@@ -291,6 +291,14 @@ int safetensors_open(safetensors *s, const char *folder, err *e) {
     return rc;
 }
 
+int safetensors_open_file(safetensors *s, const char *path, err *e) {
+    *s = (safetensors){ .shards = calloc(1, sizeof *s->shards) };
+    char *copy = arena_copy(&s->mem, path, strlen(path));
+    int rc = s->shards && copy ? open_shard(s, copy, e) || sort_names(s, 0, e) : fail_memory(e, strlen(path), "a list of one shard");
+    if (rc) safetensors_close(s);
+    return rc ? -1 : 0;
+}
+
 void safetensors_close(safetensors *s) {
     for (int i = 0; i < s->n_shards; i++) unmap_file(&s->shards[i].map);
     free(s->shards);
@@ -384,8 +392,8 @@ void st_read(const safetensors *s, const st_tensor *t, uint64_t first, uint64_t 
 void st_drop(const safetensors *s, const st_tensor *t, uint64_t first, uint64_t n) {
     const block_type *b = block_of(t->type);
     uint64_t end = first + n;
-    if (!b || !n || t->transposed) return; /* a column is on every page */
-    if (t->head) {                         /* whole heads */
+    if (!b || !n || (t->transposed && n < t->n)) return; /* a column is on every page */
+    if (t->head) {                                       /* whole heads */
         uint64_t step = t->head * row_length(t);
         first -= first % step;
         end = (end + step - 1) / step * step;

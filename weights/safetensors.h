@@ -40,6 +40,7 @@ typedef struct safetensors {
  * its file to the byte: names, dtypes, shapes, offsets without overlap or gap. An error names the file, the tensor, what was
  * expected and found. */
 int safetensors_open(safetensors *s, const char *folder, err *e);
+int safetensors_open_file(safetensors *s, const char *path, err *e); /* one file, of any name */
 void safetensors_close(safetensors *s);
 
 int safetensors_sort(safetensors *s, err *e); /* by name, once tensors were renamed; two alike are an error */

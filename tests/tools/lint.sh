@@ -17,8 +17,9 @@ allowed() {
     runtime/kv.*) echo "$low|runtime/kv\.h|kernels/kernels\.h" ;;
     runtime/ops.*|runtime/limits.*) echo "$low|runtime/(ops|kv|pool|limits)\.h|kernels/kernels\.h" ;;
     runtime/model.*) echo "$low|runtime/(model|arch|kv)\.h|weights/file\.h|kernels/kernels\.h" ;;
+    runtime/lora.*) echo "$low|runtime/(lora|model|ops)\.h" ;;
     runtime/forward.*) echo "$low|runtime/(forward|model|ops)\.h" ;;
-    runtime/engine.*) echo "$low|runtime/(engine|forward)\.h" ;;
+    runtime/engine.*) echo "$low|runtime/(engine|forward|lora)\.h" ;;
     tools/run/*|tools/run.c|tools/serve/*) echo "runtime/(base|engine|options|sample|stop|chat|grammar)\.h|tokenizer/.*|tools/.*" ;;
     tools/quality.c) echo "runtime/(base|engine|options|sample)\.h|tokenizer/.*" ;;
     bench/*) echo "runtime/.*|kernels/.*|bench/.*" ;;

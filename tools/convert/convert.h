@@ -112,11 +112,13 @@ typedef struct plan {
     int n, cap;
     int embed;             /* the output that is the embedding */
     bool tied;
+    const struct peft_list *merge; /* adapters to add to the weights, borrowed; NULL: none */
 } plan;
 /* Finds every tensor, checks every shape; a tensor of the checkpoint without use becomes a warning, or an error where it shows
  * that config.json is wrong. plan_free frees it. */
 int plan_make(plan *p, checkpoint *c, wtype type, err *e);
 void plan_free(plan *p);
+int plan_untie(plan *p, err *e); /* the output matrix, which was the embedding, becomes a matrix of its own */
 
 /* ---- pack.c ---- */
 typedef struct pack_opts {
@@ -124,6 +126,9 @@ typedef struct pack_opts {
     bool verbose, progress;
     const volatile int *stop; /* a signal's number once one came */
 } pack_opts;
+/* The checkpoint's tensor and row (or column) that row r of an output comes from; NULL: padding, or computed. */
+const st_tensor *source_row(const output *o, uint32_t r, uint32_t *row);
+int load_vector(const checkpoint *c, const output *o, float *x, err *e); /* x[pad64(n)] zero at first: a vector as the file gets it */
 /* Writes the plan's tensors through w, which must have begun. */
 int pack_all(checkpoint *c, plan *p, file_writer *w, const pack_opts *o, err *e);
 

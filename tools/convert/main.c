@@ -12,10 +12,12 @@
 #include "runtime/pool.h"
 #include "tokenizer/tokenizer.h"
 #include "tools/convert/families.h"
+#include "tools/convert/lora.h"
 
 typedef struct convert_opts {
-    const char *checkpoint, *output, *type_name, *tokenizer;
-    bool vocab_only, force, verbose;
+    const char *checkpoint, *output, *type_name, *tokenizer, *base;
+    texts merge;
+    bool vocab_only, force, verbose, type_given;
     int threads;
     wtype type;
 } convert_opts;
@@ -139,6 +141,11 @@ static int write_model(checkpoint *c, plan *p, const convert_opts *o, const buf 
     pack_opts pack = { o->threads, o->verbose, !o->verbose && isatty(STDERR_FILENO), &stopped };
     if (file_write_open(&w, o->output, o->force, e)) return -1;
     arch_write(&c->arch, &records);
+    for (int i = 0; p->merge && i < p->merge->n; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "info.merged.%d", i);
+        record_add_bytes(&records, key, o->merge.p[i], strlen(o->merge.p[i]));
+    }
     int rc = declare(c, p, w, e) || file_write_begin(w, &records, blob->p, blob->n, e) || write_ropes(c, w, 0, e) ||
              pack_all(c, p, w, &pack, e);
     if (!rc && stopped) rc = fail(e, "interrupted");
@@ -184,27 +191,83 @@ static void summary(const checkpoint *c, const plan *p, const convert_opts *o, u
             (double)weights / 1e6, wtype_name(o->type), weights ? bits / (double)weights : 0, (double)bytes / 1e6, seconds);
 }
 
+/* The base read, as far as its plan. */
+static int read_checkpoint(checkpoint *c, const convert_opts *o, plan *p, err *e) {
+    bool gguf_file = is_gguf(c->folder);
+    if (gguf_file && gguf_load(c, c->folder, false, e)) return -1;
+    return config_load(c, e) || (!gguf_file && safetensors_open(&c->st, c->folder, e)) || plan_make(p, c, o->type, e) ? -1 : 0;
+}
+
+static int open_merged(checkpoint *c, const convert_opts *o, plan *p, peft_list *list, err *e) {
+    list->p = arena_alloc(&c->mem, (size_t)(o->merge.n + 1) * sizeof *list->p);
+    if (!list->p) return fail_memory(e, sizeof *list->p, "adapters");
+    p->merge = o->merge.n ? list : NULL;
+    while (list->n < o->merge.n) {
+        const char *path;
+        float scale;
+        peft *a = &list->p[list->n];
+        if (parse_scaled(&c->mem, o->merge.p[list->n], &path, &scale, e)) return -1;
+        list->n++;
+        if (peft_open(a, path, (double)scale, e) || peft_match(a, c, p, e)) return -1;
+    }
+    return 0;
+}
+
 static int convert_model(checkpoint *c, const convert_opts *o, err *e) {
     double began = now_seconds();
     plan p;
+    peft_list merged = { 0 };
     buf blob = { 0 };
     uint64_t bytes = 0;
-    if (is_gguf(c->folder) && gguf_load(c, c->folder, false, e)) return -1;
-    if (config_load(c, e) || (!c->gguf.path && safetensors_open(&c->st, c->folder, e)) || plan_make(&p, c, o->type, e)) return -1;
-    int rc = load_tokenizer(c, o, &blob, e);
+    if (read_checkpoint(c, o, &p, e)) return -1;
+    if (peft_folder(c->folder)) warn(c, "%s: adapter_config.json beside config.json is left aside; --base FOLDER converts the adapter", c->folder);
+    int rc = open_merged(c, o, &p, &merged, e) || load_tokenizer(c, o, &blob, e);
     if (!rc && o->verbose) arch_print(&c->arch, stderr);
     if (!rc) rc = write_model(c, &p, o, &blob, &bytes, e);
     if (!rc) {
         if (c->warnings.n) fputs(c->warnings.p, stderr);
         summary(c, &p, o, bytes, now_seconds() - began);
     }
+    for (int i = 0; i < merged.n; i++) peft_close(&merged.p[i]);
     buf_free(&blob);
     plan_free(&p);
     return rc;
 }
 
+/* ---- adapters ---- */
+
+/* A PEFT folder: with --base, or without a model's own configuration. */
+static bool is_adapter(const convert_opts *o) {
+    arena mem = { 0 };
+    const char *config = path_join(&mem, o->checkpoint, "config.json");
+    bool yes = o->base || (is_folder(o->checkpoint) && peft_folder(o->checkpoint) && config && !file_exists(config));
+    arena_free(&mem);
+    return yes;
+}
+
+static int check_adapter_options(const program *p, const convert_opts *o) {
+    const char *other = o->merge.n ? "--merge" : o->vocab_only ? "--vocab-only" : o->tokenizer ? "--tokenizer" : o->type_given ? "--type" : NULL;
+    return other ? usage_error(p, "%s is for models: %s is an adapter, which is written in f32 and has no tokenizer", other, o->checkpoint) : OPTIONS_GO_ON;
+}
+
+static int convert_adapter(checkpoint *c, const convert_opts *o, err *e) {
+    peft a;
+    plan p;
+    int rc = peft_open(&a, o->checkpoint, 1, e);
+    if (!rc && !(c->folder = o->base ? o->base : peft_base(&a, e))) rc = -1;
+    if (!rc) rc = check_input(c->folder, e) || read_checkpoint(c, o, &p, e) ? -1 : 0;
+    if (!rc) {
+        c->warnings.n = 0; /* those about the base */
+        rc = peft_match(&a, c, &p, e) || adapter_write(c, &p, &a, o->output, o->force, &stopped, e) ? -1 : 0;
+        plan_free(&p);
+    }
+    if (!rc && c->warnings.n) fwrite(c->warnings.p, 1, c->warnings.n, stderr);
+    peft_close(&a);
+    return rc;
+}
+
 static int check_options(const program *p, convert_opts *o, int n_words) {
-    if (n_words != 1) return usage_error(p, "expected the folder of a checkpoint, or a GGUF file");
+    if (n_words != 1) return usage_error(p, "expected the folder of a checkpoint or an adapter, or a GGUF file");
     if (!o->output || !*o->output) return usage_error(p, "an output is needed: -o model.bin");
     if (wtype_parse(o->type_name, &o->type)) return usage_error(p, "--type: expected q4, q8, bf16 or f32, found %s", o->type_name);
     if (o->threads < 0 || o->threads > POOL_MAX)
@@ -218,24 +281,23 @@ int main(int argc, char **argv) {
     convert_opts o = { .type_name = "q8" };
     const option options[] = {
         { "--output", "-o", OPT_TEXT, &o.output, "FILE", "the model file to write", NULL },
-        { "--type", NULL, OPT_TEXT, &o.type_name, "TYPE", "of the matrices: q4, q8, bf16 or f32 (q8)", NULL },
-        { "--tokenizer", NULL, OPT_TEXT, &o.tokenizer, "FILE", "take the tokenizer from this tokenizer.json or tokenizer.model",
-          NULL },
-        { "--vocab-only", NULL, OPT_FLAG, &o.vocab_only, NULL, "write the tokenizer and its template alone; needs no config.json",
-          NULL },
+        { "--type", NULL, OPT_TEXT, &o.type_name, "TYPE", "of the matrices: q4, q8, bf16 or f32 (q8)", &o.type_given },
+        { "--tokenizer", NULL, OPT_TEXT, &o.tokenizer, "FILE", "take the tokenizer from this tokenizer.json or tokenizer.model", NULL },
+        { "--vocab-only", NULL, OPT_FLAG, &o.vocab_only, NULL, "write the tokenizer and its template alone; needs no config.json", NULL },
+        { "--base", NULL, OPT_TEXT, &o.base, "CHECKPOINT", "the base of a PEFT adapter (its base_model_name_or_path)", NULL },
+        { "--merge", NULL, OPT_TEXTS, &o.merge, "ADAPTER[:SCALE]", "add a PEFT adapter to the weights; may be given several times", NULL },
         { "--force", NULL, OPT_FLAG, &o.force, NULL, "replace an existing file", NULL },
         { "--threads", "-t", OPT_INT, &o.threads, "N", "threads (physical cores this process may use)", NULL },
         { "--verbose", "-v", OPT_FLAG, &o.verbose, NULL, "print the architecture, and each matrix with its error", NULL },
     };
-    const program p = {
-        "convert", "CHECKPOINT -o MODEL.bin [options]",
-        "Makes a model file of a HuggingFace checkpoint (a folder with config.json and safetensors, and a tokenizer) or of a "
-                        "GGUF file.",
-                        options,
-        sizeof options / sizeof *options
-    };
+    const program p = { "convert", "CHECKPOINT -o MODEL.bin [options]\n       convert ADAPTER -o ADAPTER.bin [--base CHECKPOINT]",
+                        "Makes a model file of a HuggingFace checkpoint (a folder with config.json and safetensors, and a tokenizer) or of a GGUF file.\n"
+                        "Of a LoRA adapter (a PEFT folder) it makes a small file for run --lora; with --merge the adapter goes into the model.", options,
+                        sizeof options / sizeof *options };
     int n_words, rc = options_parse(&p, argc, argv, &o.checkpoint, 1, &n_words);
     if (rc == OPTIONS_GO_ON) rc = check_options(&p, &o, n_words);
+    bool adapter = rc == OPTIONS_GO_ON && is_adapter(&o);
+    if (adapter) rc = check_adapter_options(&p, &o);
     if (rc != OPTIONS_GO_ON) return rc;
     static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
     struct sigaction action = { .sa_handler = on_signal };
@@ -243,7 +305,7 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN); /* nobody reads stderr any more: the conversion still ends in order */
     err e = { 0 };
     checkpoint c = { .folder = o.checkpoint };
-    rc = check_input(o.checkpoint, &e) || (o.vocab_only ? write_vocabulary(&c, &o, &e) : convert_model(&c, &o, &e));
+    rc = check_input(o.checkpoint, &e) || (adapter ? convert_adapter(&c, &o, &e) : o.vocab_only ? write_vocabulary(&c, &o, &e) : convert_model(&c, &o, &e));
     safetensors_close(&c.st);
     buf_free(&c.warnings);
     arena_free(&c.mem);

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "runtime/pool.h"
-#include "tools/convert/convert.h"
+#include "tools/convert/lora.h"
 
 enum { BATCH_BYTES = 4 << 20, MAX_BATCH = 1024 };
 
@@ -24,6 +24,7 @@ typedef struct packer {
     const checkpoint *c;
     file_writer *w;
     const pack_opts *o;
+    const plan *list;
     pool *pool;
     float *rows;    /* [workers][16][pad64(k)] */
     uint8_t *batch; /* packed panels */
@@ -32,6 +33,7 @@ typedef struct packer {
     uint64_t done, total; /* weights */
     double began, shown;
     const output *out; /* the tensor in work */
+    low_rank added;    /* what adapters add to it */
     wtype type;
     int exponent, first; /* first panel of the batch */
     bool measure;        /* only amax */
@@ -40,8 +42,7 @@ typedef struct packer {
 
 /* ---- rows ---- */
 
-/* The checkpoint's tensor and row that row r of an output comes from; NULL: padding. */
-static const st_tensor *source_row(const output *o, uint32_t r, uint32_t *row) {
+const st_tensor *source_row(const output *o, uint32_t r, uint32_t *row) {
     int p = 0;
     if (o->interleaved) {
         uint32_t panel = r / PANEL;
@@ -125,6 +126,20 @@ static uint32_t largest(const float *x, size_t n) {
     return most;
 }
 
+int load_vector(const checkpoint *c, const output *o, float *x, err *e) {
+    for (uint32_t i = 0; i < o->n; i++) {
+        uint32_t row = i;
+        const st_tensor *t = o->values ? NULL : source_row(o, i, &row);
+        if (o->values) x[i] = o->values[i];
+        if (t) st_read(&c->st, t, row, 1, &x[i]);
+        if (t) x[i] = x[i] * o->scale + o->offset;
+        if (!isfinite(x[i]))
+            return fail(e, "%s: tensor %s: the weight at [%u] is %s; the checkpoint is damaged: fetch it again",
+                        t ? c->st.shards[t->shard].path : c->folder, t ? t->name : o->name, row, isnan(x[i]) ? "NaN" : "infinite");
+    }
+    return 0;
+}
+
 /* ---- panels ---- */
 
 static void do_panel(void *arg, int task, int worker) {
@@ -135,6 +150,7 @@ static void do_panel(void *arg, int task, int worker) {
     panel_result *r = &p->result[task];
     *r = (panel_result){ 0 };
     load_panel(p->c, o, p->first + task, rows);
+    if (p->added.r) low_rank_add(&p->added, p->first + task, rows, o->k);
     r->amax_bits = largest(rows, floats);
     if (!p->measure && r->amax_bits < 0x7f800000)
         pack_panel(p->type, rows, (int)o->k, p->exponent, NULL, p->batch + (size_t)task * panel_bytes(p->type, (int)o->k),
@@ -159,6 +175,7 @@ static int refuse_value(packer *p, int panel) {
                         p->c->st.shards[t->shard].path, t->name, o->columns ? j : row, o->columns ? row : j,
                         isnan(x) ? "NaN" : "infinite");
         }
+    if (p->added.r) return fail(p->e, "%s: %s with the adapter added is more than f32 can hold", p->c->folder, o->name);
     return fail(p->e, "%s: %s changed while it was read", p->c->folder, o->name);
 }
 
@@ -245,7 +262,7 @@ static int pack_as(packer *p, wtype type, double *relative) {
     return 0;
 }
 
-static int pack_matrix(packer *p, output *o, double *relative) {
+static int pack_or_retype(packer *p, output *o, double *relative) {
     if (pack_as(p, o->type, relative)) return -1;
     if (o->type != W_Q4 || *relative <= q4_limit) return 0;
     if (p->o->verbose)
@@ -256,21 +273,18 @@ static int pack_matrix(packer *p, output *o, double *relative) {
     return pack_as(p, W_Q8, relative);
 }
 
+static int pack_matrix(packer *p, output *o, double *relative) {
+    p->added = (low_rank){ 0 };
+    int rc = p->list->merge && low_rank_make(&p->added, p->list->merge, p->c, o, p->e) ? -1 : pack_or_retype(p, o, relative);
+    low_rank_free(&p->added);
+    return rc;
+}
+
 static int pack_vector(packer *p, const output *o) {
     size_t n = round_up(o->n, GROUP);
     float *x = alloc_aligned(n * sizeof *x);
     if (!x) return fail_memory(p->e, n * sizeof *x, o->name);
-    int rc = 0;
-    for (uint32_t i = 0; i < o->n && !rc; i++) {
-        uint32_t row;
-        const st_tensor *t = o->values ? NULL : source_row(o, i, &row);
-        if (o->values) x[i] = o->values[i];
-        if (t) st_read(&p->c->st, t, row, 1, &x[i]);
-        if (t) x[i] = x[i] * o->scale + o->offset;
-        if (!isfinite(x[i]))
-            rc = fail(p->e, "%s: tensor %s: the weight at [%u] is %s; the checkpoint is damaged: fetch it again",
-                      p->c->st.shards[t->shard].path, t->name, row, isnan(x[i]) ? "NaN" : "infinite");
-    }
+    int rc = load_vector(p->c, o, x, p->e);
     if (!rc) rc = file_write_data(p->w, o->index, x, n * sizeof *x, p->e);
     free_aligned(x);
     return rc;
@@ -291,7 +305,7 @@ static void note_rounding(checkpoint *c, double worst, const char *name) {
 int pack_all(checkpoint *c, plan *list, file_writer *w, const pack_opts *o, err *e) {
     packer *p = calloc(1, sizeof *p);
     if (!p) return fail_memory(e, sizeof *p, "the converter");
-    *p = (packer){ .c = c, .w = w, .o = o, .total = weights_of(list), .began = now_seconds(), .e = e };
+    *p = (packer){ .c = c, .w = w, .o = o, .list = list, .total = weights_of(list), .began = now_seconds(), .e = e };
     int rc = pool_new(&p->pool, o->threads, e);
     double worst = 0;
     const char *worst_name = "";

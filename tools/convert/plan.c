@@ -61,10 +61,24 @@ static void shape_text(const st_tensor *t, char *out, size_t size) {
     if (at < size) snprintf(out + at, size - at, "]");
 }
 
+/* A tensor by its name, or by the one that checkpoints from TensorFlow's days have: as transformers does. */
+static const st_tensor *find(const checkpoint *c, const char *name) {
+    static const char *const older[][2] = { { "LayerNorm.weight", "LayerNorm.gamma" }, { "LayerNorm.bias", "LayerNorm.beta" } };
+    const st_tensor *t = safetensors_find(&c->st, name);
+    for (size_t i = 0; i < sizeof older / sizeof *older && !t; i++) {
+        size_t n = strlen(name), end = strlen(older[i][0]);
+        char other[NAME_SIZE + 8];
+        if (n < end || strcmp(name + n - end, older[i][0]) != 0) continue;
+        snprintf(other, sizeof other, "%.*s%s", (int)(n - end), name, older[i][1]);
+        t = safetensors_find(&c->st, other);
+    }
+    return t;
+}
+
 /* The tensor `name`, of shape [rows][k], or [rows] where k is DIM_NONE; turned: [k][rows]. */
 static const st_tensor *need(planner *b, const char *name, dim_kind rows, dim_kind k, bool turned) {
     const checkpoint *c = b->c;
-    const st_tensor *t = safetensors_find(&c->st, name);
+    const st_tensor *t = find(c, name);
     int n = dim_value(c, rows), inner = dim_value(c, k);
     if (turned) n = inner, inner = dim_value(c, rows);
     char expected[64], found[256];
@@ -396,4 +410,15 @@ int plan_make(plan *p, checkpoint *c, wtype type, err *e) {
 void plan_free(plan *p) {
     free(p->outputs);
     *p = (plan){ .embed = -1 };
+}
+
+int plan_untie(plan *p, err *e) {
+    output *list = realloc(p->outputs, ((size_t)p->n + 1) * sizeof *list);
+    if (!list) return fail_memory(e, ((size_t)p->n + 1) * sizeof *list, "the plan");
+    p->outputs = list;
+    p->cap = p->n + 1;
+    list[p->n] = list[p->embed];
+    snprintf(list[p->n++].name, sizeof list->name, "output");
+    p->tied = false;
+    return 0;
 }

@@ -88,6 +88,8 @@ static void describe(const generation *r, double seconds) {
     const engine_info *i = r->info;
     fprintf(stderr, "model: %s (%s), %d layers, width %d, vocabulary %d, %.1f MB, opened in %.0f ms\n", i->name, i->family, i->n_layers, i->d_model,
             i->n_vocab, (double)i->file_bytes / 1e6, seconds * 1e3);
+    for (int k = 0; k < i->n_adapters; k++)
+        fprintf(stderr, "adapter: %s, times %g\n", r->o->engine.adapters[k].path, (double)r->o->engine.adapters[k].scale);
     fprintf(stderr, "%s\nkernels: %s%s\n%s%s\n", i->threads_reason, i->kernels, r->o->engine.exact ? ", exact" : "", i->ctx_reason, i->rope_long ? ", RoPE tables for long contexts" : "");
 }
 
@@ -235,6 +237,7 @@ int run_generate(const run_opts *o, err *e) {
     if (engine_open(&r.g, &o->engine, e)) return -1;
     r.info = engine_about(r.g);
     engine_set_stop(r.g, &run_stop);
+    if (r.info->adapter_warning) fprintf(stderr, "run: warning: %s\n", r.info->adapter_warning);
     if (o->verbose) describe(&r, now_seconds() - start);
     int rc = run_loaded(&r, e);
     sampler_free(r.sampler);

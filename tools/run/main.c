@@ -36,6 +36,7 @@ static int check(const program *p, const run_opts *o, int n_words) {
     if (n_words != 1) return usage_error(p, "expected a model file");
     int sources = (o->prompt != NULL) + (o->prompt_file != NULL) + (o->ids != NULL);
     if (o->tokenize && o->detokenize) return usage_error(p, "--tokenize and --detokenize exclude each other");
+    if ((o->tokenize || o->detokenize) && o->lora.n) return usage_error(p, "--lora changes no token: not with --tokenize or --detokenize");
     if (o->tokenize || o->detokenize) return sources ? usage_error(p, "--tokenize and --detokenize read stdin, not -p, -f or --ids") : OPTIONS_GO_ON;
     if (o->decoder_ids && o->embed) return usage_error(p, "--decoder-ids and --embed exclude each other");
     if (o->pooling && !o->embed) return usage_error(p, "--pooling goes with --embed");
@@ -48,6 +49,23 @@ static int check(const program *p, const run_opts *o, int n_words) {
     for (int i = 0; i < o->stop.n; i++)
         if (!o->stop.p[i][0]) return usage_error(p, "--stop: an empty string would stop everything");
     return OPTIONS_GO_ON;
+}
+
+static int take_adapters(run_opts *o, adapter *list, arena *mem, err *e) {
+    for (int i = 0; i < o->lora.n; i++)
+        if (parse_scaled(mem, o->lora.p[i], &list[i].path, &list[i].scale, e)) return -1;
+    o->engine.adapters = list;
+    o->engine.n_adapters = o->lora.n;
+    return 0;
+}
+
+static int dispatch(run_opts *o, err *e) {
+    arena mem = { 0 };
+    adapter adapters[sizeof o->lora.p / sizeof *o->lora.p];
+    int rc = take_adapters(o, adapters, &mem, e);
+    if (!rc) rc = o->tokenize || o->detokenize ? run_vocab(o, e) : o->embed ? run_embed(o, e) : run_generate(o, e);
+    arena_free(&mem);
+    return rc;
 }
 
 int main(int argc, char **argv) {
@@ -74,6 +92,7 @@ int main(int argc, char **argv) {
         { "--ignore-eos", NULL, OPT_FLAG, &o.ignore_eos, NULL, "go on past the end of text", NULL },
         { "--no-echo", NULL, OPT_FLAG, &o.no_echo, NULL, "do not repeat the prompt", NULL },
         { "--parse-special", NULL, OPT_FLAG, &o.parse_special, NULL, "special tokens written in the prompt are special, not text", NULL },
+        { "--lora", NULL, OPT_TEXTS, &o.lora, "FILE[:SCALE]", "apply an adapter that convert made; may be given several times", NULL },
         { "--exact", NULL, OPT_FLAG, &o.engine.exact, NULL, "f32 activations and cache: slower, for comparisons", NULL },
         { "--kernels", NULL, OPT_TEXT, &o.engine.kernels, "NAME", "kernel table ($QUERN_KERNELS, else the best for this CPU)", NULL },
         { "--print-ids", NULL, OPT_FLAG, &o.print_ids, NULL, "print the generated ids on one line instead of text", NULL },
@@ -98,7 +117,7 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of writing, named like any other */
     o.engine.path = o.model;
     err e = { 0 };
-    rc = o.tokenize || o.detokenize ? run_vocab(&o, &e) : o.embed ? run_embed(&o, &e) : run_generate(&o, &e);
+    rc = dispatch(&o, &e);
     if (rc >= 0) return rc;
     fprintf(stderr, "run: %s\n", e.msg);
     return 1;

@@ -15,7 +15,7 @@ typedef struct run_opts {
     engine_opts engine;
     sample_opts sample;
     bool temperature_given, top_k_given, top_p_given, min_p_given, repeat_given, seed_given; /* else the checkpoint's own */
-    texts stop;
+    texts stop, lora;
     bool ignore_eos, print_ids, verbose, parse_special, no_echo;
     bool tokenize, detokenize, jsonl, no_special, embed;
 } run_opts;
