@@ -88,7 +88,9 @@ demo: all weights/pip-stories.bin
 
 # ---- tests ----
 $(BUILD)/tests/%_test: $(BUILD)/tests/%_test.o $(BUILD)/libquern.a
-	$(CC) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
+	$(CC) $(LDFLAGS) $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) -lcmocka -o $@
+# What reads GGUF files is part of convert: its test and its fuzzer link all of that but main.
+$(BUILD)/tests/gguf_test $(BUILD)/fuzz_gguf: $(patsubst %.c,$(BUILD)/%.o,$(filter-out %/main.c,$(wildcard tools/convert/*.c)))
 $(BUILD)/tests/%_test.o: | cmocka
 
 .PHONY: cmocka
@@ -116,7 +118,7 @@ fuzz:
 .PHONY: fuzzers
 fuzzers: $(FUZZERS:%=$(BUILD)/%)
 $(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/libquern.a
-	$(CC) $(LDFLAGS) -fsanitize=fuzzer $^ $(LDLIBS) -o $@
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) -o $@
 
 test-clients:
 	@echo "test-clients tries real clients against ./serve, which this version does not have yet" >&2; exit 1

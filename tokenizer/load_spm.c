@@ -70,7 +70,7 @@ static int bad_model(struct model *m, const char *what) {
     return fail_code(m->e, ERR_INPUT, "not a SentencePiece model: %s", what);
 }
 
-static uint8_t flags_of(uint64_t type) {
+uint8_t sentencepiece_flags(uint64_t type) {
     switch (type) {
     case NORMAL:
     case UNUSED:
@@ -99,13 +99,13 @@ static int read_piece(struct model *m, struct slice bytes) {
         if (f.number == 2) memcpy(&score, &bits, 4);
         if (f.number == 3) type = f.value;
     }
-    if (c.failed || !flags_of(type)) return bad_model(m, "a piece cannot be read");
+    if (c.failed || !sentencepiece_flags(type)) return bad_model(m, "a piece cannot be read");
     if (!(score > -1e30f && score < 1e30f)) return bad_model(m, "a piece's score is out of range");
     if (!text.n || !utf8_valid(text.p, text.n)) return bad_model(m, "a piece is empty or not UTF-8");
     if (type == UNUSED)
         return fail_code(m->e, ERR_INPUT, "SentencePiece model: unused pieces (\"%.*s\") are not supported",
                          (int)(text.n < 60 ? text.n : 60), text.p);
-    return build_piece(m->b, (int64_t)m->b->n_piece, text, flags_of(type), score, m->e);
+    return build_piece(m->b, (int64_t)m->b->n_piece, text, sentencepiece_flags(type), score, m->e);
 }
 
 static int read_trainer(struct model *m, struct slice bytes) {
@@ -220,6 +220,18 @@ static int add_rules(struct model *m) {
     for (size_t id = 0; id < b->n_piece; id++) /* written out in a text they are found when asked for */
         if ((b->piece[id].flags & PIECE_SPECIAL) && build_added(b, (int32_t)id, ADDED_SPECIAL, m->e)) return -1;
     return 0;
+}
+
+int finish_sentencepiece(struct build *b, bool byte_fallback, bool prefix, bool collapse, err *e) {
+    struct model m = { .b = b,
+                       .prefix = prefix,
+                       .collapse = collapse,
+                       .escape = true,
+                       .unk_surface = { " \xe2\x81\x87 ", 5 },
+                       .e = e };
+    b->model = MODEL_BPE;
+    b->flags |= TOK_SENTENCEPIECE | TOK_FUSE_UNK | (byte_fallback ? TOK_BYTE_FALLBACK : 0);
+    return build_index(b, e) || make_merges(&m) || add_rules(&m) ? -1 : 0;
 }
 
 int load_sentencepiece(struct build *b, const char *bytes, size_t n, err *e) {

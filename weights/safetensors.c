@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "weights/blocks.h"
 #include "weights/file.h"
 
 enum { MAX_SHARDS = 4096, INDEX_LIMIT = 64 << 20 };
@@ -269,8 +270,7 @@ static int refuse_folder(const char *folder, err *e) {
                     "save_pretrained, which writes model.safetensors)",
                     folder, pickled);
     if (*gguf)
-        return fail(e, "%s: holds a GGUF file (%s); this version reads HuggingFace safetensors: fetch the original checkpoint",
-                    folder, gguf);
+        return fail(e, "%s: no safetensors here, but a GGUF file: give that file itself, %s/%s", folder, folder, gguf);
     return fail(
         e,
         "%s: no model.safetensors or model.safetensors.index.json here; expected a HuggingFace checkpoint with safetensors weights",
@@ -307,6 +307,8 @@ void safetensors_close(safetensors *s) {
     *s = (safetensors){ 0 };
 }
 
+int safetensors_sort(safetensors *s, err *e) { return sort_names(s, 0, e); }
+
 const st_tensor *safetensors_find(const safetensors *s, const char *name) {
     st_tensor key = { .name = name };
     return s->n ? bsearch(&key, s->tensors, s->n, sizeof key, by_name) : NULL;
@@ -314,25 +316,11 @@ const st_tensor *safetensors_find(const safetensors *s, const char *name) {
 
 /* ---- values: files give no alignment, so each is copied out ---- */
 
-void st_read(const safetensors *s, const st_tensor *t, uint64_t first, uint64_t n, float *out) {
-    const uint8_t *p = s->shards[t->shard].map.p + t->at;
-    if (t->type == ST_F32) {
-        if (n) memcpy(out, p + first * 4, n * 4);
-        return;
-    }
-    if (t->type == ST_F64) {
-        for (uint64_t i = 0; i < n; i++) {
-            double x;
-            memcpy(&x, p + (first + i) * 8, sizeof x);
-            out[i] = (float)x;
-        }
-        return;
-    }
-    p += first * 2;
+static void read_halves(st_type type, const uint8_t *p, uint64_t n, float *out) {
     for (uint64_t i = 0; i < n; i++) {
         uint16_t h;
         memcpy(&h, p + i * 2, sizeof h);
-        if (t->type == ST_F16) out[i] = f16_to_f32(h);
+        if (type == ST_F16) out[i] = f16_to_f32(h);
         else {
             uint32_t wide = (uint32_t)h << 16; /* bf16_to_f32, where the compiler can see it: nearly every checkpoint passes here */
             memcpy(&out[i], &wide, sizeof wide);
@@ -340,7 +328,77 @@ void st_read(const safetensors *s, const st_tensor *t, uint64_t first, uint64_t 
     }
 }
 
+/* A run may begin and end inside a block. */
+static void read_blocks(st_type type, const uint8_t *p, uint64_t first, uint64_t n, float *out) {
+    const block_type *b = block_of(type);
+    uint64_t size = (uint64_t)b->weights;
+    float part[BLOCK_MAX];
+    while (n) {
+        const uint8_t *block = p + first / size * (uint64_t)b->bytes;
+        uint64_t skip = first % size, take = size - skip < n ? size - skip : n;
+        if (take == size) block_read(type, block, out);
+        else {
+            block_read(type, block, part);
+            memcpy(out, part + skip, take * sizeof *out);
+        }
+        first += take;
+        out += take;
+        n -= take;
+    }
+}
+
+/* Elements as they lie in the file. */
+static void read_run(const safetensors *s, const st_tensor *t, uint64_t first, uint64_t n, float *out) {
+    const uint8_t *p = s->shards[t->shard].map.p + t->at;
+    switch (t->type) {
+    case ST_F32:
+        if (n) memcpy(out, p + first * 4, n * 4);
+        break;
+    case ST_F64:
+        for (uint64_t i = 0; i < n; i++) {
+            double x;
+            memcpy(&x, p + (first + i) * 8, sizeof x);
+            out[i] = (float)x;
+        }
+        break;
+    case ST_F16:
+    case ST_BF16: read_halves(t->type, p + first * 2, n, out); break;
+    default: read_blocks(t->type, p, first, n, out);
+    }
+}
+
+static uint64_t row_length(const st_tensor *t) { return t->n_dims > 1 ? t->n / t->dims[0] : 1; }
+
+/* Where the file has row `row` of what is wanted. */
+static uint64_t stored_row(const st_tensor *t, uint64_t row) {
+    uint64_t in = row % t->head, half = t->head / 2;
+    return row - in + in % half * 2 + in / half;
+}
+
+void st_read(const safetensors *s, const st_tensor *t, uint64_t first, uint64_t n, float *out) {
+    uint64_t k = t->n ? row_length(t) : 1;
+    if (t->transposed)
+        for (uint64_t i = first; i < first + n; i++) read_run(s, t, i % k * t->dims[0] + i / k, 1, out + (i - first));
+    else if (t->head)
+        for (uint64_t at = first, take; at < first + n; at += take) {
+            take = k - at % k < first + n - at ? k - at % k : first + n - at;
+            read_run(s, t, stored_row(t, at / k) * k + at % k, take, out + (at - first));
+        }
+    else read_run(s, t, first, n, out);
+    if (t->plus != 0)
+        for (uint64_t i = 0; i < n; i++) out[i] += t->plus;
+}
+
 void st_drop(const safetensors *s, const st_tensor *t, uint64_t first, uint64_t n) {
-    uint64_t size = t->n ? t->bytes / t->n : 0;
-    drop_pages(&s->shards[t->shard].map, t->at + first * size, n * size);
+    const block_type *b = block_of(t->type);
+    uint64_t end = first + n;
+    if (!b || !n || (t->transposed && n < t->n)) return; /* a column is on every page */
+    if (t->head) {                                       /* whole heads */
+        uint64_t step = t->head * row_length(t);
+        first -= first % step;
+        end = (end + step - 1) / step * step;
+    }
+    uint64_t size = (uint64_t)b->weights, bytes = (uint64_t)b->bytes;
+    uint64_t from = first / size * bytes, to = (end + size - 1) / size * bytes;
+    drop_pages(&s->shards[t->shard].map, t->at + from, (to < t->bytes ? to : t->bytes) - from);
 }

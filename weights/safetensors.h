@@ -1,12 +1,17 @@
 /* safetensors: reads the weights of a HuggingFace checkpoint, one file or many shards with their index. Nothing is copied:
- * files are mapped, and values become f32 where they are read. It knows no architecture. */
+ * files are mapped, and values become f32 where they are read. GGUF files (gguf.h) fill the same structure, so that what reads
+ * weights does not care where they lie. It knows no architecture. */
 #ifndef QUERN_SAFETENSORS_H
 #define QUERN_SAFETENSORS_H
 
 #include "runtime/base.h"
 
 enum { ST_MAX_DIMS = 8 };
-typedef enum { ST_F32, ST_F64, ST_F16, ST_BF16, ST_OTHER } st_type; /* OTHER: known in size, not readable as numbers */
+typedef enum {
+    ST_F32, ST_F64, ST_F16, ST_BF16,
+    ST_Q8_0, ST_Q4_0, ST_Q4_1, ST_Q5_0, ST_Q5_1, ST_Q4_K, ST_Q5_K, ST_Q6_K, /* GGUF's blocks of 32 or 256 weights of a row */
+    ST_OTHER /* known in size, not readable as numbers */
+} st_type;
 
 typedef struct st_tensor {
     const char *name, *dtype; /* as the file has them; borrowed until safetensors_close */
@@ -14,6 +19,10 @@ typedef struct st_tensor {
     int n_dims, shard;
     uint64_t dims[ST_MAX_DIMS];
     uint64_t n, at, bytes;    /* elements; place in its shard's file */
+    /* How the file differs from what is wanted of it; zero: not at all. */
+    uint32_t head;            /* so many rows are a head whose halves the file interleaves: 0, head/2, 1, head/2 + 1, ... */
+    bool transposed;          /* dims are the wanted ones, the file has [dims[1]][dims[0]] */
+    float plus;               /* is added to each value */
 } st_tensor;
 
 typedef struct safetensors {
@@ -34,9 +43,11 @@ int safetensors_open(safetensors *s, const char *folder, err *e);
 int safetensors_open_file(safetensors *s, const char *path, err *e); /* one file, of any name */
 void safetensors_close(safetensors *s);
 
+int safetensors_sort(safetensors *s, err *e); /* by name, once tensors were renamed; two alike are an error */
 const st_tensor *safetensors_find(const safetensors *s, const char *name); /* NULL: not there */
 
-/* out[n]: elements [first, first + n) of t in f32 (t->type is not OTHER; F64 is rounded). st_drop lets their pages go. */
+/* out[n]: elements [first, first + n) of t in f32 (t->type is not OTHER; F64 is rounded), as t's dims order them. st_drop
+ * lets their pages go. */
 void st_read(const safetensors *s, const st_tensor *t, uint64_t first, uint64_t n, float *out);
 void st_drop(const safetensors *s, const st_tensor *t, uint64_t first, uint64_t n);
 

@@ -319,6 +319,7 @@ static int read_ropes(checkpoint *c, err *e) {
 }
 
 static int load_files(checkpoint *c, err *e) {
+    if (c->config) return c->root = c->config, 0; /* made of a GGUF file's metadata */
     c->config_path = path_join(&c->mem, c->folder, "config.json");
     c->generation_path = path_join(&c->mem, c->folder, "generation_config.json");
     if (!c->config_path || !c->generation_path) return fail_memory(e, strlen(c->folder), "a path");

@@ -5,7 +5,9 @@
 
 #include "kernels/quant.h"
 #include "runtime/arch.h"
+#include "tokenizer/tokenizer.h"
 #include "weights/file.h"
+#include "weights/gguf.h"
 #include "weights/safetensors.h"
 
 enum { MAX_PARTS = 3, MAX_ROPES = 2, MAX_CLASSES = 5 };
@@ -26,6 +28,7 @@ typedef struct checkpoint {
     json *generation;            /* NULL where there is no generation_config.json */
     const struct family *family; /* families.h */
     safetensors st;
+    gguf gguf;                   /* path NULL: the checkpoint is a folder */
     arch arch;
     rope_freqs rope[MAX_ROPES];
     bool tied;                   /* the output matrix is the embedding */
@@ -46,6 +49,31 @@ int config_activation(checkpoint *c, const char *key, const char *name, err *e);
 /* A whole number of config.json; -1 with the key, the range and what was found. NAN otherwise: required. */
 int config_int(const checkpoint *c, const char *key, int64_t min, int64_t max, double otherwise, int *out, err *e);
 int config_json(arena *mem, const char *path, json **root, err *e); /* a JSON object from a file; a git-LFS pointer is named */
+
+/* ---- gguf.c, gguf_names.c, gguf_vocab.c: a GGUF file as such a checkpoint ---- */
+
+/* Opens the file: c->st gets its tensors under HuggingFace's names, c->config and c->generation what its metadata say.
+ * vocab_only: neither. */
+int gguf_load(checkpoint *c, const char *path, bool vocab_only, err *e);
+int gguf_tokenizer(checkpoint *c, tokenizer **t, err *e); /* *t NULL: the file has none */
+
+/* An architecture of llama.cpp: what it is called here, and how its tensors differ from HuggingFace's. */
+enum { GGUF_INTERLEAVED = 1, GGUF_NORMS_PLUS_ONE = 2 }; /* rows of q and k; 1 + w is stored */
+typedef struct gguf_name {
+    const char *gguf, *name; /* without .weight and .bias; {l} a layer, {e} each expert; name NULL: of no use here */
+    int flags;
+} gguf_name;
+enum { GGUF_Q = 1, GGUF_K = 2, GGUF_TRANSPOSED = 4, GGUF_NORM = 8, GGUF_ROW = 16 };
+typedef struct gguf_arch {
+    const char *arch, *model_type;
+    const char *marker;           /* this row only if the file has this key, above 0; NULL: always */
+    int flags;
+    const gguf_name *own;         /* names that differ from those of llama; to NULL; NULL: none */
+    const struct gguf_key { const char *gguf, *config; } *keys; /* besides the common ones; to NULL; NULL: none */
+    const char *extra;            /* members of config.json that follow from the architecture; NULL: none */
+} gguf_arch;
+const gguf_arch *gguf_arch_of(const gguf *g, err *e);
+int gguf_rename(checkpoint *c, const gguf_arch *a, err *e); /* needs c->config */
 
 /* ---- rope.c ---- */
 int rope_load(const checkpoint *c, const struct rope_spec *spec, int head_dim, int max_positions, arena *mem, rope_freqs *out,

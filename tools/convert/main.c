@@ -1,6 +1,6 @@
-/* convert: a HuggingFace checkpoint to one model file. This file is the command line and the order of the work; config.c,
- * rope.c and plan.c read the checkpoint, pack.c writes. Nothing appears under the output's name before it is whole and was
- * read back. */
+/* convert: a HuggingFace checkpoint, or a GGUF file, to one model file. This file is the command line and the order of the work;
+ * config.c, rope.c and plan.c read the checkpoint (gguf*.c make one of a GGUF file), pack.c writes. Nothing appears under the
+ * output's name before it is whole and was read back. */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stdarg.h>
@@ -46,11 +46,12 @@ static bool ends_with(const char *name, const char *end) {
     return n >= k && strcmp(name + n - k, end) == 0;
 }
 
+static bool is_gguf(const char *path) { return ends_with(path, ".gguf") || gguf_magic(path); }
+
 static int check_input(const char *path, err *e) {
-    if (!file_exists(path)) return fail(e, "%s: does not exist; expected the folder of a HuggingFace checkpoint", path);
-    if (is_folder(path)) return 0;
-    if (ends_with(path, ".gguf"))
-        return fail(e, "%s: GGUF files are not read by this version; give the folder of the original HuggingFace checkpoint", path);
+    if (!file_exists(path))
+        return fail(e, "%s: does not exist; expected the folder of a HuggingFace checkpoint, or a GGUF file", path);
+    if (is_folder(path) || is_gguf(path)) return 0;
     if (ends_with(path, ".bin") || ends_with(path, ".pth") || ends_with(path, ".pt") || ends_with(path, ".ckpt"))
         return fail(e,
                     "%s: pickled weights are not read; convert them to safetensors first (load with transformers, then "
@@ -67,12 +68,26 @@ static int refuse_pointer(arena *mem, const char *folder, const char *name, err 
     return lfs_pointer(start, n) ? fail(e, "%s: is a git-LFS pointer, not the file itself; fetch it with `git lfs pull`", path) : 0;
 }
 
-static int load_tokenizer(checkpoint *c, const convert_opts *o, buf *blob, err *e) {
+/* The folder a file is in. */
+static const char *folder_of(arena *mem, const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? arena_copy(mem, path, slash == path ? 1 : (size_t)(slash - path)) : ".";
+}
+
+/* Of a GGUF file, unless another tokenizer is asked for: then what lies beside that one counts too. */
+static int find_tokenizer(checkpoint *c, const convert_opts *o, tokenizer **t, err *e) {
     static const char *const files[] = { "tokenizer.json", "tokenizer.model", "tokenizer_config.json" };
+    if (c->gguf.path && !o->tokenizer) return gguf_tokenizer(c, t, e);
+    const char *folder = c->gguf.path ? folder_of(&c->mem, o->tokenizer) : c->folder;
+    if (!folder) return fail_memory(e, strlen(o->tokenizer), "a path");
     for (size_t i = 0; i < sizeof files / sizeof *files; i++)
-        if (refuse_pointer(&c->mem, c->folder, files[i], e)) return -1;
+        if (refuse_pointer(&c->mem, folder, files[i], e)) return -1;
+    return tokenizer_load(t, folder, o->tokenizer, e);
+}
+
+static int load_tokenizer(checkpoint *c, const convert_opts *o, buf *blob, err *e) {
     tokenizer *t;
-    if (tokenizer_load(&t, c->folder, o->tokenizer, e)) return -1;
+    if (find_tokenizer(c, o, &t, e)) return -1;
     if (!t && o->vocab_only)
         return fail(e, "%s: no tokenizer here (tokenizer.json or tokenizer.model); --tokenizer FILE takes another", c->folder);
     if (!t)
@@ -147,7 +162,8 @@ static int write_model(checkpoint *c, plan *p, const convert_opts *o, const buf 
 static int write_vocabulary(checkpoint *c, const convert_opts *o, err *e) {
     file_writer *w;
     buf blob = { 0 }, records = { 0 };
-    int rc = load_tokenizer(c, o, &blob, e);
+    int rc = is_gguf(c->folder) ? gguf_load(c, c->folder, true, e) : 0;
+    if (!rc) rc = load_tokenizer(c, o, &blob, e);
     if (!rc) rc = file_write_open(&w, o->output, o->force, e);
     if (!rc) {
         rc = file_write_begin(w, &records, blob.p, blob.n, e);
@@ -177,7 +193,9 @@ static void summary(const checkpoint *c, const plan *p, const convert_opts *o, u
 
 /* The base read, as far as its plan. */
 static int read_checkpoint(checkpoint *c, const convert_opts *o, plan *p, err *e) {
-    return config_load(c, e) || safetensors_open(&c->st, c->folder, e) || plan_make(p, c, o->type, e) ? -1 : 0;
+    bool gguf_file = is_gguf(c->folder);
+    if (gguf_file && gguf_load(c, c->folder, false, e)) return -1;
+    return config_load(c, e) || (!gguf_file && safetensors_open(&c->st, c->folder, e)) || plan_make(p, c, o->type, e) ? -1 : 0;
 }
 
 static int open_merged(checkpoint *c, const convert_opts *o, plan *p, peft_list *list, err *e) {
@@ -249,7 +267,7 @@ static int convert_adapter(checkpoint *c, const convert_opts *o, err *e) {
 }
 
 static int check_options(const program *p, convert_opts *o, int n_words) {
-    if (n_words != 1) return usage_error(p, "expected the folder of a checkpoint or an adapter");
+    if (n_words != 1) return usage_error(p, "expected the folder of a checkpoint or an adapter, or a GGUF file");
     if (!o->output || !*o->output) return usage_error(p, "an output is needed: -o model.bin");
     if (wtype_parse(o->type_name, &o->type)) return usage_error(p, "--type: expected q4, q8, bf16 or f32, found %s", o->type_name);
     if (o->threads < 0 || o->threads > POOL_MAX)
@@ -273,7 +291,7 @@ int main(int argc, char **argv) {
         { "--verbose", "-v", OPT_FLAG, &o.verbose, NULL, "print the architecture, and each matrix with its error", NULL },
     };
     const program p = { "convert", "CHECKPOINT -o MODEL.bin [options]\n       convert ADAPTER -o ADAPTER.bin [--base CHECKPOINT]",
-                        "Makes a model file of a HuggingFace checkpoint: a folder with config.json and safetensors, and a tokenizer.\n"
+                        "Makes a model file of a HuggingFace checkpoint (a folder with config.json and safetensors, and a tokenizer) or of a GGUF file.\n"
                         "Of a LoRA adapter (a PEFT folder) it makes a small file for run --lora; with --merge the adapter goes into the model.", options,
                         sizeof options / sizeof *options };
     int n_words, rc = options_parse(&p, argc, argv, &o.checkpoint, 1, &n_words);
