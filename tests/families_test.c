@@ -226,10 +226,27 @@ static void test_types(void **state) {
     closedir(d);
 }
 
+/* README.md holds the table that the converter's rows make. */
+static void test_readme(void **state) {
+    (void)state;
+    buf page = { 0 }, table = { 0 };
+    err e = { 0 };
+    char command[400];
+    snprintf(command, sizeof command, "%s/convert --families", bin_dir());
+    FILE *f = popen(command, "r");
+    assert_non_null(f);
+    must(read_stream(f, 0, &table, &e), &e);
+    assert_int_equal(pclose(f), 0);
+    must(read_file("README.md", 0, &page, &e), &e);
+    if (!strstr(page.p, table.p)) fail_msg("README.md lacks this table:\n%s", table.p);
+    buf_free(&page);
+    buf_free(&table);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_refusals), cmocka_unit_test(test_pooling_refusals),
                                         cmocka_unit_test(test_towers), cmocka_unit_test(test_older_names),
-                                        cmocka_unit_test(test_types) };
+                                        cmocka_unit_test(test_types),    cmocka_unit_test(test_readme) };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     remove_work_dir();

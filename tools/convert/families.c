@@ -449,3 +449,12 @@ static const family families[] = {
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
 const family *family_at(int i) { return i < N_FAMILIES ? &families[i] : NULL; }
+
+void families_print(FILE *out) {
+    fprintf(out, "| model_type | classes |\n|---|---|\n");
+    for (int i = 0; i < N_FAMILIES; i++) {
+        fprintf(out, "| `%s` | ", families[i].model_type);
+        for (int c = 0; c < MAX_CLASSES && families[i].classes[c]; c++) fprintf(out, "%s%s", c ? ", " : "", families[i].classes[c]);
+        fprintf(out, " |\n");
+    }
+}

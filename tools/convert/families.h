@@ -85,6 +85,7 @@ typedef struct family {
     int (*special)(checkpoint *c, err *e); /* what varies by layer, and other things that are no key; NULL: nothing */
 } family;
 const family *family_at(int i); /* NULL past the last */
+void families_print(FILE *out); /* the table that stands in README.md */
 
 /* ---- layers.c: what varies by layer; each a family's `special` ---- */
 int layers_window(checkpoint *c, err *e);       /* sliding_window, where it stands, in every layer */

@@ -17,7 +17,7 @@
 typedef struct convert_opts {
     const char *checkpoint, *output, *type_name, *tokenizer, *base;
     texts merge;
-    bool vocab_only, force, verbose, type_given;
+    bool vocab_only, force, verbose, type_given, families;
     int threads;
     wtype type;
 } convert_opts;
@@ -267,6 +267,7 @@ static int convert_adapter(checkpoint *c, const convert_opts *o, err *e) {
 }
 
 static int check_options(const program *p, convert_opts *o, int n_words) {
+    if (o->families) return families_print(stdout), 0;
     if (n_words != 1) return usage_error(p, "expected the folder of a checkpoint or an adapter, or a GGUF file");
     if (!o->output || !*o->output) return usage_error(p, "an output is needed: -o model.bin");
     if (wtype_parse(o->type_name, &o->type)) return usage_error(p, "--type: expected q4, q8, bf16 or f32, found %s", o->type_name);
@@ -288,6 +289,7 @@ int main(int argc, char **argv) {
         { "--merge", NULL, OPT_TEXTS, &o.merge, "ADAPTER[:SCALE]", "add a PEFT adapter to the weights; may be given several times", NULL },
         { "--force", NULL, OPT_FLAG, &o.force, NULL, "replace an existing file", NULL },
         { "--threads", "-t", OPT_INT, &o.threads, "N", "threads (physical cores this process may use)", NULL },
+        { "--families", NULL, OPT_FLAG, &o.families, NULL, "print the model families that can be converted", NULL },
         { "--verbose", "-v", OPT_FLAG, &o.verbose, NULL, "print the architecture, and each matrix with its error", NULL },
     };
     const program p = { "convert", "CHECKPOINT -o MODEL.bin [options]\n       convert ADAPTER -o ADAPTER.bin [--base CHECKPOINT]",
