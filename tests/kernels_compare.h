@@ -82,7 +82,7 @@ static void problem_make(problem *p, rng *r, const kernels *k, wtype t, int m, i
     int e = quant_exponent(t, 2);
     for (int i = 0; i < np / PANEL; i++)
         pack_panel(t, p->rows + (size_t)i * PANEL * (size_t)kp, inputs, e, NULL, p->data + (size_t)i * bytes, NULL, NULL);
-    p->w = (mat){ p->data, (uint8_t)t, (uint8_t)(t == W_F32 ? LAYOUT_ROWS : LAYOUT_P16), n, inputs, ldexpf(1, e), p->bias };
+    p->w = (mat){ p->data, (uint8_t)t, (uint8_t)(t == W_F32 ? LAYOUT_ROWS : LAYOUT_P16), n, inputs, ldexpf(1, e), p->bias, NULL };
     p->a = (acts){ m, inputs, p->x, (size_t)kp, NULL, NULL, NULL };
     if (!int8) return;
     p->a.q = alloc_aligned((size_t)m * (size_t)kp);
@@ -179,6 +179,13 @@ static void case_rows(const kernels *k, rng *r, sink *s) {
     int n_freq = rng_int(r, 1, 40), heads = 300 / (2 * n_freq + 3);
     k->rope(x, (size_t)(2 * n_freq + 3), min_int(heads, 3), y, g, n_freq);
     sink_floats(s, x, 320);
+    float rows[7 * 176];
+    rng_fill(r, rows, 7 * 176);
+    for (int i = 0; i < 2; i++) {
+        int m = rng_int(r, 1, 7), ranks = rng_int(r, 0, 8), blocks = rng_int(r, 1, 9);
+        k->add_ranks(rows + 32 * i, 176, m, g, 20, y, 40, ranks, 16 * blocks);
+    }
+    sink_floats(s, rows, 7 * 176);
 }
 
 static void case_attention(const kernels *k, rng *r, sink *s) {
