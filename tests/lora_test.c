@@ -18,6 +18,7 @@ static char golden_adapter[PATH]; /* of the reference's adapter */
 
 /* Runs convert with these arguments; its status. What it says is in `said`. */
 static char said[4096];
+static int convert(const char *fmt, ...) PRINTF_LIKE(1, 2);
 static int convert(const char *fmt, ...) {
     char args[3 * PATH], command[4 * PATH + 400], log[PATH];
     va_list list;
