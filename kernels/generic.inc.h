@@ -36,6 +36,7 @@ INLINE void v16_store_n(float *p, v16 a, int n) {
     .matmul = { [W_F32] = { matmul_f32, matmul_f32 }, [W_BF16] = { matmul_bf16, matmul_bf16 }, \
                 [W_Q8] = { matmul_q8_f32, matmul_q8 }, [W_Q4] = { matmul_q4_f32, matmul_q4 } }, \
     .row_load = row_load, .quantize = quantize, .rmsnorm = rmsnorm, .layernorm = layernorm, .rope = rope, .glu = glu, \
-    .act = act, .add = add_scaled, .scale = scale_by, .sparsify = sparsify, .mean_square = mean_square, .mul = mul, \
+    .act = act, .add = add_scaled, .add_ranks = add_ranks, \
+    .scale = scale_by, .sparsify = sparsify, .mean_square = mean_square, .mul = mul, \
     .softmax = softmax, .softcap = softcap, .kv_store = kv_store, .attention = attention, .attn_merge = attn_merge, \
     .probe_read = probe_read, .probe_f32 = probe_f32, .probe_int8 = probe_int8, .probe_bf16 = probe_f32 }

@@ -102,6 +102,8 @@ typedef struct kernels {
     void (*mul)(float *x, const float *y, int n);                 /* x = x * y */
 
     void (*add)(float *x, const float *y, float scale, int n);    /* x = fma(y, scale, x) */
+    /* m rows of x: x[i][j] = fma(y[r][j], s[i][r], x[i][j]) for r = 0, 1, ... in order, as so many adds; n a multiple of 16. */
+    void (*add_ranks)(float *x, size_t ldx, int m, const float *y, size_t ldy, const float *s, size_t lds, int n_ranks, int n);
     void (*scale)(float *x, float s, int n);                      /* x = x * s */
     void (*softmax)(float *x, int n);                             /* x = exp(x - max) / lanes16(exp(x - max) + lane) */
     void (*softcap)(float *x, float cap, int n);                  /* x = cap * tanh(x / cap) */

@@ -129,6 +129,39 @@ static void add_scaled(float *x, const float *y, float scale, int n) {
     for (int i = 0; i < n; i += 16) v16_store_n(x + i, v16_fma(v16_load_n(y + i, n - i), s, v16_load_n(x + i, n - i)), n - i);
 }
 
+/* `rows` rows of x and `wide` times 16 columns stay in registers while all ranks pass. */
+INLINE void add_ranks_block(float *x, size_t ldx, const float *y, size_t ldy, const float *s, size_t lds, int n_ranks, int rows, int wide) {
+    v16 acc[4][4];
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < wide; j++) acc[i][j] = v16_load(x + (size_t)i * ldx + 16 * j);
+    for (int r = 0; r < n_ranks; r++)
+        UNROLL for (int i = 0; i < rows; i++) {
+            v16 scale = v16_set1(s[(size_t)i * lds + (size_t)r]);
+            UNROLL for (int j = 0; j < wide; j++) acc[i][j] = v16_fma(v16_load(y + (size_t)r * ldy + 16 * j), scale, acc[i][j]);
+        }
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < wide; j++) v16_store(x + (size_t)i * ldx + 16 * j, acc[i][j]);
+}
+
+/* n columns of `rows` rows: `wide` times 16 at once as far as they go. */
+#define ADD_RANKS(rows, wide)                                                                                                  \
+    for (; j + 16 * (wide) <= n; j += 16 * (wide))                                                                             \
+        add_ranks_block(x + (size_t)i * ldx + j, ldx, y + j, ldy, s + (size_t)i * lds, lds, n_ranks, rows, wide)
+static void add_ranks(float *x, size_t ldx, int m, const float *y, size_t ldy, const float *s, size_t lds, int n_ranks, int n) {
+    for (int i = 0, rows; i < m; i += rows) {
+        int j = 0;
+        rows = m - i < 4 ? 1 : 4;
+        if (rows == 4) {
+            ADD_RANKS(4, 2);
+            ADD_RANKS(4, 1);
+        } else {
+            ADD_RANKS(1, 4);
+            ADD_RANKS(1, 1);
+        }
+    }
+}
+#undef ADD_RANKS
+
 static void scale_by(float *x, float s, int n) {
     for (int i = 0; i < n; i += 16) v16_store_n(x + i, v16_mul(v16_load_n(x + i, n - i), v16_set1(s)), n - i);
 }

@@ -67,25 +67,22 @@ typedef struct lora_task {
     int m, panels, n_tasks;
 } lora_task;
 
-/* Panels of outputs, a block of them at a time, so that a block of b stays in the cache while all rows pass. */
+/* A block of panels at a time, so that its part of b stays in the cache while all rows pass. */
 static void add_ranks(void *arg, int task, int worker) {
     enum { BLOCK = 64 };
     (void)worker;
     const lora_task *t = arg;
     int end = cut(t->panels, task + 1, t->n_tasks);
-    for (int p = cut(t->panels, task, t->n_tasks); p < end; p += BLOCK) {
-        int n = min_int(BLOCK, end - p) * PANEL;
-        for (int i = 0; i < t->m; i++)
-            for (int r = 0; r < t->w->a.n; r++)
-                t->x->k->add(t->y + (size_t)i * t->ldy + (size_t)p * PANEL, t->w->b + (size_t)r * t->w->ldb + (size_t)p * PANEL,
-                             t->x->ranks[(size_t)i * t->ld_ranks + (size_t)r] * t->w->scale, n);
-    }
+    for (int p = cut(t->panels, task, t->n_tasks); p < end; p += BLOCK)
+        t->x->k->add_ranks(t->y + (size_t)p * PANEL, t->ldy, t->m, t->w->b + (size_t)p * PANEL, t->w->ldb, t->x->ranks, t->ld_ranks,
+                           t->w->a.n, min_int(BLOCK, end - p) * PANEL);
 }
 
 static void add_lora(exec *x, const lora *w, const float *in, size_t ldx, int m, float *y, size_t ldy, int n) {
     size_t ld = round_up((size_t)x->max_rank, PANEL);
     int panels = (n + PANEL - 1) / PANEL, ranks = w->a.n;
     ops_matmul(x, &w->a, in, ldx, m, x->ranks, ld);
+    for (int i = 0; i < m && w->scale != 1; i++) x->k->scale(x->ranks + (size_t)i * ld, w->scale, ranks);
     lora_task t = { x, w, y, ldy, ld, m, panels, task_count(x, panels, (double)PANEL * ranks * m) };
     pool_run(x->pool, add_ranks, &t, t.n_tasks);
 }

@@ -179,6 +179,13 @@ static void case_rows(const kernels *k, rng *r, sink *s) {
     int n_freq = rng_int(r, 1, 40), heads = 300 / (2 * n_freq + 3);
     k->rope(x, (size_t)(2 * n_freq + 3), min_int(heads, 3), y, g, n_freq);
     sink_floats(s, x, 320);
+    float rows[7 * 176];
+    rng_fill(r, rows, 7 * 176);
+    for (int i = 0; i < 2; i++) {
+        int m = rng_int(r, 1, 7), ranks = rng_int(r, 0, 8), blocks = rng_int(r, 1, 9);
+        k->add_ranks(rows + 32 * i, 176, m, g, 20, y, 40, ranks, 16 * blocks);
+    }
+    sink_floats(s, rows, 7 * 176);
 }
 
 static void case_attention(const kernels *k, rng *r, sink *s) {

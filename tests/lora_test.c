@@ -18,6 +18,7 @@ static char golden_adapter[PATH]; /* of the reference's adapter */
 
 /* Runs convert with these arguments; its status. What it says is in `said`. */
 static char said[4096];
+static int convert(const char *fmt, ...) PRINTF_LIKE(1, 2);
 static int convert(const char *fmt, ...) {
     char args[3 * PATH], command[4 * PATH + 400], log[PATH];
     va_list list;
@@ -271,6 +272,26 @@ static void test_sameness(void **state) {
             snprintf(path, sizeof path, "%s", converted(LLAMA, types[t]));
             check_same(path, with((engine_opts){ .exact = x }, list, 2), strcmp(types[t], "bf16") != 0);
         }
+}
+
+/* All ranks at once are the same bits as one add after the other: what the engine's definition says. */
+static void test_kernel(void **state) {
+    (void)state;
+    enum { M = 7, R = 9, WIDE = 256 };
+    static float x[M * WIDE], y[R * WIDE], want[M * WIDE], s[M * 16], got[M * WIDE];
+    for (int i = 0; i < M * WIDE; i++) x[i] = (float)((i * 7919) % 997) / 100 - 5;
+    for (int i = 0; i < R * WIDE; i++) y[i] = (float)((i * 104729) % 991) / 100 - 5;
+    for (int i = 0; i < M * 16; i++) s[i] = (float)((i * 31) % 101) / 30 - 1;
+    for (const kernels *const *k = kernels_all(); *k; k++)
+        for (int m = 1; m <= M && kernels_usable(*k); m++)
+            for (int n = 16; n <= WIDE; n += 48) {
+                memcpy(want, x, sizeof x);
+                memcpy(got, x, sizeof x);
+                for (int i = 0; i < m; i++)
+                    for (int r = 0; r < R; r++) (*k)->add(want + i * WIDE, y + r * WIDE, s[i * 16 + r], n);
+                (*k)->add_ranks(got, WIDE, m, y, WIDE, s, 16, R, n);
+                same((*k)->name, got, want, M * WIDE);
+            }
 }
 
 /* ---- saved sessions ---- */
@@ -714,11 +735,12 @@ static void test_engine_refusals(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_reference), cmocka_unit_test(test_scales),
-                                        cmocka_unit_test(test_sameness),  cmocka_unit_test(test_sessions),
-                                        cmocka_unit_test(test_families),  cmocka_unit_test(test_bad),
-                                        cmocka_unit_test(test_configs),   cmocka_unit_test(test_scale_settings),
-                                        cmocka_unit_test(test_tensors),   cmocka_unit_test(test_engine_refusals) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reference), cmocka_unit_test(test_scales),         cmocka_unit_test(test_sameness),
+        cmocka_unit_test(test_kernel),    cmocka_unit_test(test_sessions),       cmocka_unit_test(test_families),
+        cmocka_unit_test(test_bad),       cmocka_unit_test(test_configs),        cmocka_unit_test(test_scale_settings),
+        cmocka_unit_test(test_tensors),   cmocka_unit_test(test_engine_refusals)
+    };
     make_work_dir();
     in_work(golden_adapter, "golden.bin");
     int rc = convert("%s -o '%s'", GOLDEN, golden_adapter); /* the base by base_model_name_or_path */

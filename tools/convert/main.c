@@ -270,6 +270,7 @@ static int check_options(const program *p, convert_opts *o, int n_words) {
     if (o->families) return families_print(stdout), 0;
     if (n_words != 1) return usage_error(p, "expected the folder of a checkpoint or an adapter, or a GGUF file");
     if (!o->output || !*o->output) return usage_error(p, "an output is needed: -o model.bin");
+    if (o->merge.n && o->vocab_only) return usage_error(p, "--merge changes weights: not with --vocab-only");
     if (wtype_parse(o->type_name, &o->type)) return usage_error(p, "--type: expected q4, q8, bf16 or f32, found %s", o->type_name);
     if (o->threads < 0 || o->threads > POOL_MAX)
         return usage_error(p, "--threads: expected 1 to %d, found %d", POOL_MAX, o->threads);
