@@ -264,6 +264,10 @@ int model_open(model *m, const char *path, err *e) {
         fail(e, "%s: is an adapter, not a model; give its model's file, and the adapter with --lora", path);
         goto failed;
     }
+    if (m->file.n_tensors == 0) {
+        fail(e, "%s: holds a tokenizer alone, no model: it was made with --vocab-only; convert the checkpoint without it", path);
+        goto failed;
+    }
     if (arch_read(&m->arch, &m->file, &m->mem, e)) goto failed;
     m->layers = arena_alloc(&m->mem, (size_t)a->n_layers * sizeof *m->layers);
     m->enc_layers = arena_alloc(&m->mem, (size_t)a->n_enc_layers * sizeof *m->layers);

@@ -179,6 +179,14 @@ static void test_mistakes(void **state) {
     expect_failure("{bin}/quality {model}", 2, "text");
     expect_failure("{bin}/quality {model} {dir}/none", 1, "none");
     expect_failure("{bin}/inspect {dir}/none.bin", 1, "none.bin");
+    assert_int_equal(sh("{bin}/convert weights/pip-stories --vocab-only -o {dir}/vocab.bin"), 0);
+    expect_failure("{bin}/run {dir}/vocab.bin -p hi", 1, "--vocab-only");
+    assert_int_equal(sh("{bin}/convert tests/fixtures/golden/lora_llama --base tests/fixtures/golden/llama -o {dir}/adapter.bin"), 0);
+    expect_failure("{bin}/run {dir}/adapter.bin --ids 1", 1, "--lora");
+    assert_int_equal(sh("{bin}/inspect {dir}/adapter.bin --verify"), 0);
+    char *shown = output();
+    assert_true(strstr(shown, "adapter.rank") && strstr(shown, "lora_a") == NULL);
+    free(shown);
     static const char *const programs[] = { "run", "convert", "inspect", "quality", "bench/model" };
     for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
         char line[128];

@@ -71,11 +71,11 @@ static void print_header(const file *f) {
 }
 
 /* What is for people only. */
-static void print_notes(const file *f) {
+static void print_records(const file *f, const char *prefix) {
     size_t at = 0;
     record r;
     while (record_next(f, &at, &r)) {
-        if (r.key_n <= 5 || memcmp(r.key, "info.", 5) != 0) continue;
+        if (r.key_n <= strlen(prefix) || memcmp(r.key, prefix, strlen(prefix)) != 0) continue;
         printf("  %-17.*s ", (int)r.key_n, r.key);
         for (uint32_t i = 0; i < r.count; i++) {
             unsigned char c = r.type == REC_BYTES ? ((const unsigned char *)r.values)[i] : 0;
@@ -103,22 +103,29 @@ static int verify(const file *f, err *e) {
 }
 
 /* A file without tensors may lack an architecture as well: a vocabulary alone. */
-static int inspect(const char *path, bool tensors, bool verified, err *e) {
-    file f;
+static int print_architecture(const file *f, err *e) {
     arch a;
     arena mem = { 0 };
+    int rc = arch_read(&a, f, &mem, e);
+    if (!rc) {
+        printf("\narchitecture\n");
+        arch_print(&a, stdout);
+        print_records(f, "info.");
+    }
+    arena_free(&mem);
+    return rc;
+}
+
+static int inspect(const char *path, bool tensors, bool verified, err *e) {
+    file f;
     tokenizer *t = NULL;
+    const int64_t *version;
     if (file_open(&f, path, e)) return -1;
     print_header(&f);
+    bool adapter = record_i64(&f, FORMAT_ADAPTER_KEY, &version) >= 0;
     int rc = 0;
-    if (f.header->records_bytes) {
-        rc = arch_read(&a, &f, &mem, e);
-        if (!rc) {
-            printf("\narchitecture\n");
-            arch_print(&a, stdout);
-            print_notes(&f);
-        }
-    }
+    if (adapter) printf("\nadapter\n"), print_records(&f, "");
+    else if (f.header->records_bytes) rc = print_architecture(&f, e);
     if (!rc && f.header->tokenizer_bytes) {
         rc = tokenizer_open(&t, f.map.p + f.header->tokenizer_at, f.header->tokenizer_bytes, e);
         if (!rc) {
@@ -126,11 +133,10 @@ static int inspect(const char *path, bool tensors, bool verified, err *e) {
             tokenizer_print(t, stdout);
             tokenizer_free(t);
         }
-    } else if (!rc) printf("\nno tokenizer\n");
+    } else if (!rc && !adapter) printf("\nno tokenizer\n");
     if (!rc && f.n_tensors) print_weights(&f);
     if (!rc && tensors) print_tensors(&f);
     if (!rc && verified) rc = verify(&f, e);
-    arena_free(&mem);
     file_close(&f);
     return rc;
 }
