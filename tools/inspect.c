@@ -70,7 +70,7 @@ static void print_header(const file *f) {
            (unsigned long long)h->tokenizer_bytes, "tensors", h->n_tensors);
 }
 
-/* What is for people only. */
+/* The records whose names begin with prefix: "info." is for people only, "" is all. */
 static void print_records(const file *f, const char *prefix) {
     size_t at = 0;
     record r;
