@@ -111,9 +111,10 @@ tsan:
 	$(MAKE) BUILD=build/tsan BIN=build/tsan SAN="-fsanitize=thread" test
 
 FUZZ_SECONDS ?= 60
+FUZZ_CC ?= $(or $(firstword $(foreach c,clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14,$(shell command -v $(c) 2>/dev/null))),clang)
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 fuzz:
-	$(MAKE) CC=clang BUILD=build/fuzz BIN=build/fuzz SAN="-fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all" fuzzers
+	$(MAKE) CC="$(FUZZ_CC)" BUILD=build/fuzz BIN=build/fuzz SAN="-fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all" fuzzers
 	@set -e; for f in $(FUZZERS); do echo "== $$f"; mkdir -p build/fuzz/corpus/$$f; build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 build/fuzz/corpus/$$f $$(ls -d tests/fuzz/seeds/$$f 2>/dev/null); done
 .PHONY: fuzzers
 fuzzers: $(FUZZERS:%=$(BUILD)/%)

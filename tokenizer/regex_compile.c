@@ -29,7 +29,7 @@ static int emit(struct parser *p, struct re_ins i) {
     regex *r = p->r;
     if (r->n_code >= RE_MAX_CODE) return refuse(p, "too large when its repetitions are written out");
     if (r->n_code == p->cap_code) {
-        size_t cap = p->cap_code ? p->cap_code * 2 : 64;
+        size_t cap = p->cap_code * 2;
         struct re_ins *c = realloc(r->code, cap * sizeof *c);
         if (!c) return out_of_memory(p);
         r->code = c;
@@ -51,7 +51,7 @@ static int insert(struct parser *p, size_t at, struct re_ins i) {
 static struct re_set *set_new(struct parser *p, uint16_t *index) {
     regex *r = p->r;
     if (r->n_sets == p->cap_sets) {
-        size_t cap = p->cap_sets ? p->cap_sets * 2 : 16;
+        size_t cap = p->cap_sets * 2;
         struct re_set *s = cap > UINT16_MAX ? NULL : realloc(r->sets, cap * sizeof *s);
         if (!s) return out_of_memory(p), NULL;
         r->sets = s;
@@ -572,6 +572,13 @@ static void find_first(regex *r) {
     }
 }
 
+/* Room for code and sets before there are any: places in them are counted from the start, which so is never NULL. */
+static int parser_begin(struct parser *p) {
+    p->r->code = calloc(p->cap_code = 64, sizeof *p->r->code);
+    p->r->sets = calloc(p->cap_sets = 16, sizeof *p->r->sets);
+    return p->r->code && p->r->sets ? 0 : out_of_memory(p);
+}
+
 int regex_compile(regex **out, const char *pattern, size_t n, err *e) {
     *out = NULL;
     struct parser p = { .r = calloc(1, sizeof(regex)), .s = pattern, .n = n, .e = e };
@@ -579,6 +586,7 @@ int regex_compile(regex **out, const char *pattern, size_t n, err *e) {
     int least, rc = 0;
     if (n > 65536) rc = fail_code(e, ERR_INPUT, "regular expression: over 65536 bytes");
     else if (!utf8_valid(pattern, n) || memchr(pattern, 0, n)) rc = fail_code(e, ERR_INPUT, "regular expression: not UTF-8 text");
+    if (!rc) rc = parser_begin(&p);
     if (!rc) rc = parse_alternatives(&p, &least, true);
     if (!rc && p.at < n) rc = refuse(&p, ") without (");
     if (!rc) rc = emit(&p, (struct re_ins){ .op = RE_MATCH });
