@@ -281,6 +281,15 @@ double sample_logsumexp(const float *logits, int n) {
 
 double sample_logprob(const float *logits, int n_vocab, int32_t id) { return logits[id] - sample_logsumexp(logits, n_vocab); }
 
+double sample_divergence(const float *p, const float *q, int n) {
+    double zp = sample_logsumexp(p, n), zq = sample_logsumexp(q, n), kl = 0;
+    for (int i = 0; i < n; i++) {
+        double lp = p[i] - zp;
+        if (lp > -700) kl += exp(lp) * (lp - (q[i] - zq)); /* below, exp is nothing, and a logit may be -infinity */
+    }
+    return kl;
+}
+
 int32_t sample_argmax(const float *logits, int n) {
     int32_t best = 0;
     for (int i = 0; i < n; i++) {

@@ -37,6 +37,8 @@ int32_t sampler_pick(sampler *s, const float *logits);     /* [n_vocab]; -1: the
 
 /* The natural logarithm of softmax(logits)[id]; double, two passes. */
 double sample_logprob(const float *logits, int n_vocab, int32_t id);
+/* Kullback-Leibler divergence KL(softmax p || softmax q) of two rows of logits, in nats. */
+double sample_divergence(const float *p, const float *q, int n_vocab);
 /* ln of the sum of exp(logits). */
 double sample_logsumexp(const float *logits, int n_vocab);
 int32_t sample_argmax(const float *logits, int n_vocab); /* the first of equals; -1 if there is a NaN */

@@ -190,6 +190,10 @@ static void test_logprob(void **state) {
     double sum = 0;
     for (int i = 0; i < 3; i++) sum += exp(sample_logprob(logits, 3, i));
     assert_true(fabs(sum - 1) < 1e-12);
+    /* p = (3/4, 1/4), q = (1/2, 1/2): 3/4 ln 3/2 + 1/4 ln 1/2, whatever is added to all logits; of itself: nothing */
+    float p[3] = { logf(3) + 50, 50, -INFINITY }, q[3] = { -7, -7, -40 };
+    assert_true(fabs(sample_divergence(p, q, 3) - (0.75 * log(1.5) + 0.25 * log(0.5))) < 1e-5);
+    assert_true(fabs(sample_divergence(p, p, 2)) < 1e-12);
 }
 
 static void test_stop(void **state) {

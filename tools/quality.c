@@ -57,16 +57,6 @@ static void close_side(side *x) {
     engine_close(x->g);
 }
 
-/* KL(p || q) of two rows of logits. */
-static double divergence(const float *p, const float *q, int n) {
-    double zp = sample_logsumexp(p, n), zq = sample_logsumexp(q, n), kl = 0;
-    for (int i = 0; i < n; i++) {
-        double lp = p[i] - zp;
-        if (lp > -700) kl += exp(lp) * (lp - (q[i] - zq));
-    }
-    return kl;
-}
-
 /* One block through both sides, a chunk of rows at a time. */
 static int score_block(side *model, side *ref, const int32_t *tok, int ctx, scores *sc, err *e) {
     int n_vocab = engine_about(model->g)->n_vocab;
@@ -84,7 +74,7 @@ static int score_block(side *model, side *ref, const int32_t *tok, int ctx, scor
             if (!ref->g) continue;
             const float *r = ref->rows + (size_t)i * ld;
             count(&sc->ref_nll, -sample_logprob(r, n_vocab, tok[at + i + 1]));
-            count(&sc->kl, divergence(r, row, n_vocab));
+            count(&sc->kl, sample_divergence(r, row, n_vocab));
             sc->flips += sample_argmax(row, n_vocab) != sample_argmax(r, n_vocab);
         }
     }
