@@ -106,13 +106,14 @@ static double attention_work(void *arg, int thread) {
     setup *s = arg;
     size_t head = 2u * KV_PAGE * (size_t)s->hd * 2;
     const void *page[64];
-    float max[64], sum[64], *q = s->y + (size_t)thread * 65536, *out = q + 32768;
+    attn_query query[64];
+    float *q = s->y + (size_t)thread * 65536, *out = q + 32768;
     for (int h = thread; h < s->heads; h += s->threads)
         for (int t = 0; t < s->depth; t += ATTN_SEGMENT) {
             for (int i = 0; i < s->depth / KV_PAGE; i++) page[i] = s->memory + ((size_t)i * (size_t)s->heads + (size_t)h) * head;
-            attn_job j = { q, (size_t)s->hd, s->n_q, s->hd, page, 0, head / 2, KV_F16, t, t + ATTN_SEGMENT, 0, NULL, 0, max,
-                sum, out };
-            s->k->attention(&j);
+            for (int i = 0; i < s->n_q; i++)
+                query[i] = (attn_query){ q + (size_t)i * (size_t)s->hd, NULL, t, t + ATTN_SEGMENT, out + (size_t)i * (size_t)(s->hd + 16) };
+            s->k->attention(&(attn_job){ query, s->n_q, s->hd, page, 0, head / 2, KV_F16, 0 });
         }
     return (double)((s->heads - thread + s->threads - 1) / s->threads) * s->depth / KV_PAGE * (double)head;
 }

@@ -7,7 +7,7 @@
 #include "kernels/v16_avx2.inc.h"
 
 enum { ROWS_Q4 = 2, ROWS_Q8 = 4, PANELS_INT = 1,
-       ROWS_P16 = 4, CHAINS_P16 = 1, ROWS_F32 = 3, OUTS_F32 = 2, ATTN_HEADS = 4, ATTN_VECS = 1, PROBE_CHAINS = 5 };
+       ROWS_P16 = 4, CHAINS_P16 = 1, ROWS_F32 = 3, OUTS_F32 = 2, ATTN_QUERIES = 6, ATTN_VECS = 1, PROBE_CHAINS = 5 };
 
 typedef struct q4_acc { b64 low, high; } q4_acc;
 typedef b64 q8_acc;

@@ -5,7 +5,7 @@
 #include "kernels/v16_avx512.inc.h"
 
 enum { ROWS_Q4 = 6, ROWS_Q8 = 6, PANELS_INT = 2,
-       ROWS_P16 = 12, CHAINS_P16 = 2, ROWS_F32 = 6, OUTS_F32 = 4, ATTN_HEADS = 4, ATTN_VECS = 4, PROBE_CHAINS = 12 };
+       ROWS_P16 = 12, CHAINS_P16 = 2, ROWS_F32 = 6, OUTS_F32 = 4, ATTN_QUERIES = 6, ATTN_VECS = 4, PROBE_CHAINS = 12 };
 
 typedef __m512i q4_acc;
 typedef __m512i q8_acc;

@@ -4,7 +4,7 @@
 #include "kernels/v16_neon.inc.h"
 
 enum { ROWS_Q4 = 4, ROWS_Q8 = 4, PANELS_INT = 1,
-       ROWS_P16 = 6, CHAINS_P16 = 1, ROWS_F32 = 2, OUTS_F32 = 2, ATTN_HEADS = 4, ATTN_VECS = 1, PROBE_CHAINS = 5 };
+       ROWS_P16 = 6, CHAINS_P16 = 1, ROWS_F32 = 2, OUTS_F32 = 2, ATTN_QUERIES = 6, ATTN_VECS = 1, PROBE_CHAINS = 5 };
 
 typedef struct q4_acc { int32x4_t v[4]; } q4_acc;
 typedef q4_acc q8_acc;

@@ -42,20 +42,22 @@ typedef struct acts {
     int32_t *sum;      /* [m][groups]: sums of q, for kernels whose instruction wants one unsigned side */
 } acts;
 
-/* One KV head's attention over part of one segment; see `attention`. */
+/* A query vector against one KV head, over part of one segment. */
+typedef struct attn_query {
+    const float *q;    /* [hd] rotated and multiplied by the score scale */
+    const float *bias; /* added to the score of position t: bias[t], or NULL */
+    int t0, t1;        /* positions [t0, t1), at least one; t0 / ATTN_SEGMENT == (t1 - 1) / ATTN_SEGMENT, the same for a whole job */
+    float *out;        /* out [pad16(hd)] not yet divided by the sum; then max, sum */
+} attn_query;
+
+/* Queries that read the same KV head of the same sequence: heads that share it, tokens of a prompt. */
 typedef struct attn_job {
-    const float *q;          /* [n_q][ldq] query vectors, rotated and multiplied by the score scale */
-    size_t ldq;
-    int n_q, hd;             /* the query heads that share this KV head */
-    const void *const *page; /* page[t / KV_PAGE] of this sequence; only pages of [t0, t1) are read */
+    const attn_query *query; /* [n] */
+    int n, hd;
+    const void *const *page; /* page[t / KV_PAGE] of this sequence; only pages that a query looks into are read */
     size_t k_at, v_at;       /* byte offsets of this layer's and head's K and V blocks in a page */
     kv_type type;
-    int t0, t1;              /* positions, within one segment: t0 / ATTN_SEGMENT == (t1 - 1) / ATTN_SEGMENT */
     float softcap;           /* 0: none */
-    const float *bias;       /* added to the score of position t: bias[h * ld_bias + t], or NULL */
-    size_t ld_bias;
-    float *max, *sum;        /* out [n_q] */
-    float *out;              /* out [n_q][pad16(hd)], not yet divided by sum */
 } attn_job;
 
 /* y[i][j] for rows i of a, and outputs j of panels [p0, p1) of w: columns 16*p0 to 16*p1, padding included.
@@ -118,9 +120,10 @@ typedef struct kernels {
      * max, sum and out NaN. */
     void (*attention)(const attn_job *job);
 
-    /* Merges two runs of positions, a before b, into a: max = larger; ea = exp(a.max - max), eb = exp(b.max - max);
-     * sum = fma(b.sum, eb, a.sum * ea); out likewise. n = pad16(hd). A max of -inf is subtracted as 0. */
-    void (*attn_merge)(float *max_a, float *sum_a, float *out_a, float max_b, float sum_b, const float *out_b, int n);
+    /* Merges two runs of positions, a before b, into a, each as a query's out: [n] values, max, sum. max = larger;
+     * ea = exp(a.max - max), eb = exp(b.max - max); sum = fma(b.sum, eb, a.sum * ea); out likewise. n = pad16(hd). A max of -inf
+     * is subtracted as 0. */
+    void (*attn_merge)(float *a, const float *b, int n);
 
     /* Probes for bench: they measure the machine, not the model. */
     /* streams bytes (a multiple of 256, 64-byte aligned); returns a checksum */

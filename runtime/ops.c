@@ -5,20 +5,31 @@
 #include <math.h>
 #include <string.h>
 
+/* A partial result of attention, of a row and query head, as the kernel gives it: [pad16(hd)] values, max, sum. */
+static size_t part_floats(int hd) { return round_up((size_t)hd, PANEL) + PANEL; }
+
+/* Rows of one sequence that go through a KV head's pages together: so many that a segment is read from memory seldom, so few that
+ * their results lie in the second cache. */
+static int rows_at_once(int heads) { return max_int(1, 128 / heads); }
+
 void ops_layout(exec *x, carve *c, int max_rows, int max_k, int n_heads, int n_kv_heads, int hd, int ctx) {
     size_t kp = round_up((size_t)max_k, GROUP), groups = kp / GROUP, m = (size_t)max_rows;
-    size_t per_head = round_up((size_t)hd, PANEL) + 2, heads = (size_t)n_heads / (size_t)n_kv_heads, workers = (size_t)pool_size(x->pool);
+    size_t part = part_floats(hd), workers = (size_t)pool_size(x->pool);
+    int heads = n_heads / n_kv_heads;
     x->max_rows = max_rows;
     x->max_k = max_k;
     x->q = carve_take(c, m * kp);
     x->q_scale = carve_take(c, m * groups * sizeof(float));
     x->q_sum = carve_take(c, m * groups * sizeof(int32_t));
     /* Steps of few rows are cut by segment; at 4 tasks a worker enough rows keep everyone busy without. */
-    size_t split_rows = (4 * workers + (size_t)n_kv_heads - 1) / (size_t)n_kv_heads, segments = (size_t)ctx / ATTN_SEGMENT + 1;
-    x->attn_part_floats = split_rows * (size_t)n_kv_heads * segments * heads * per_head;
+    size_t split_rows = (size_t)max_int(8, (int)((4 * workers + (size_t)n_kv_heads - 1) / (size_t)n_kv_heads)), segments = (size_t)ctx / ATTN_SEGMENT + 1;
+    x->attn_part_floats = split_rows * (size_t)n_heads * segments * part;
     x->attn_part = carve_take(c, x->attn_part_floats * sizeof(float));
-    x->attn_worker_floats = round_up(2 * heads * per_head, 16); /* the result so far, and the next segment's */
+    x->max_queries = heads * rows_at_once(heads);
+    x->attn_worker_floats = 2 * (size_t)x->max_queries * part; /* the result so far, and the next segment's */
     x->attn_worker = carve_take(c, workers * x->attn_worker_floats * sizeof(float));
+    x->attn_query = carve_take(c, workers * (size_t)x->max_queries * sizeof *x->attn_query);
+    x->attn_block = carve_take(c, (m + 1) * sizeof *x->attn_block);
     x->ranks = carve_take(c, m * round_up((size_t)x->max_rank, PANEL) * sizeof(float));
 }
 
@@ -283,18 +294,12 @@ void ops_rope_append(exec *x, const qkv_rows *r) {
     pool_run(x->pool, append_rows, &t, t.n_tasks);
 }
 
-/* A partial result of one row and KV head: [heads] max, [heads] sum, [heads][pad16(hd)] out. */
-typedef struct part {
-    float *max, *sum, *out;
-} part;
-
 typedef struct attn_task {
     exec *x;
     const attn_rows *r;
-    int heads, hdp, n_segments; /* query heads a KV head; pad16(hd); segments of the longest row */
+    int heads, n_blocks, n_segments; /* query heads a KV head; blocks of rows; segments of the longest row */
+    size_t ld;                       /* floats of a part */
 } attn_task;
-
-static part part_at(float *base, int heads) { return (part){ base, base + heads, base + 2 * heads }; }
 
 /* A row's segments of 512 positions: numbers first to last. */
 static void row_segments(const attn_rows *r, int i, int *first, int *last) {
@@ -302,81 +307,116 @@ static void row_segments(const attn_rows *r, int i, int *first, int *last) {
     *last = (r->end[i] - 1) / ATTN_SEGMENT;
 }
 
-static void attend_segment(const attn_task *t, int i, int kvh, int segment, part out) {
+static void block_segments(const attn_rows *r, int begin, int end, int *first, int *last) {
+    row_segments(r, begin, first, last);
+    for (int i = begin + 1; i < end; i++) {
+        int a, b;
+        row_segments(r, i, &a, &b);
+        *first = min_int(*first, a);
+        *last = max_int(*last, b);
+    }
+}
+
+/* Attention of rows [begin, end) of one sequence, where they see it, over one segment of a KV head. part(row, head) is where a
+ * result goes: base + (row - begin) * row_floats + head * ld, or the other base if the row began in an earlier segment. */
+static void attend_segment(const attn_task *t, int begin, int end, int kvh, int segment, attn_query *query, float *fresh, float *later,
+                           size_t row_floats) {
     const attn_rows *r = t->r;
-    const kv_pool *p = r->seq[i]->pool;
+    const kv_pool *p = r->seq[begin]->pool;
     size_t k_at = kv_block_at(p, r->slot, kvh);
-    attn_job job = { .q = r->q + (size_t)i * r->ldq + (size_t)kvh * (size_t)t->heads * (size_t)r->hd, .ldq = (size_t)r->hd, .n_q = t->heads, .hd = r->hd,
-                     .page = r->seq[i]->page[r->group], .k_at = k_at, .v_at = k_at + p->k_bytes, .type = p->type,
-                     .t0 = max_int(segment * ATTN_SEGMENT, kv_first(r->window, r->pos[i])), .t1 = min_int((segment + 1) * ATTN_SEGMENT, r->end[i]),
-                     .softcap = r->softcap, .ld_bias = r->ld_bias,
-                     .bias = r->bias ? r->bias + (size_t)(kvh * t->heads) * r->ld_bias + (size_t)(r->bias_zero - r->pos[i]) : NULL, .max = out.max, .sum = out.sum, .out = out.out };
+    attn_job job = { .query = query, .hd = r->hd, .page = r->seq[begin]->page[r->group], .k_at = k_at, .v_at = k_at + p->k_bytes, .type = p->type, .softcap = r->softcap };
+    for (int i = begin; i < end; i++) {
+        int t0 = kv_first(r->window, r->pos[i]), t1 = min_int((segment + 1) * ATTN_SEGMENT, r->end[i]);
+        float *out = (t0 / ATTN_SEGMENT < segment ? later : fresh) + (size_t)(i - begin) * row_floats;
+        t0 = max_int(segment * ATTN_SEGMENT, t0);
+        for (int h = kvh * t->heads; h < (kvh + 1) * t->heads && t0 < t1; h++, out += t->ld)
+            query[job.n++] = (attn_query){ .q = r->q + (size_t)i * r->ldq + (size_t)h * (size_t)r->hd, .t0 = t0, .t1 = t1, .out = out,
+                                           .bias = r->bias ? r->bias + (size_t)h * r->ld_bias + (size_t)(r->bias_zero - r->pos[i]) : NULL };
+    }
     t->x->k->attention(&job);
 }
 
-static void merge(const attn_task *t, part into, part next) {
-    for (int h = 0; h < t->heads; h++)
-        t->x->k->attn_merge(&into.max[h], &into.sum[h], into.out + (size_t)h * (size_t)t->hdp, next.max[h], next.sum[h], next.out + (size_t)h * (size_t)t->hdp, t->hdp);
-}
-
-static void finish(const attn_task *t, int i, int kvh, part done) {
+static void finish(const attn_task *t, int i, int kvh, const float *part) {
     const attn_rows *r = t->r;
-    for (int h = 0; h < t->heads; h++) {
+    for (int h = 0; h < t->heads; h++, part += t->ld) {
         float *y = r->y + (size_t)i * r->ldy + (size_t)(kvh * t->heads + h) * (size_t)r->hd;
-        memcpy(y, done.out + (size_t)h * (size_t)t->hdp, (size_t)r->hd * sizeof *y);
-        t->x->k->scale(y, 1 / done.sum[h], r->hd);
+        memcpy(y, part, (size_t)r->hd * sizeof *y);
+        t->x->k->scale(y, 1 / part[t->ld - PANEL + 1], r->hd);
     }
 }
 
-/* One row and KV head, all its segments in order. */
+static void merge(const attn_task *t, float *into, const float *next) {
+    for (int h = 0; h < t->heads; h++) t->x->k->attn_merge(into + (size_t)h * t->ld, next + (size_t)h * t->ld, (int)t->ld - PANEL);
+}
+
+/* One block of rows and KV head, all segments in order: a segment's keys and values serve all rows from the cache. */
 static void attend_whole(void *arg, int task, int worker) {
     const attn_task *t = arg;
-    int i = task / t->r->n_kv_heads, kvh = task % t->r->n_kv_heads, first, last;
-    float *base = t->x->attn_worker + (size_t)worker * t->x->attn_worker_floats;
-    part sofar = part_at(base, t->heads), next = part_at(base + t->x->attn_worker_floats / 2, t->heads);
-    row_segments(t->r, i, &first, &last);
-    attend_segment(t, i, kvh, first, sofar);
-    for (int s = first + 1; s <= last; s++) {
-        attend_segment(t, i, kvh, s, next);
-        merge(t, sofar, next);
+    const attn_rows *r = t->r;
+    exec *x = t->x;
+    int block = task / r->n_kv_heads, kvh = task % r->n_kv_heads, begin = x->attn_block[block], end = x->attn_block[block + 1], first, last;
+    size_t row_floats = (size_t)t->heads * t->ld;
+    float *sofar = x->attn_worker + (size_t)worker * x->attn_worker_floats, *next = sofar + x->attn_worker_floats / 2;
+    attn_query *query = x->attn_query + (size_t)worker * (size_t)x->max_queries;
+    block_segments(r, begin, end, &first, &last);
+    for (int s = first; s <= last; s++) {
+        attend_segment(t, begin, end, kvh, s, query, sofar, next, row_floats);
+        for (int i = begin; i < end; i++) {
+            int a, b;
+            row_segments(r, i, &a, &b);
+            if (s > a && s <= b) merge(t, sofar + (size_t)(i - begin) * row_floats, next + (size_t)(i - begin) * row_floats);
+        }
     }
-    finish(t, i, kvh, sofar);
+    for (int i = begin; i < end; i++) finish(t, i, kvh, sofar + (size_t)(i - begin) * row_floats);
 }
 
-static part split_part(const attn_task *t, int i, int kvh, int s) {
-    size_t each = (size_t)t->heads * (size_t)(t->hdp + 2);
-    return part_at(t->x->attn_part + (((size_t)i * (size_t)t->r->n_kv_heads + (size_t)kvh) * (size_t)t->n_segments + (size_t)s) * each, t->heads);
+/* Parts of a step of few rows: [row][kv head][segment][head][ld]. */
+static float *split_part(const attn_task *t, int i, int kvh, int s) {
+    return t->x->attn_part + (((size_t)i * (size_t)t->r->n_kv_heads + (size_t)kvh) * (size_t)t->n_segments + (size_t)s) * (size_t)t->heads * t->ld;
 }
 
 static void attend_split(void *arg, int task, int worker) {
-    (void)worker;
     const attn_task *t = arg;
-    int s = task % t->n_segments, kvh = task / t->n_segments % t->r->n_kv_heads, i = task / t->n_segments / t->r->n_kv_heads, first, last;
-    row_segments(t->r, i, &first, &last);
-    if (s >= first && s <= last) attend_segment(t, i, kvh, s, split_part(t, i, kvh, s));
+    exec *x = t->x;
+    int s = task % t->n_segments, kvh = task / t->n_segments % t->r->n_kv_heads, block = task / t->n_segments / t->r->n_kv_heads;
+    int begin = x->attn_block[block], end = x->attn_block[block + 1], first, last;
+    block_segments(t->r, begin, end, &first, &last);
+    if (s < first || s > last) return;
+    float *out = split_part(t, begin, kvh, s);
+    attend_segment(t, begin, end, kvh, s, x->attn_query + (size_t)worker * (size_t)x->max_queries, out, out,
+                   (size_t)(split_part(t, 1, 0, 0) - split_part(t, 0, 0, 0)));
 }
 
 static void merge_split(const attn_task *t, int i, int kvh) {
     int first, last;
     row_segments(t->r, i, &first, &last);
-    part sofar = split_part(t, i, kvh, first);
+    float *sofar = split_part(t, i, kvh, first);
     for (int s = first + 1; s <= last; s++) merge(t, sofar, split_part(t, i, kvh, s));
     finish(t, i, kvh, sofar);
 }
 
+/* Neighbouring rows of one sequence, at most `most`, to a block. */
+static int cut_blocks(const attn_rows *r, int most, int *block) {
+    int n = 0;
+    for (int i = 0; i < r->m; i++)
+        if (n == 0 || r->seq[i] != r->seq[block[n - 1]] || i - block[n - 1] == most) block[n++] = i;
+    block[n] = r->m;
+    return n;
+}
+
 void ops_attention(exec *x, const attn_rows *r) {
-    attn_task t = { x, r, r->n_heads / r->n_kv_heads, (int)round_up((size_t)r->hd, PANEL), 1 };
+    attn_task t = { .x = x, .r = r, .heads = r->n_heads / r->n_kv_heads, .ld = part_floats(r->hd), .n_segments = 1 };
     double positions = 0;
     for (int i = 0; i < r->m; i++) {
         t.n_segments = max_int(t.n_segments, (r->end[i] - 1) / ATTN_SEGMENT + 1);
         positions += r->end[i] - kv_first(r->window, r->pos[i]);
     }
-    int n = r->m * r->n_kv_heads;
-    size_t parts = (size_t)n * (size_t)t.n_segments * (size_t)t.heads * (size_t)(t.hdp + 2);
-    bool few = n < 4 * pool_size(x->pool) && t.n_segments > 1 && pool_size(x->pool) > 1 && parts <= x->attn_part_floats;
-    if (few) {
+    t.n_blocks = cut_blocks(r, rows_at_once(t.heads), x->attn_block);
+    int n = t.n_blocks * r->n_kv_heads, workers = pool_size(x->pool);
+    size_t parts = (size_t)r->m * (size_t)r->n_kv_heads * (size_t)t.n_segments * (size_t)t.heads * t.ld;
+    if (n < 4 * workers && t.n_segments > 1 && workers > 1 && parts <= x->attn_part_floats) {
         pool_run(x->pool, attend_split, &t, n * t.n_segments);
-        for (int i = 0; i < n; i++) merge_split(&t, i / r->n_kv_heads, i % r->n_kv_heads);
+        for (int i = 0; i < r->m * r->n_kv_heads; i++) merge_split(&t, i / r->n_kv_heads, i % r->n_kv_heads);
     } else if (positions * r->n_heads * r->hd < 1 << 16) {
         for (int i = 0; i < n; i++) attend_whole(&t, i, 0);
     } else

@@ -28,8 +28,11 @@ typedef struct exec {
     int32_t *q_sum;      /* [max_rows][groups] */
     float *attn_part;    /* partial results of attention segments, see ops_attention */
     size_t attn_part_floats;
-    float *attn_worker;  /* [workers] results of one row and head */
+    int max_queries;     /* of one attention kernel call */
+    float *attn_worker;  /* [workers] results of max_queries, twice */
     size_t attn_worker_floats;
+    attn_query *attn_query; /* [workers][max_queries] */
+    int *attn_block;     /* [max_rows + 1] first row of each block of rows of one sequence */
     int max_rank;        /* of all adapters, set before ops_layout; 0: none */
     float *ranks;        /* [max_rows][pad16(max_rank)] a x of one matrix and adapter */
 } exec;

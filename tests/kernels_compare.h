@@ -188,9 +188,10 @@ static void case_rows(const kernels *k, rng *r, sink *s) {
     sink_floats(s, rows, 7 * 176);
 }
 
+/* Some queries of one segment, each with its own range, or most with nearly the same as in a prompt. */
 static void case_attention(const kernels *k, rng *r, sink *s) {
     static const int dims[] = { 1, 8, 20, 32, 64, 80, 96, 128, 176 };
-    int hd = dims[rng_int(r, 0, 8)], pad = padded(hd, 16), n_q = rng_int(r, 0, 4) ? rng_int(r, 1, 6) : rng_int(r, 7, 20);
+    int hd = dims[rng_int(r, 0, 8)], pad = padded(hd, 16), n = rng_int(r, 0, 3) ? rng_int(r, 1, 8) : rng_int(r, 9, 30);
     int segment = rng_int(r, 0, 1) * ATTN_SEGMENT, t0 = segment + rng_int(r, 0, ATTN_SEGMENT - 1) * rng_int(r, 0, 1);
     int t1 = rng_int(r, 0, 1) ? rng_int(r, t0 + 1, segment + ATTN_SEGMENT) : min_int(t0 + rng_int(r, 1, 70),
         segment + ATTN_SEGMENT);
@@ -207,20 +208,20 @@ static void case_attention(const kernels *k, rng *r, sink *s) {
     }
     for (int i = 0; i < 16; i++)
         if (page[i] && rng_int(r, 0, 3) == 0) sink_bytes(s, page[i], v_at + 64 * (size_t)pad * bytes);
-    size_t ldq = (size_t)hd + 5;
-    float *q = alloc_aligned((size_t)n_q * ldq * 4), *out = alloc_aligned((size_t)n_q * (size_t)pad * 4),
-        *bias = alloc_aligned((size_t)n_q * 1100 * 4);
-    rng_fill(r, q, (size_t)n_q * ldq), rng_fill(r, bias, (size_t)n_q * 1100);
-    if (rng_int(r, 0, 3) == 0) for (int i = 0; i < n_q * 1100; i++) bias[i] = rng_int(r, 0, 9) ? -INFINITY : 0; /* masks */
-    float max[40], sum[40];
-    attn_job j = { q, ldq, n_q, hd, (const void *const *)page, 64, v_at, type, t0, t1, rng_int(r, 0, 2) ? 0 : 3.5f, rng_int(r,
-        0, 2) ? NULL : bias, 1100, max, sum, out };
-    k->attention(&j);
-    sink_floats(s, max, (size_t)n_q), sink_floats(s, sum, (size_t)n_q), sink_floats(s, out, (size_t)n_q * (size_t)pad);
-    for (int h = 0; h + 1 < n_q; h++)
-        k->attn_merge(max + h, sum + h, out + (size_t)h * (size_t)pad, max[h + 1], sum[h + 1],
-            out + (size_t)(h + 1) * (size_t)pad, pad);
-    sink_floats(s, max, (size_t)n_q), sink_floats(s, sum, (size_t)n_q), sink_floats(s, out, (size_t)n_q * (size_t)pad);
+    size_t ldq = (size_t)hd + 5, ld = (size_t)pad + 16;
+    float *q = alloc_aligned((size_t)n * ldq * 4), *out = alloc_aligned((size_t)n * ld * 4), *bias = alloc_aligned((size_t)n * 1100 * 4);
+    rng_fill(r, q, (size_t)n * ldq), rng_fill(r, bias, (size_t)n * 1100);
+    if (rng_int(r, 0, 3) == 0) for (int i = 0; i < n * 1100; i++) bias[i] = rng_int(r, 0, 9) ? -INFINITY : 0; /* masks */
+    attn_query query[30];
+    bool biased = rng_int(r, 0, 2) == 0, prompt = rng_int(r, 0, 1);
+    for (int i = 0; i < n; i++) {
+        int a = prompt ? min_int(t0 + i / 4, t1 - 1) : rng_int(r, t0, t1 - 1), b = prompt ? max_int(a + 1, t1 - (n - i) / 4) : rng_int(r, a + 1, t1);
+        query[i] = (attn_query){ q + (size_t)i * ldq, biased ? bias + i * 1100 : NULL, a, b, out + (size_t)i * ld };
+    }
+    k->attention(&(attn_job){ query, n, hd, (const void *const *)page, 64, v_at, type, rng_int(r, 0, 2) ? 0 : 3.5f });
+    for (int i = 0; i < n; i++) sink_floats(s, query[i].out, (size_t)pad + 2);
+    for (int i = 0; i + 1 < n; i++) k->attn_merge(query[i].out, query[i + 1].out, pad);
+    for (int i = 0; i < n; i++) sink_floats(s, query[i].out, (size_t)pad + 2);
     for (int i = 0; i < 16; i++) free_aligned(page[i]);
     free_aligned(q), free_aligned(out), free_aligned(bias);
 }

@@ -100,7 +100,7 @@ static void test_attention_reference(void **state) {
     static char pages[12][64 * HD * 4 + 64 * LD * 4];
     static float keys[N][HD], values[N][HD], s[N];
     const void *page[12];
-    float q[HD], max[2], sum[2], out[2][LD];
+    float q[HD], out[2][LD + 16];
     rng_fill(&r, q, HD), rng_fill(&r, keys[0], N * HD), rng_fill(&r, values[0], N * HD);
     for (int i = 0; i < 12; i++) page[i] = pages[i];
     for (int t = FIRST; t < N; t++) {
@@ -109,15 +109,16 @@ static void test_attention_reference(void **state) {
         for (int d = 0; d < HD; d++) dot += (double)q[d] * keys[t][d];
         s[t] = (float)dot;
     }
-    attn_job j = { q, HD, 1, HD, page, 0, 64 * HD * 4, KV_F32, FIRST, 512, 0, NULL, 0, &max[0], &sum[0], out[0] };
+    attn_query query = { q, NULL, FIRST, 512, out[0] };
+    attn_job j = { &query, 1, HD, page, 0, 64 * HD * 4, KV_F32, 0 };
     scalar()->attention(&j);
-    j.t0 = 512, j.t1 = N, j.max = &max[1], j.sum = &sum[1], j.out = out[1];
+    query.t0 = 512, query.t1 = N, query.out = out[1];
     scalar()->attention(&j);
-    scalar()->attn_merge(&max[0], &sum[0], out[0], max[1], sum[1], out[1], LD);
+    scalar()->attn_merge(out[0], out[1], LD);
     for (int d = 0; d < HD; d++) {
         double total, want = attention_reference(s + FIRST, values[FIRST], N - FIRST, HD, d, &total);
-        assert_true(fabs(want / total - out[0][d] / sum[0]) < 1e-6);
-        assert_true(fabs(total / sum[0] - 1) < 1e-5);
+        assert_true(fabs(want / total - out[0][d] / out[0][LD + 1]) < 1e-6);
+        assert_true(fabs(total / out[0][LD + 1] - 1) < 1e-5);
     }
     assert_true(out[0][HD] == 0 && out[0][LD - 1] == 0);
 }
@@ -132,17 +133,18 @@ static void test_attention_masked(void **state) {
     for (int i = 0; kernels_all()[i]; i++) {
         const kernels *table = kernels_all()[i];
         if (!kernels_usable(table)) continue;
-        float max, sum, out[16], max_a = 2, sum_a = 3, out_a[16] = { 5 };
-        attn_job j = { q, 16, 1, 16, page, 0, (size_t)((char *)v - (char *)k), KV_F32, 0, 64, 0, bias, 0, &max, &sum, out };
+        float out[32], other[32] = { 5 };
+        attn_query query = { q, bias, 0, 64, out };
+        other[16] = 2, other[17] = 3;
         page[0] = k;
-        table->attention(&j);
-        assert_true(max == -INFINITY && sum == 0 && out[0] == 0 && out[15] == 0);
-        table->attn_merge(&max_a, &sum_a, out_a, max, sum, out, 16);
-        assert_true(max_a == 2 && sum_a == 3 && out_a[0] == 5);
-        table->attn_merge(&max, &sum, out, max, sum, out, 16);
-        assert_true(max == -INFINITY && sum == 0);
-        table->attn_merge(&max, &sum, out, max_a, sum_a, out_a, 16);
-        assert_true(max == 2 && sum == 3 && out[0] == 5);
+        table->attention(&(attn_job){ &query, 1, 16, page, 0, (size_t)((char *)v - (char *)k), KV_F32, 0 });
+        assert_true(out[16] == -INFINITY && out[17] == 0 && out[0] == 0 && out[15] == 0);
+        table->attn_merge(other, out, 16);
+        assert_true(other[16] == 2 && other[17] == 3 && other[0] == 5);
+        table->attn_merge(out, out, 16);
+        assert_true(out[16] == -INFINITY && out[17] == 0);
+        table->attn_merge(out, other, 16);
+        assert_true(out[16] == 2 && out[17] == 3 && out[0] == 5);
     }
 }
 
@@ -179,9 +181,10 @@ static float tanh_of(float x) {
 }
 
 static float exp_of(float x) { /* x <= 0, as the merge of two runs uses it */
-    float max = 0, sum = 0, out[16] = { 0 }, other[16] = { 0 };
-    scalar()->attn_merge(&max, &sum, out, x, 1, other, 16);
-    return sum;
+    float out[18] = { 0 }, other[18] = { 0 };
+    other[16] = x, other[17] = 1;
+    scalar()->attn_merge(out, other, 16);
+    return out[17];
 }
 
 static double relative(double got, double want) { return fabs(got - want) / fabs(want); }
@@ -256,19 +259,18 @@ static void test_f16_tables(void **state) {
     (void)state;
     enum { HD = 1024 };
     static uint16_t k[64 * HD], v[64 * HD];
-    static float q[HD], out[HD], key[HD], value[HD];
+    static float q[HD], out[HD + 16], key[HD], value[HD];
     for (int i = 0; kernels_all()[i]; i++) {
         const kernels *table = kernels_all()[i];
         for (uint32_t h = 0; kernels_usable(table) && h < 65536; h += HD) {
-            float max, sum;
             for (uint32_t d = 0; d < HD; d++) {
                 float x = f16_to_f32((uint16_t)(h + d)), up = f16_to_f32((uint16_t)(h + d + 1));
                 v[d] = (uint16_t)(h + d);
                 value[d] = isfinite(x) && isfinite(up) ? x + (up - x) / 2 : x;
             }
             const void *page = k;
-            attn_job j = { q, HD, 1, HD, &page, 0, (size_t)((char *)v - (char *)k), KV_F16, 0, 1, 0, NULL, 0, &max, &sum, out };
-            table->attention(&j);
+            attn_query query = { q, NULL, 0, 1, out };
+            table->attention(&(attn_job){ &query, 1, HD, &page, 0, (size_t)((char *)v - (char *)k), KV_F16, 0 });
             for (uint32_t d = 0; d < HD; d++) {
                 float want = f16_to_f32(v[d]);
                 assert_true(want == out[d] || (want != want && out[d] != out[d]));
