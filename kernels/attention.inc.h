@@ -11,13 +11,20 @@
  * ends: scores are computed a page at a time and masked, values are added only where a query looks. */
 enum { QUERIES_AT_ONCE = 24, PAGE_VECS = KV_PAGE / 16, LD_SCORES = ATTN_SEGMENT + 16 }; /* 16 more: rows 2 KB apart share cache sets */
 
+/* The pages of a job: where K and V of page i begin; while one is read, its successor is fetched. */
+INLINE const char *kv_page(const attn_job *j, int page, size_t at) { return (const char *)j->page[page] + at; }
+
+#include "kernels/attention_int8.inc.h"
+
+/* ---- a cache of floats ---- */
+
 INLINE v16 kv_load(const kv_type type, const void *block, size_t i) {
     return type == KV_F16 ? v16_from_f16((const uint16_t *)block + i) : v16_load((const float *)block + i);
 }
 
 INLINE size_t kv_bytes(kv_type type) { return type == KV_F16 ? 2 : 4; }
 
-static void kv_store(kv_type type, void *k_block, void *v_block, int slot, const float *k, const float *v, int hd) {
+INLINE void store_floats(const kv_type type, void *k_block, void *v_block, int slot, const float *k, const float *v, int hd) {
     for (int d = 0; d < hd; d += 16) {
         int n = min_int(16, hd - d);
         v16 key = v16_load_n(k + d, n), value = v16_load_n(v + d, n);
@@ -34,8 +41,10 @@ static void kv_store(kv_type type, void *k_block, void *v_block, int slot, const
     }
 }
 
-/* The pages of a job: where K and V of page i begin; while one is read, its successor is fetched. */
-INLINE const char *kv_page(const attn_job *j, int page, size_t at) { return (const char *)j->page[page] + at; }
+static void kv_store(kv_type type, void *k_block, void *v_block, int slot, const float *k, const float *v, int hd) {
+    if (type == KV_Q8) store_int8(k_block, v_block, slot, k, v, hd);
+    else store_floats(type, k_block, v_block, slot, k, v, hd);
+}
 
 /* Scores of `n` queries with `vecs` * 16 positions of one K block, from vector `first`. ahead: the block to fetch, or this. */
 INLINE void score_block(const attn_job *j, const kv_type type, const char *block, const char *ahead, int first, const attn_query *query,
@@ -85,11 +94,6 @@ INLINE void value_block(const attn_job *j, const kv_type type, const char *block
 }
 
 /* The same for all vectors of a page, ATTN_VECS at a time. */
-INLINE void score_page(const attn_job *j, const kv_type type, const char *block, const char *ahead, const attn_query *query,
-                       float (*s)[LD_SCORES], const int n) {
-    for (int v = 0; v < PAGE_VECS; v += ATTN_VECS) score_block(j, type, block, ahead, v, query, s, n, ATTN_VECS);
-}
-
 INLINE void value_range(const attn_job *j, const kv_type type, const char *block, const char *ahead, int t0, int t1,
                         float (*p)[LD_SCORES], const attn_query *query, const int n) {
     int d = 0, end = (int)round_up((size_t)j->hd, 16);
@@ -135,6 +139,8 @@ INLINE void soften(const attn_job *j, const attn_query *query, float *s, int bas
     end[0] = end[1] == end[1] ? max : NAN;
 }
 
+/* ---- both ---- */
+
 /* Blocks of as many queries as registers hold, then of fewer. Each count is a constant of its own code. */
 #define EACH_BLOCK(call) \
     int i = 0; \
@@ -143,6 +149,43 @@ INLINE void soften(const attn_job *j, const attn_query *query, float *s, int bas
     for (; i + 2 <= n; i += 2) call(2); \
     for (; i < n; i++) call(1)
 
+/* Scores of n queries with a job's pages, then values by their weights, as the cache's type has them. */
+INLINE void scores(const attn_job *j, const kv_type type, const attn_query *query, int n, int first, int last, int base, float (*s)[LD_SCORES]) {
+    int8_queries q;
+    if (type == KV_Q8) quantize_queries(j, query, n, &q);
+    for (int page = first; page <= last; page++) {
+        const char *block = kv_page(j, page, j->k_at);
+        const char *ahead = page < last ? kv_page(j, page + 1, j->k_at) : kv_page(j, first, j->v_at);
+        const int at = page * KV_PAGE - base;
+#define SCORES(count) \
+    do { \
+        float (*to)[LD_SCORES] = (float (*)[LD_SCORES])(void *)(s[i] + at); \
+        for (int v = 0; v < PAGE_VECS; v += ATTN_VECS) \
+            if (type == KV_Q8) score_int8(j, block, ahead, v, &q, i, to, count, ATTN_VECS); \
+            else score_block(j, type, block, ahead, v, query + i, to, count, ATTN_VECS); \
+    } while (0)
+        EACH_BLOCK(SCORES);
+    }
+}
+
+INLINE void values(const attn_job *j, const kv_type type, const attn_query *query, int n, int first, int last, int base, float (*s)[LD_SCORES]) {
+    int8_weights w;
+    for (int page = first; page <= last; page++) {
+        const char *block = kv_page(j, page, j->v_at), *ahead = page < last ? kv_page(j, page + 1, j->v_at) : block;
+        int at = page * KV_PAGE;
+        if (type == KV_Q8) quantize_weights(j, block, query, n, at, base, s, &w);
+#define VALUES(count) \
+    do { \
+        if (type == KV_Q8) value_int8(j, block, ahead, &w, i, query + i, count); \
+        else value_page(j, type, block, ahead, at, (float (*)[LD_SCORES])(void *)(s[i] + at - base), query + i, count); \
+    } while (0)
+        EACH_BLOCK(VALUES);
+    }
+}
+#undef SCORES
+#undef VALUES
+#undef EACH_BLOCK
+
 /* Queries [0, n) over the whole job: scores, softmax, values. */
 INLINE void attention_queries(const attn_job *j, const kv_type type, const attn_query *query, int n) {
     _Alignas(64) float s[QUERIES_AT_ONCE][LD_SCORES];
@@ -150,34 +193,21 @@ INLINE void attention_queries(const attn_job *j, const kv_type type, const attn_
     int t0 = query[0].t0, t1 = query[0].t1;
     for (int i = 1; i < n; i++) t0 = min_int(t0, query[i].t0), t1 = max_int(t1, query[i].t1);
     int base = t0 / ATTN_SEGMENT * ATTN_SEGMENT, first = t0 / KV_PAGE, last = (t1 - 1) / KV_PAGE;
-    for (int page = first; page <= last; page++) {
-        const char *block = kv_page(j, page, j->k_at);
-        const char *ahead = page < last ? kv_page(j, page + 1, j->k_at) : kv_page(j, first, j->v_at);
-        const int at = page * KV_PAGE - base;
-#define SCORES(count) score_page(j, type, block, ahead, query + i, (float (*)[LD_SCORES])(void *)(s[i] + at), count)
-        EACH_BLOCK(SCORES);
-    }
+    scores(j, type, query, n, first, last, base, s);
     for (int i = 0; i < n; i++) soften(j, &query[i], s[i], base);
     for (int i = 0; i < n; i++) memset(query[i].out, 0, ld * sizeof(float));
-    for (int page = first; page <= last; page++) {
-        const char *block = kv_page(j, page, j->v_at), *ahead = page < last ? kv_page(j, page + 1, j->v_at) : block;
-        int at = page * KV_PAGE;
-#define VALUES(count) value_page(j, type, block, ahead, at, (float (*)[LD_SCORES])(void *)(s[i] + at - base), query + i, count)
-        EACH_BLOCK(VALUES);
-    }
+    values(j, type, query, n, first, last, base, s);
     for (int i = 0; i < n; i++)
         if (!(query[i].out[ld + 1] == query[i].out[ld + 1])) for (size_t d = 0; d < ld; d++) query[i].out[d] = NAN;
 }
-#undef SCORES
-#undef VALUES
-#undef EACH_BLOCK
 
 static void attention_f16(const attn_job *j, const attn_query *query, int n) { attention_queries(j, KV_F16, query, n); }
 static void attention_f32(const attn_job *j, const attn_query *query, int n) { attention_queries(j, KV_F32, query, n); }
+static void attention_q8(const attn_job *j, const attn_query *query, int n) { attention_queries(j, KV_Q8, query, n); }
 
 static void attention(const attn_job *j) {
     for (int i = 0; i < j->n; i += QUERIES_AT_ONCE)
-        (j->type == KV_F16 ? attention_f16 : attention_f32)(j, j->query + i, min_int(QUERIES_AT_ONCE, j->n - i));
+        (j->type == KV_F16 ? attention_f16 : j->type == KV_F32 ? attention_f32 : attention_q8)(j, j->query + i, min_int(QUERIES_AT_ONCE, j->n - i));
 }
 
 INLINE float exp_of(float x) {

@@ -12,7 +12,7 @@
 INLINE v16 v16_load_n(const float *p, int n) {
     if (n >= 16) return v16_load(p);
     float part[16] = { 0 };
-    memcpy(part, p, (size_t)n * sizeof *p);
+    if (n > 0) memcpy(part, p, (size_t)n * sizeof *p);
     return v16_load(part);
 }
 

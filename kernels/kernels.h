@@ -15,12 +15,12 @@
 
 #include "runtime/base.h"
 
-enum { PANEL = 16, GROUP = 64, KV_PAGE = 64, ATTN_SEGMENT = 512 };
+enum { PANEL = 16, GROUP = 64, KV_PAGE = 64, ATTN_SEGMENT = 512, ATTN_Q8_MOST = 512 };
 
 typedef enum { W_F32, W_BF16, W_Q8, W_Q4, W_COUNT } wtype;        /* numbers of the file format: never renumber */
 typedef enum { LAYOUT_ROWS, LAYOUT_P16 } wlayout;                 /* f32 is ROWS, the others P16 (quant.h draws it) */
 typedef enum { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU, ACT_COUNT } act_kind;
-typedef enum { KV_F16, KV_F32 } kv_type;
+typedef enum { KV_F16, KV_F32, KV_Q8 } kv_type;
 
 /* A weight matrix [n][k] as it lies in the file, borrowed from the mapping. */
 typedef struct mat {
@@ -41,6 +41,9 @@ typedef struct acts {
     float *scale;      /* [m][groups] */
     int32_t *sum;      /* [m][groups]: sums of q, for kernels whose instruction wants one unsigned side */
 } acts;
+
+/* Bytes of one KV head's K block, or V block, in a page; a multiple of 64. */
+size_t kv_block_bytes(kv_type type, int hd, bool value);
 
 /* A query vector against one KV head, over part of one segment. */
 typedef struct attn_query {
@@ -110,14 +113,21 @@ typedef struct kernels {
     void (*softmax)(float *x, int n);                             /* x = exp(x - max) / lanes16(exp(x - max) + lane) */
     void (*softcap)(float *x, float cap, int n);                  /* x = cap * tanh(x / cap) */
 
-    /* One position of one KV head into its page's blocks: K is [hd][64 positions] (positions in lanes), V [64][pad16(hd)],
-     * each of the kv_type; f16 rounds to nearest even. Writes V's padding too. slot = t % 64. */
+    /* One position of one KV head into its page's blocks, written by `kv_type`, padding included. slot = t % 64.
+     *   f16, f32: K is [hd][64 positions] (positions in lanes), V [64][pad16(hd)]; f16 rounds to nearest even.
+     *   q8: int8 with a scale a position: scale = amax / 127, q = rint(x * (127 / amax)) over all of hd, with the rules of
+     *   `quantize` for small and non-finite ones. K is [pad16(hd) / 4][64 positions][4], V [64 / 4][pad16(hd)][4 positions]:
+     *   quads of panels whose outputs are positions, and elements. After each block its [64] f32 scales. */
     void (*kv_store)(kv_type type, void *k_block, void *v_block, int slot, const float *k, const float *v, int hd);
 
-    /* s_t = chain over d in order of fma(q[d], k[t][d], s), from +0; then softcap; then + bias. max over t in [t0, t1);
-     * p_t = exp(s_t - max); sum = lanes16 over position t % 16 of p; out[d] = chain over t in order of fma(p_t, v[t][d], out).
+    /* f16, f32: s_t = chain over d in order of fma(q[d], k[t][d], s), from +0.
+     * q8: q to int8 as a position is; s_t = (float)dot * (k_scale[t] * q_scale), dot the exact integer sum.
+     * Then softcap; then + bias. max over t in [t0, t1); p_t = exp(s_t - max); sum = lanes16 over position t % 16 of p.
+     * f16, f32: out[d] = chain over t in order of fma(p_t, v[t][d], out).
+     * q8: page after page: w_t = p_t * v_scale[t] of the page's positions in [t0, t1), 0 for its others, to int8 as `quantize` does a group;
+     * out[d] = fma((float)dot, w_scale, out[d]).
      * max is never -0; a max of -inf (all masked) is subtracted as 0, so sum and out are 0. A NaN score, or one of +inf, makes
-     * max, sum and out NaN. */
+     * max, sum and out NaN. q8 takes hd up to ATTN_Q8_MOST. */
     void (*attention)(const attn_job *job);
 
     /* Merges two runs of positions, a before b, into a, each as a query's out: [n] values, max, sum. max = larger;

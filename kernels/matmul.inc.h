@@ -265,22 +265,30 @@ MATMUL(matmul_f32, ROWS_F32, 1, 4, f32_blocks)
 
 /* ---- activations to int8, one row of weights to f32 ---- */
 
-static void quantize(const float *x, int k, int8_t *q, float *scale, int32_t *sum) {
-    for (int left = k; left > 0; left -= GROUP, x += GROUP, q += GROUP, scale++, sum++) {
+/* n floats, in `chunks` of 64, to int8 with one scale (kernels.h: quantize); q is written to the end of the last chunk. */
+INLINE void to_int8(const float *x, int n, const int chunks, int8_t *q, float *scale, int32_t *sum) {
+    uint32_t top = 0;
+    float amax;
+    for (int c = 0; c < chunks; c++) {
         v16 v[4];
-        UNROLL for (int i = 0; i < 4; i++) v[i] = left > 16 * i ? v16_load_n(x + 16 * i, left - 16 * i) : v16_set1(0);
-        uint32_t top = v16_max_magnitude(v[0], v[1], v[2], v[3]);
-        float amax;
-        memcpy(&amax, &top, sizeof amax);
-        *sum = 0;
-        *scale = top < 0x7f800000 ? 0 : NAN;
-        memset(q, 0, GROUP);
-        if (top >= 0x7f800000 || amax < 0x1p-100f) continue;
-        *scale = amax / 127;
-        v16 inverse = v16_set1(127 / amax);
-        UNROLL for (int i = 0; i < 4; i++) v16_to_i8(q + 16 * i, v16_mul(v[i], inverse));
-        for (int i = 0; i < GROUP; i++) *sum += q[i];
+        UNROLL for (int i = 0; i < 4; i++) v[i] = v16_load_n(x + 64 * c + 16 * i, n - 64 * c - 16 * i);
+        uint32_t most = v16_max_magnitude(v[0], v[1], v[2], v[3]);
+        top = most > top ? most : top;
     }
+    memcpy(&amax, &top, sizeof amax);
+    *sum = 0;
+    *scale = top < 0x7f800000 ? 0 : NAN;
+    memset(q, 0, (size_t)chunks * GROUP);
+    if (top >= 0x7f800000 || amax < 0x1p-100f) return;
+    *scale = amax / 127;
+    v16 inverse = v16_set1(127 / amax);
+    for (int c = 0; c < chunks; c++)
+        UNROLL for (int i = 0; i < 4; i++) v16_to_i8(q + 64 * c + 16 * i, v16_mul(v16_load_n(x + 64 * c + 16 * i, n - 64 * c - 16 * i), inverse));
+    for (int i = 0; i < chunks * GROUP; i++) *sum += q[i];
+}
+
+static void quantize(const float *x, int k, int8_t *q, float *scale, int32_t *sum) {
+    for (int left = k; left > 0; left -= GROUP, x += GROUP, q += GROUP, scale++, sum++) to_int8(x, min_int(left, GROUP), 1, q, scale, sum);
 }
 
 static float panel_value(const mat *w, const uint8_t *panel, size_t row, size_t i) {

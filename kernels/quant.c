@@ -282,3 +282,8 @@ void unpack_panel(wtype t, const void *panel, int k, int exponent, float *rows) 
             }
         }
 }
+
+size_t kv_block_bytes(kv_type type, int hd, bool value) {
+    size_t rows = value || type == KV_Q8 ? round_up((size_t)hd, PANEL) : (size_t)hd;
+    return rows * KV_PAGE * (type == KV_Q8 ? 1 : type == KV_F16 ? 2 : 4) + (type == KV_Q8 ? KV_PAGE * sizeof(float) : 0);
+}

@@ -35,9 +35,8 @@ static int group_init(kv_pool *p, kv_group *g, int n_seqs, int ctx, int max_batc
 }
 
 int kv_pool_init(kv_pool *p, int n_seqs, int ctx, int max_batch, err *e) {
-    size_t element = p->type == KV_F32 ? 4 : 2, hd = (size_t)p->head_dim;
-    p->k_bytes = round_up(hd * KV_PAGE * element, 64);
-    p->head_bytes = p->k_bytes + KV_PAGE * round_up(hd, PANEL) * element;
+    p->k_bytes = kv_block_bytes(p->type, p->head_dim, false);
+    p->head_bytes = p->k_bytes + kv_block_bytes(p->type, p->head_dim, true);
     for (int i = 0; i < p->n_groups; i++)
         if (group_init(p, &p->group[i], n_seqs, ctx, max_batch, e)) {
             kv_pool_free(p);

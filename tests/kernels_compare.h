@@ -195,19 +195,19 @@ static void case_attention(const kernels *k, rng *r, sink *s) {
     int segment = rng_int(r, 0, 1) * ATTN_SEGMENT, t0 = segment + rng_int(r, 0, ATTN_SEGMENT - 1) * rng_int(r, 0, 1);
     int t1 = rng_int(r, 0, 1) ? rng_int(r, t0 + 1, segment + ATTN_SEGMENT) : min_int(t0 + rng_int(r, 1, 70),
         segment + ATTN_SEGMENT);
-    kv_type type = (kv_type)rng_int(r, 0, 1);
-    size_t bytes = type == KV_F16 ? 2 : 4, v_at = 64 + 64 * (size_t)hd * bytes;
+    kv_type type = (kv_type)rng_int(r, 0, 2);
+    size_t v_at = 64 + kv_block_bytes(type, hd, false), page_bytes = v_at + kv_block_bytes(type, hd, true);
     void *page[16] = { NULL };
     float key[176], value[176];
     for (int t = t0; t < t1; t++) {
         int i = t / KV_PAGE;
         /* unwritten slots are NaN */
-        if (!page[i]) page[i] = memset(alloc_aligned(v_at + 64 * (size_t)pad * bytes), 0xff, v_at + 64 * (size_t)pad * bytes);
+        if (!page[i]) page[i] = memset(alloc_aligned(page_bytes), 0xff, page_bytes);
         rng_fill(r, key, 176), rng_fill(r, value, 176);
         k->kv_store(type, (char *)page[i] + 64, (char *)page[i] + v_at, t % KV_PAGE, key, value, hd);
     }
     for (int i = 0; i < 16; i++)
-        if (page[i] && rng_int(r, 0, 3) == 0) sink_bytes(s, page[i], v_at + 64 * (size_t)pad * bytes);
+        if (page[i] && rng_int(r, 0, 3) == 0) sink_bytes(s, page[i], page_bytes);
     size_t ldq = (size_t)hd + 5, ld = (size_t)pad + 16;
     float *q = alloc_aligned((size_t)n * ldq * 4), *out = alloc_aligned((size_t)n * ld * 4), *bias = alloc_aligned((size_t)n * 1100 * 4);
     rng_fill(r, q, (size_t)n * ldq), rng_fill(r, bias, (size_t)n * 1100);
