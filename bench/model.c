@@ -360,6 +360,7 @@ int main(int argc, char **argv) {
         { "--repetitions", "-r", OPT_INT, &b.repeats, "N", "repeats of each row, of which the median counts (5)", NULL },
         { "--threads", "-t", OPT_INT, &b.engine_opts.threads, "N", "threads (physical cores this process may use)", NULL },
         { "--ctx", "-c", OPT_INT, &b.engine_opts.ctx, "N", "positions of context (what the rows need)", NULL },
+        { "--cache-type", NULL, OPT_TEXT, &b.engine_opts.cache_type, "TYPE", "of the keys and values kept: f16, or q8, which takes half the memory (f16)", NULL },
         { "--exact", NULL, OPT_FLAG, &b.engine_opts.exact, NULL, "f32 activations and cache", NULL },
         { "--kernels", NULL, OPT_TEXT, &b.engine_opts.kernels, "NAME", "kernel table ($QUERN_KERNELS, else the best for this CPU)",
           NULL },

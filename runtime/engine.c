@@ -72,14 +72,23 @@ static int choose_ctx(engine *g, const engine_opts *o, err *e) {
     return 0;
 }
 
+static int choose_kv_type(const arch *a, const engine_opts *o, kv_type *type, err *e) {
+    bool q8 = o->cache_type && strcmp(o->cache_type, "q8") == 0, f16 = o->cache_type && strcmp(o->cache_type, "f16") == 0;
+    *type = o->exact ? KV_F32 : q8 ? KV_Q8 : KV_F16;
+    if (o->cache_type && !q8 && !f16) return fail_code(e, ERR_INPUT, "--cache-type: expected f16 or q8, found \"%.40s\"", o->cache_type);
+    if (o->cache_type && o->exact) return fail_code(e, ERR_INPUT, "--cache-type %s: --exact keeps its cache in f32; leave one of them out", o->cache_type);
+    if (q8 && a->head_dim > ATTN_Q8_MOST) return fail_code(e, ERR_INPUT, "--cache-type q8: takes heads of at most %d, this model's are %d wide; use f16", ATTN_Q8_MOST, a->head_dim);
+    return 0;
+}
+
 static int open_kv(engine *g, const engine_opts *o, err *e) {
     const model *m = &g->model;
-    g->kv = (kv_pool){ .n_groups = m->n_kv_groups, .n_kv_heads = m->arch.n_kv_heads, .head_dim = m->arch.head_dim, .type = o->exact ? KV_F32 : KV_F16 };
-    size_t element = o->exact ? 4 : 2;
+    g->kv = (kv_pool){ .n_groups = m->n_kv_groups, .n_kv_heads = m->arch.n_kv_heads, .head_dim = m->arch.head_dim };
+    if (choose_kv_type(&m->arch, o, &g->kv.type, e)) return -1;
     for (int i = 0; i < m->n_kv_groups; i++) {
         g->kv.group[i].window = m->kv_group[i].window;
         g->kv.group[i].n_layers = m->kv_group[i].n_layers;
-        g->info.kv_bytes_position += (uint64_t)m->kv_group[i].n_layers * (uint64_t)m->arch.n_kv_heads * 2 * (uint64_t)m->arch.head_dim * element;
+        g->info.kv_bytes_position += (uint64_t)m->kv_group[i].n_layers * (uint64_t)m->arch.n_kv_heads * kv_position_bytes(g->kv.type, m->arch.head_dim);
     }
     if (choose_ctx(g, o, e)) return -1;
     if (m->arch.n_enc_layers) { /* an encoder's text goes through in one pass */
@@ -215,7 +224,7 @@ static void add_pool(const kv_pool *p, engine_memory *m) {
 
 engine_memory engine_plan(const engine *g) {
     engine_memory m = { .weights = g->info.file_bytes, .kv_position = g->info.kv_bytes_position, .scratch = g->scratch_bytes,
-                        .machine = memory_bytes(), .kv_type = g->kv.type == KV_F32 ? "f32" : "f16" };
+                        .machine = memory_bytes(), .kv_type = kv_type_name(g->kv.type) };
     add_pool(&g->kv, &m);
     add_pool(&g->enc_kv, &m);
     m.tables += g->model.mem.used;
@@ -229,7 +238,7 @@ uint64_t engine_kv_read_bytes(const engine *g, int pos) {
     const arch *a = &g->model.arch;
     uint64_t positions = 0; /* of all layers */
     for (int l = 0; l < a->n_layers; l++) positions += (uint64_t)(pos + 1 - kv_first(a->window[l], pos));
-    return positions * (uint64_t)a->n_kv_heads * 2 * (uint64_t)a->head_dim * (g->kv.type == KV_F32 ? 4 : 2);
+    return positions * (uint64_t)a->n_kv_heads * kv_position_bytes(g->kv.type, a->head_dim);
 }
 
 void engine_set_stop(engine *g, atomic_bool *stop) { g->f.stop = stop; }
@@ -540,7 +549,10 @@ static int load_parts(session *s, FILE *f, err *e) {
     if (head.adapters != want.adapters)
         return fail(e, "the session was saved with %s adapters; open the model with the adapters, order and scales it was saved with",
                     head.adapters == 0 ? "no" : want.adapters == 0 ? "LoRA" : "other");
-    if (head.kv_type != want.kv_type) return fail(e, "the session was saved %s --exact; load it so", head.kv_type == KV_F32 ? "with" : "without");
+    if (head.kv_type > KV_Q8) return fail(e, "the saved session is damaged");
+    if (head.kv_type != want.kv_type)
+        return fail(e, "the session was saved with a cache of %s, this one is of %s: open the model %s", kv_type_name((kv_type)head.kv_type), kv_type_name(s->g->kv.type),
+                    head.kv_type == KV_F32 ? "with --exact" : head.kv_type == KV_Q8 ? "with --cache-type q8" : "without --exact and with --cache-type f16");
     if (head.vocab_ld != want.vocab_ld || head.has_logits > 1 || head.reserved || (head.enc_len && !s->g->info.has_encoder)) return fail(e, "the saved session is damaged");
     if (head.len > (uint32_t)s->g->info.ctx || head.enc_len > (uint32_t)s->g->info.ctx)
         return fail_code(e, ERR_CONTEXT, "the saved session holds %u tokens, the context %d; use a larger --ctx", head.len > head.enc_len ? head.len : head.enc_len, s->g->info.ctx);

@@ -31,6 +31,7 @@ typedef struct engine_opts {
     int max_rows;         /* most tokens of one forward pass; 0: a good default */
     bool vocab_only;      /* only engine_about's tokenizer is wanted: opens files made by convert --vocab-only too */
     bool exact;           /* f32 activations and f32 cache: for parity and for measuring what int8 activations cost */
+    const char *cache_type; /* "f16", or "q8": half the memory and exact integer attention; NULL: f16 */
     const adapter *adapters; /* [n_adapters] LoRA, applied in this order; read by engine_open only */
     int n_adapters;
 } engine_opts;
@@ -70,7 +71,7 @@ typedef struct engine_memory {
     uint64_t kv, kv_position;    /* pages of all sessions at full context; one more position of full attention */
     uint64_t scratch, tables;    /* buffers of a forward pass; page tables and the like */
     uint64_t machine;            /* what the machine, or its cgroup, has */
-    const char *kv_type;         /* "f16", "f32" */
+    const char *kv_type;         /* "f16", "f32", "q8" */
 } engine_memory;
 engine_memory engine_plan(const engine *g);
 size_t engine_scratch_bytes(const engine *g);

@@ -7,6 +7,12 @@
 #include <string.h>
 #include <sys/mman.h>
 
+const char *kv_type_name(kv_type type) { return type == KV_F16 ? "f16" : type == KV_F32 ? "f32" : "q8"; }
+
+size_t kv_position_bytes(kv_type type, int head_dim) {
+    return (kv_block_bytes(type, head_dim, false) + kv_block_bytes(type, head_dim, true)) / KV_PAGE;
+}
+
 size_t kv_page_bytes(const kv_pool *p, int n_layers) { return (size_t)n_layers * (size_t)p->n_kv_heads * p->head_bytes; }
 
 /* The most pages that a sequence of ctx positions can hold of this group at once. */

@@ -33,6 +33,8 @@ typedef struct kv_seq {
     const void **page[KV_MAX_GROUPS];  /* [cap / 64] NULL: never filled, or slid out of the window */
 } kv_seq;
 
+const char *kv_type_name(kv_type type); /* "f16", "f32", "q8" */
+size_t kv_position_bytes(kv_type type, int head_dim); /* of one layer and head */
 size_t kv_page_bytes(const kv_pool *p, int n_layers);
 /* n_groups, window and n_layers of each, type, n_kv_heads and head_dim are set; pages for n_seqs sequences of ctx positions
  * are reserved (window groups: for the window and one batch of max_batch more). */

@@ -56,14 +56,14 @@ static void same_rows(const char *what, const float *a, const float *b, size_t r
 
 typedef void check_fn(const char *path, engine_opts o, int32_t *tok, const float *want);
 
-/* Runs a check for every case and type, with and without --exact. */
+/* Runs a check for every case and type, as it is, with --exact and with a cache of int8. */
 static void for_all(check_fn *check) {
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
         for (size_t t = 0; t < (c < ALL_TYPES ? sizeof types / sizeof *types : 2); t++)
-            for (int exact = 0; exact < 2; exact++) {
+            for (int how = 0; how < 3; how++) {
                 char path[800];
                 snprintf(path, sizeof path, "%s", converted(cases[c], types[t]));
-                engine_opts o = { .exact = exact, .threads = 1, .max_sessions = 8 };
+                engine_opts o = { .exact = how == 1, .cache_type = how == 2 ? "q8" : NULL, .threads = 1, .max_sessions = 8 };
                 engine *g = open_or_fail(path, o);
                 int32_t tok[TEXT];
                 make_text(tok, TEXT, engine_about(g)->n_vocab, 1);
@@ -219,12 +219,14 @@ static void test_demo_hash(void **state) {
     static const struct {
         const char *type;
         bool exact;
+        const char *cache;
         uint64_t hash;
-    } want[] = { { "f32", true, 0x4ebd37ecebdb7692ull },
-                 { "q8", false, 0x3ab85d67fc3c1a29ull },
-                 { "q8", true, 0x2c568056a254dc6bull },
-                 { "q4", false, 0xfaa794113b924773ull },
-                 { "q4", true, 0x3a1eac764315d5baull } };
+    } want[] = { { "f32", true, NULL, 0x4ebd37ecebdb7692ull },
+                 { "q8", false, NULL, 0x3ab85d67fc3c1a29ull },
+                 { "q8", true, NULL, 0x2c568056a254dc6bull },
+                 { "q8", false, "q8", 0x4bf0acc97489c4caull },
+                 { "q4", false, NULL, 0xfaa794113b924773ull },
+                 { "q4", true, NULL, 0x3a1eac764315d5baull } };
     enum { LONG = 700 };
     int32_t tok[LONG];
     make_text(tok, LONG, 4096, 5);
@@ -232,7 +234,7 @@ static void test_demo_hash(void **state) {
         for (const kernels *const *k = kernels_all(); *k; k++) {
             if (!kernels_usable(*k)) continue;
             engine *g = open_or_fail(converted("weights/pip-stories", want[t].type),
-                                     (engine_opts){ .exact = want[t].exact, .kernels = (*k)->name, .threads = 2 });
+                                     (engine_opts){ .exact = want[t].exact, .cache_type = want[t].cache, .kernels = (*k)->name, .threads = 2 });
             const engine_info *i = engine_about(g);
             session *s = new_session(g);
             err e = { 0 };
@@ -244,7 +246,7 @@ static void test_demo_hash(void **state) {
                 hash_add(&h, session_logits(s), (size_t)i->n_vocab * sizeof(float));
             }
             if (hash_end(&h) != want[t].hash)
-                fail_msg("demo %s%s with %s: hash %016llx, expected %016llx", want[t].type, want[t].exact ? " exact" : "",
+                fail_msg("demo %s%s%s with %s: hash %016llx, expected %016llx", want[t].type, want[t].exact ? " exact" : "", want[t].cache ? ", cache of int8," : "",
                          i->kernels, (unsigned long long)hash_end(&h), (unsigned long long)want[t].hash);
             session_free(s);
             engine_close(g);

@@ -136,6 +136,7 @@ int main(int argc, char **argv) {
         { "--ref", NULL, OPT_TEXT, &ref_path, "MODEL2.bin", "compare with this file of the same model: KL divergence, top-1 flips", NULL },
         { "--ctx", "-c", OPT_INT, &o.ctx, "N", "tokens of a block (512)", NULL },
         { "--threads", "-t", OPT_INT, &o.threads, "N", "threads (physical cores this process may use)", NULL },
+        { "--cache-type", NULL, OPT_TEXT, &o.cache_type, "TYPE", "of the keys and values kept, for MODEL: f16 or q8 (f16)", NULL },
         { "--exact", NULL, OPT_FLAG, &o.exact, NULL, "f32 activations and cache for MODEL", NULL },
         { "--ref-exact", NULL, OPT_FLAG, &ref_exact, NULL, "and for MODEL2", NULL },
         { "--kernels", NULL, OPT_TEXT, &o.kernels, "NAME", "kernel table", NULL },
@@ -151,6 +152,7 @@ int main(int argc, char **argv) {
     side model = { 0 }, ref = { 0 };
     engine_opts ro = o;
     ro.exact = ref_exact;
+    ro.cache_type = NULL;
     err e = { 0 };
     rc = open_side(&model, words[0], o, &e);
     if (!rc && ref_path) rc = open_side(&ref, ref_path, ro, &e);

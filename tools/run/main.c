@@ -94,6 +94,7 @@ int main(int argc, char **argv) {
         { "--no-echo", NULL, OPT_FLAG, &o.no_echo, NULL, "do not repeat the prompt", NULL },
         { "--parse-special", NULL, OPT_FLAG, &o.parse_special, NULL, "special tokens written in the prompt are special, not text", NULL },
         { "--lora", NULL, OPT_TEXTS, &o.lora, "FILE[:SCALE]", "apply an adapter that convert made; may be given several times", NULL },
+        { "--cache-type", NULL, OPT_TEXT, &o.engine.cache_type, "TYPE", "of the keys and values kept: f16, or q8, which takes half the memory (f16)", NULL },
         { "--exact", NULL, OPT_FLAG, &o.engine.exact, NULL, "f32 activations and cache: slower, for comparisons", NULL },
         { "--kernels", NULL, OPT_TEXT, &o.engine.kernels, "NAME", "kernel table ($QUERN_KERNELS, else the best for this CPU)", NULL },
         { "--print-ids", NULL, OPT_FLAG, &o.print_ids, NULL, "print the generated ids on one line instead of text", NULL },
