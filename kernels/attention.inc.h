@@ -14,6 +14,14 @@ enum { QUERIES_AT_ONCE = 24, PAGE_VECS = KV_PAGE / 16, LD_SCORES = ATTN_SEGMENT 
 /* The pages of a job: where K and V of page i begin; while one is read, its successor is fetched. */
 INLINE const char *kv_page(const attn_job *j, int page, size_t at) { return (const char *)j->page[page] + at; }
 
+/* Blocks of as many queries as registers hold, then of fewer. Each count is a constant of its own code. */
+#define EACH_BLOCK(most, call) \
+    int i = 0; \
+    for (; i + (most) <= n; i += (most)) call(most); \
+    for (; (most) > 4 && i + 4 <= n; i += 4) call(4); \
+    for (; i + 2 <= n; i += 2) call(2); \
+    for (; i < n; i++) call(1)
+
 #include "kernels/attention_int8.inc.h"
 
 /* ---- a cache of floats ---- */
@@ -114,6 +122,30 @@ INLINE void value_page(const attn_job *j, const kv_type type, const char *block,
     for (int i = 0; i < n && n > 1; i++) value_range(j, type, block, ahead, max_int(t1, query[i].t0 - at), min_int(query[i].t1 - at, KV_PAGE), p + i, query + i, 1);
 }
 
+/* Scores of n queries with pages first to last, s[0] being position base; then values times their weights. */
+INLINE void scores_floats(const attn_job *j, const kv_type type, const attn_query *query, int n, int first, int last, int base, float (*s)[LD_SCORES]) {
+    for (int page = first; page <= last; page++) {
+        const char *block = kv_page(j, page, j->k_at);
+        const char *ahead = page < last ? kv_page(j, page + 1, j->k_at) : kv_page(j, first, j->v_at);
+        const int at = page * KV_PAGE - base;
+#define SCORES(count) \
+    for (int v = 0; v < PAGE_VECS; v += ATTN_VECS) \
+        score_block(j, type, block, ahead, v, query + i, (float (*)[LD_SCORES])(void *)(s[i] + at), count, ATTN_VECS)
+        EACH_BLOCK(ATTN_QUERIES, SCORES);
+    }
+}
+
+INLINE void values_floats(const attn_job *j, const kv_type type, const attn_query *query, int n, int first, int last, int base, float (*s)[LD_SCORES]) {
+    for (int page = first; page <= last; page++) {
+        const char *block = kv_page(j, page, j->v_at), *ahead = page < last ? kv_page(j, page + 1, j->v_at) : block;
+        const int at = page * KV_PAGE;
+#define VALUES(count) value_page(j, type, block, ahead, at, (float (*)[LD_SCORES])(void *)(s[i] + at - base), query + i, count)
+        EACH_BLOCK(ATTN_QUERIES, VALUES);
+    }
+}
+
+/* ---- a segment ---- */
+
 /* From scores s of positions from `base` on to p = exp(s - max), in place; positions of the range's vectors outside of it get p = 0.
  * A max of -inf (every position masked) counts as 0, so that sum and out are 0. */
 INLINE void soften(const attn_job *j, const attn_query *query, float *s, int base) {
@@ -131,60 +163,13 @@ INLINE void soften(const attn_job *j, const attn_query *query, float *s, int bas
     float max = v16_max(top) + 0.0f; /* never -0, whichever zero came first */
     v16 less = v16_set1(max > -INFINITY ? max : 0);
     for (int i = v0; i < v1; i += 16) {
-        v16 p = v16_exp(v16_sub(v16_load(s + i), less));
+        v16 p = v16_exp_weight(v16_sub(v16_load(s + i), less));
         v16_store(s + i, p);
         sum = v16_add(sum, p);
     }
     end[1] = v16_sum(sum);
     end[0] = end[1] == end[1] ? max : NAN;
 }
-
-/* ---- both ---- */
-
-/* Blocks of as many queries as registers hold, then of fewer. Each count is a constant of its own code. */
-#define EACH_BLOCK(call) \
-    int i = 0; \
-    for (; i + ATTN_QUERIES <= n; i += ATTN_QUERIES) call(ATTN_QUERIES); \
-    for (; ATTN_QUERIES > 4 && i + 4 <= n; i += 4) call(4); \
-    for (; i + 2 <= n; i += 2) call(2); \
-    for (; i < n; i++) call(1)
-
-/* Scores of n queries with a job's pages, then values by their weights, as the cache's type has them. */
-INLINE void scores(const attn_job *j, const kv_type type, const attn_query *query, int n, int first, int last, int base, float (*s)[LD_SCORES]) {
-    int8_queries q;
-    if (type == KV_Q8) quantize_queries(j, query, n, &q);
-    for (int page = first; page <= last; page++) {
-        const char *block = kv_page(j, page, j->k_at);
-        const char *ahead = page < last ? kv_page(j, page + 1, j->k_at) : kv_page(j, first, j->v_at);
-        const int at = page * KV_PAGE - base;
-#define SCORES(count) \
-    do { \
-        float (*to)[LD_SCORES] = (float (*)[LD_SCORES])(void *)(s[i] + at); \
-        for (int v = 0; v < PAGE_VECS; v += ATTN_VECS) \
-            if (type == KV_Q8) score_int8(j, block, ahead, v, &q, i, to, count, ATTN_VECS); \
-            else score_block(j, type, block, ahead, v, query + i, to, count, ATTN_VECS); \
-    } while (0)
-        EACH_BLOCK(SCORES);
-    }
-}
-
-INLINE void values(const attn_job *j, const kv_type type, const attn_query *query, int n, int first, int last, int base, float (*s)[LD_SCORES]) {
-    int8_weights w;
-    for (int page = first; page <= last; page++) {
-        const char *block = kv_page(j, page, j->v_at), *ahead = page < last ? kv_page(j, page + 1, j->v_at) : block;
-        int at = page * KV_PAGE;
-        if (type == KV_Q8) quantize_weights(j, block, query, n, at, base, s, &w);
-#define VALUES(count) \
-    do { \
-        if (type == KV_Q8) value_int8(j, block, ahead, &w, i, query + i, count); \
-        else value_page(j, type, block, ahead, at, (float (*)[LD_SCORES])(void *)(s[i] + at - base), query + i, count); \
-    } while (0)
-        EACH_BLOCK(VALUES);
-    }
-}
-#undef SCORES
-#undef VALUES
-#undef EACH_BLOCK
 
 /* Queries [0, n) over the whole job: scores, softmax, values. */
 INLINE void attention_queries(const attn_job *j, const kv_type type, const attn_query *query, int n) {
@@ -193,10 +178,12 @@ INLINE void attention_queries(const attn_job *j, const kv_type type, const attn_
     int t0 = query[0].t0, t1 = query[0].t1;
     for (int i = 1; i < n; i++) t0 = min_int(t0, query[i].t0), t1 = max_int(t1, query[i].t1);
     int base = t0 / ATTN_SEGMENT * ATTN_SEGMENT, first = t0 / KV_PAGE, last = (t1 - 1) / KV_PAGE;
-    scores(j, type, query, n, first, last, base, s);
+    if (type == KV_Q8) scores_int8(j, query, n, first, last, base, s);
+    else scores_floats(j, type, query, n, first, last, base, s);
     for (int i = 0; i < n; i++) soften(j, &query[i], s[i], base);
     for (int i = 0; i < n; i++) memset(query[i].out, 0, ld * sizeof(float));
-    values(j, type, query, n, first, last, base, s);
+    if (type == KV_Q8) values_int8(j, query, n, first, last, base, s);
+    else values_floats(j, type, query, n, first, last, base, s);
     for (int i = 0; i < n; i++)
         if (!(query[i].out[ld + 1] == query[i].out[ld + 1])) for (size_t d = 0; d < ld; d++) query[i].out[d] = NAN;
 }

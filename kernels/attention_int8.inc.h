@@ -16,9 +16,8 @@ typedef struct int8_queries {
 
 /* Their weights of one page. */
 typedef struct int8_weights {
-    _Alignas(64) int8_t w[QUERIES_AT_ONCE][KV_PAGE];
+    _Alignas(64) int8_t w[QUERIES_AT_ONCE][KV_PAGE]; /* 0 to 127 */
     float scale[QUERIES_AT_ONCE];
-    int32_t sum[QUERIES_AT_ONCE];
 } int8_weights;
 
 INLINE const float *scales_of(const char *block, size_t hdp) { return (const float *)(const void *)(block + hdp * KV_PAGE); }
@@ -39,65 +38,83 @@ INLINE void quantize_queries(const attn_job *j, const attn_query *query, int n, 
     for (int i = 0; i < n; i++) to_int8(query[i].q, j->hd, (j->hd + GROUP - 1) / GROUP, q->q[i], &q->scale[i], &q->sum[i]);
 }
 
+/* dot[n][vecs] += `quads` quads of bytes x (rows ld_x apart) times vectors of weights that lie `step` apart. positive: no byte of
+ * x is below zero, which spares the tables that need one unsigned side their preparation of weights. */
+INLINE void dot_quads(q8_acc dot[ATTN_INT_QUERIES][PAGE_VECS], const char *block, const char *ahead, size_t step, const int8_t *x, size_t ld_x,
+                      const bool positive, const int quads, const int n, const int vecs) {
+    UNROLL for (int j = 0; j < quads; j++) {
+        q8_weights w[PAGE_VECS];
+        b64 plain[PAGE_VECS];
+        UNROLL for (int v = 0; v < vecs; v++) {
+            PREFETCH(ahead + (size_t)j * step + 64 * v);
+            plain[v] = b64_load(block + (size_t)j * step + 64 * v);
+            if (!positive) w[v] = q8_prepare(plain[v]);
+        }
+        UNROLL for (int i = 0; i < n; i++) {
+            x4 four = bytes4(x + (size_t)i * ld_x + 4 * j);
+            UNROLL for (int v = 0; v < vecs; v++)
+                dot[i][v] = positive ? q8_step_positive(dot[i][v], plain[v], four) : q8_step(dot[i][v], w[v], four);
+        }
+    }
+}
+
 /* Scores of queries [i0, i0 + n) with `vecs` * 16 positions of one K block, from vector `first`. ahead: the block to fetch, or this. */
 INLINE void score_int8(const attn_job *j, const char *block, const char *ahead, int first, const int8_queries *q, int i0,
                        float (*s)[LD_SCORES], const int n, const int vecs) {
-    size_t hdp = round_up((size_t)j->hd, 16);
+    size_t hdp = round_up((size_t)j->hd, 16), step = 4 * KV_PAGE, d = 0, at = 64 * (size_t)first;
     const float *scale = scales_of(block, hdp) + 16 * first;
-    q8_acc dot[ATTN_QUERIES][PAGE_VECS];
+    q8_acc dot[ATTN_INT_QUERIES][PAGE_VECS];
     UNROLL for (int i = 0; i < n; i++)
         UNROLL for (int v = 0; v < vecs; v++) dot[i][v] = q8_start(q->sum[i0 + i]);
-    for (size_t d = 0; d < hdp; d += 4) {
-        q8_weights k[PAGE_VECS];
-        UNROLL for (int v = 0; v < vecs; v++) {
-            size_t at = d * KV_PAGE + 64 * (size_t)(first + v);
-            PREFETCH(ahead + at);
-            k[v] = q8_prepare(b64_load(block + at));
-        }
-        UNROLL for (int i = 0; i < n; i++) {
-            x4 x = bytes4(q->q[i0 + i] + d);
-            UNROLL for (int v = 0; v < vecs; v++) dot[i][v] = q8_step(dot[i][v], k[v], x);
-        }
-    }
+    for (; d + 64 <= hdp; d += 64) dot_quads(dot, block + at + d * KV_PAGE, ahead + at + d * KV_PAGE, step, q->q[i0] + d, ATTN_Q8_MOST, false, 16, n, vecs);
+    for (; d < hdp; d += 16) dot_quads(dot, block + at + d * KV_PAGE, ahead + at + d * KV_PAGE, step, q->q[i0] + d, ATTN_Q8_MOST, false, 4, n, vecs);
     UNROLL for (int i = 0; i < n; i++)
         UNROLL for (int v = 0; v < vecs; v++)
             v16_store(s[i] + 16 * (first + v), v16_mul(q8_end(dot[i][v]), v16_mul(v16_load(scale + 16 * v), v16_set1(q->scale[i0 + i]))));
 }
 
-/* The weights of a page's positions: p * v_scale where a query looks, 0 elsewhere. */
+/* p * v_scale of a page's positions where the query looks, 0 elsewhere. */
+INLINE void page_weights(const attn_query *query, const float *p, const float *v_scale, int at, v16 w[4]) {
+    int a = max_int(query->t0 - at, 0), b = min_int(query->t1 - at, KV_PAGE);
+    if (a == 0 && b == KV_PAGE) {
+        UNROLL for (int i = 0; i < 4; i++) w[i] = v16_mul(v16_load(p + 16 * i), v16_load(v_scale + 16 * i));
+        return;
+    }
+    _Alignas(64) float x[KV_PAGE] = { 0 };
+    for (int t = a; t < b; t++) x[t] = p[t] * v_scale[t];
+    UNROLL for (int i = 0; i < 4; i++) w[i] = v16_load(x + 16 * i);
+}
+
+/* These in int8: all queries' scales first, so that no query's division waits for its maximum. */
 INLINE void quantize_weights(const attn_job *j, const char *block, const attn_query *query, int n, int at, int base,
                              float (*s)[LD_SCORES], int8_weights *w) {
-    const float *scale = scales_of(block, round_up((size_t)j->hd, 16));
+    const float *v_scale = scales_of(block, round_up((size_t)j->hd, 16));
+    float inverse[QUERIES_AT_ONCE];
+    v16 x[4];
     for (int i = 0; i < n; i++) {
-        _Alignas(64) float x[KV_PAGE] = { 0 };
-        const float *p = s[i] + at - base;
-        int a = max_int(query[i].t0 - at, 0), b = min_int(query[i].t1 - at, KV_PAGE);
-        if (a == 0 && b == KV_PAGE)
-            UNROLL for (int t = 0; t < KV_PAGE; t += 16) v16_store(x + t, v16_mul(v16_load(p + t), v16_load(scale + t)));
-        else
-            for (int t = a; t < b; t++) x[t] = p[t] * scale[t];
-        to_int8(x, KV_PAGE, 1, w->w[i], &w->scale[i], &w->sum[i]);
+        page_weights(&query[i], s[i] + at - base, v_scale, at, x);
+        uint32_t top = v16_max_magnitude(x[0], x[1], x[2], x[3]);
+        memcpy(&w->scale[i], &top, sizeof top);
+    }
+    for (int i = 0; i < n; i++) {
+        float amax = w->scale[i];
+        bool small = amax < 0x1p-100f, finite = amax < INFINITY;
+        inverse[i] = small || !finite ? 0 : 127 / amax;
+        w->scale[i] = finite ? small ? 0 : amax / 127 : NAN;
+    }
+    for (int i = 0; i < n; i++) {
+        page_weights(&query[i], s[i] + at - base, v_scale, at, x);
+        UNROLL for (int k = 0; k < 4; k++) v16_to_i8(w->w[i] + 16 * k, v16_mul(x[k], v16_set1(inverse[i])));
     }
 }
 
 /* out[n] += the weights i0 and on of one page times its V. */
 INLINE void value_vectors(const char *block, const char *ahead, size_t hdp, size_t d, const int8_weights *w, int i0,
                           const attn_query *query, const int n, const int vecs) {
-    q8_acc dot[ATTN_QUERIES][PAGE_VECS];
+    q8_acc dot[ATTN_INT_QUERIES][PAGE_VECS];
     UNROLL for (int i = 0; i < n; i++)
-        UNROLL for (int v = 0; v < vecs; v++) dot[i][v] = q8_start(w->sum[i0 + i]);
-    for (size_t t = 0; t < KV_PAGE; t += 4) {
-        q8_weights value[PAGE_VECS];
-        UNROLL for (int v = 0; v < vecs; v++) {
-            size_t at = t * hdp + d * 4 + 64 * (size_t)v;
-            PREFETCH(ahead + at);
-            value[v] = q8_prepare(b64_load(block + at));
-        }
-        UNROLL for (int i = 0; i < n; i++) {
-            x4 x = bytes4(w->w[i0 + i] + t);
-            UNROLL for (int v = 0; v < vecs; v++) dot[i][v] = q8_step(dot[i][v], value[v], x);
-        }
-    }
+        UNROLL for (int v = 0; v < vecs; v++) dot[i][v] = q8_start(0);
+    dot_quads(dot, block + d * 4, ahead + d * 4, 4 * hdp, w->w[i0], KV_PAGE, true, KV_PAGE / 4, n, vecs);
     UNROLL for (int i = 0; i < n; i++)
         UNROLL for (int v = 0; v < vecs; v++) {
             float *out = query[i].out + d + 16 * v;
@@ -110,4 +127,28 @@ INLINE void value_int8(const attn_job *j, const char *block, const char *ahead, 
     size_t d = 0, hdp = round_up((size_t)j->hd, 16);
     for (; d + 16 * ATTN_VECS <= hdp; d += 16 * ATTN_VECS) value_vectors(block, ahead, hdp, d, w, i0, query, n, ATTN_VECS);
     for (; d < hdp; d += 16) value_vectors(block, ahead, hdp, d, w, i0, query, n, 1);
+}
+
+INLINE void scores_int8(const attn_job *j, const attn_query *query, int n, int first, int last, int base, float (*s)[LD_SCORES]) {
+    int8_queries q;
+    quantize_queries(j, query, n, &q);
+    for (int page = first; page <= last; page++) {
+        const char *block = kv_page(j, page, j->k_at);
+        const char *ahead = page < last ? kv_page(j, page + 1, j->k_at) : kv_page(j, first, j->v_at);
+        const int at = page * KV_PAGE - base;
+#define SCORES_INT8(count) \
+    for (int v = 0; v < PAGE_VECS; v += ATTN_VECS) \
+        score_int8(j, block, ahead, v, &q, i, (float (*)[LD_SCORES])(void *)(s[i] + at), count, ATTN_VECS)
+        EACH_BLOCK(ATTN_INT_QUERIES, SCORES_INT8);
+    }
+}
+
+INLINE void values_int8(const attn_job *j, const attn_query *query, int n, int first, int last, int base, float (*s)[LD_SCORES]) {
+    int8_weights w;
+    for (int page = first; page <= last; page++) {
+        const char *block = kv_page(j, page, j->v_at), *ahead = page < last ? kv_page(j, page + 1, j->v_at) : block;
+        quantize_weights(j, block, query, n, page * KV_PAGE, base, s, &w);
+#define VALUES_INT8(count) value_int8(j, block, ahead, &w, i, query + i, count)
+        EACH_BLOCK(ATTN_INT_QUERIES, VALUES_INT8);
+    }
 }

@@ -7,7 +7,7 @@
 #include "kernels/v16_avx2.inc.h"
 
 enum { ROWS_Q4 = 2, ROWS_Q8 = 4, PANELS_INT = 1,
-       ROWS_P16 = 4, CHAINS_P16 = 1, ROWS_F32 = 3, OUTS_F32 = 2, ATTN_QUERIES = 6, ATTN_VECS = 1, PROBE_CHAINS = 5 };
+       ROWS_P16 = 4, CHAINS_P16 = 1, ROWS_F32 = 3, OUTS_F32 = 2, ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 1, PROBE_CHAINS = 5 };
 
 typedef struct q4_acc { b64 low, high; } q4_acc;
 typedef b64 q8_acc;
@@ -43,6 +43,10 @@ INLINE __m256i q8_half(__m256i acc, __m256i size, __m256i w, __m256i x) {
 INLINE q8_acc q8_step(q8_acc acc, q8_weights w, x4 v) {
     return (q8_acc){ q8_half(acc.a, w.size.a, w.w.a, v), q8_half(acc.b, w.size.b, w.w.b, v) };
 }
+INLINE __m256i positive_half(__m256i acc, __m256i w, __m256i x) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
+}
+INLINE q8_acc q8_step_positive(q8_acc acc, b64 w, x4 v) { return (q8_acc){ positive_half(acc.a, w.a, v), positive_half(acc.b, w.b, v) }; }
 INLINE q8_acc q8_join(q8_acc x, q8_acc y) { return (b64){ _mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b) }; }
 INLINE v16 q8_end(q8_acc acc) { return v16_from_i32(acc.a, acc.b); }
 

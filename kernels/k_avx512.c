@@ -6,7 +6,7 @@
 #include "kernels/v16_avx512.inc.h"
 
 enum { ROWS_Q4 = 6, ROWS_Q8 = 8, PANELS_INT = 1,
-       ROWS_P16 = 12, CHAINS_P16 = 2, ROWS_F32 = 6, OUTS_F32 = 4, ATTN_QUERIES = 6, ATTN_VECS = 4, PROBE_CHAINS = 12 };
+       ROWS_P16 = 12, CHAINS_P16 = 2, ROWS_F32 = 6, OUTS_F32 = 4, ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 4, PROBE_CHAINS = 12 };
 
 typedef struct q4_acc { __m512i low, high; } q4_acc;
 typedef __m512i q8_acc;
@@ -31,6 +31,9 @@ INLINE q8_weights q8_prepare(b64 w) { return (q8_weights){ _mm512_abs_epi8(w), _
 INLINE q8_acc q8_step(q8_acc a, q8_weights w, x4 x) {
     __m512i v = _mm512_mask_sub_epi8(x, w.negative, _mm512_setzero_si512(), x);
     return _mm512_add_epi32(a, _mm512_madd_epi16(_mm512_maddubs_epi16(w.size, v), _mm512_set1_epi16(1)));
+}
+INLINE q8_acc q8_step_positive(q8_acc a, b64 w, x4 x) {
+    return _mm512_add_epi32(a, _mm512_madd_epi16(_mm512_maddubs_epi16(x, w), _mm512_set1_epi16(1)));
 }
 INLINE q8_acc q8_join(q8_acc a, q8_acc b) { return _mm512_add_epi32(a, b); }
 INLINE v16 q8_end(q8_acc a) { return _mm512_cvtepi32_ps(a); }

@@ -5,7 +5,7 @@
 #include "kernels/v16_avx512.inc.h"
 
 enum { ROWS_Q4 = 6, ROWS_Q8 = 6, PANELS_INT = 2,
-       ROWS_P16 = 12, CHAINS_P16 = 2, ROWS_F32 = 6, OUTS_F32 = 4, ATTN_QUERIES = 6, ATTN_VECS = 4, PROBE_CHAINS = 12 };
+       ROWS_P16 = 12, CHAINS_P16 = 2, ROWS_F32 = 6, OUTS_F32 = 4, ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 4, PROBE_CHAINS = 12 };
 
 typedef __m512i q4_acc;
 typedef __m512i q8_acc;
@@ -23,6 +23,7 @@ INLINE v16 q4_end(q4_acc a, int32_t sum) { (void)sum; return _mm512_cvtepi32_ps(
 INLINE q8_acc q8_start(int32_t sum) { return _mm512_set1_epi32(-128 * sum); }
 INLINE q8_weights q8_prepare(b64 w) { return _mm512_xor_si512(w, _mm512_set1_epi8(-128)); }
 INLINE q8_acc q8_step(q8_acc a, q8_weights w, x4 x) { return _mm512_dpbusd_epi32(a, w, x); }
+INLINE q8_acc q8_step_positive(q8_acc a, b64 w, x4 x) { return _mm512_dpbusd_epi32(a, x, w); }
 INLINE q8_acc q8_join(q8_acc a, q8_acc b) { return _mm512_add_epi32(a, b); }
 INLINE v16 q8_end(q8_acc a) { return _mm512_cvtepi32_ps(a); }
 

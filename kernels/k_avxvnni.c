@@ -3,7 +3,7 @@
 #include "kernels/v16_avx2.inc.h"
 
 enum { ROWS_Q4 = 4, ROWS_Q8 = 4, PANELS_INT = 1,
-       ROWS_P16 = 4, CHAINS_P16 = 1, ROWS_F32 = 3, OUTS_F32 = 2, ATTN_QUERIES = 6, ATTN_VECS = 1, PROBE_CHAINS = 5 };
+       ROWS_P16 = 4, CHAINS_P16 = 1, ROWS_F32 = 3, OUTS_F32 = 2, ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 1, PROBE_CHAINS = 5 };
 
 typedef b64 q4_acc;
 typedef b64 q8_acc;
@@ -30,6 +30,9 @@ INLINE q8_weights q8_prepare(b64 w) {
 }
 INLINE q8_acc q8_step(q8_acc acc, q8_weights w, x4 v) {
     return (b64){ _mm256_dpbusd_avx_epi32(acc.a, w.a, v), _mm256_dpbusd_avx_epi32(acc.b, w.b, v) };
+}
+INLINE q8_acc q8_step_positive(q8_acc acc, b64 w, x4 v) {
+    return (b64){ _mm256_dpbusd_avx_epi32(acc.a, v, w.a), _mm256_dpbusd_avx_epi32(acc.b, v, w.b) };
 }
 INLINE q8_acc q8_join(q8_acc x, q8_acc y) { return (b64){ _mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b) }; }
 INLINE v16 q8_end(q8_acc acc) { return v16_from_i32(acc.a, acc.b); }

@@ -4,7 +4,7 @@
 #include "kernels/v16_neon.inc.h"
 
 enum { ROWS_Q4 = 4, ROWS_Q8 = 4, PANELS_INT = 1,
-       ROWS_P16 = 6, CHAINS_P16 = 1, ROWS_F32 = 2, OUTS_F32 = 2, ATTN_QUERIES = 6, ATTN_VECS = 1, PROBE_CHAINS = 5 };
+       ROWS_P16 = 6, CHAINS_P16 = 1, ROWS_F32 = 2, OUTS_F32 = 2, ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 1, PROBE_CHAINS = 5 };
 
 typedef struct q4_acc { int32x4_t v[4]; } q4_acc;
 typedef q4_acc q8_acc;
@@ -39,6 +39,8 @@ INLINE q8_acc q8_step(q8_acc a, q8_weights w, x4 v) {
     UNROLL for (int i = 0; i < 4; i++) a.v[i] = vdotq_s32(a.v[i], vreinterpretq_s8_u8(w.v[i]), v);
     return a;
 }
+
+INLINE q8_acc q8_step_positive(q8_acc a, b64 w, x4 x) { return q8_step(a, w, x); }
 
 #include "kernels/generic.inc.h"
 

@@ -5,7 +5,7 @@
 #include "kernels/v16_neon.inc.h"
 
 enum { ROWS_Q4 = 2, ROWS_Q8 = 2, PANELS_INT = 1,
-       ROWS_P16 = 6, CHAINS_P16 = 1, ROWS_F32 = 2, OUTS_F32 = 2, ATTN_QUERIES = 6, ATTN_VECS = 1, PROBE_CHAINS = 5 };
+       ROWS_P16 = 6, CHAINS_P16 = 1, ROWS_F32 = 2, OUTS_F32 = 2, ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 1, PROBE_CHAINS = 5 };
 
 typedef struct q4_acc { int16x8_t v[8]; } q4_acc; /* v[i]: rows 2i and 2i+1, four products each */
 typedef struct q8_acc { int32x4_t v[8]; } q8_acc; /* v[i]: rows 2i and 2i+1, two sums each */
@@ -49,6 +49,7 @@ INLINE q8_acc q8_step(q8_acc a, q8_weights w, x4 v) {
     }
     return a;
 }
+INLINE q8_acc q8_step_positive(q8_acc a, b64 w, x4 x) { return q8_step(a, w, x); }
 INLINE q8_acc q8_join(q8_acc a, q8_acc b) { UNROLL for (int i = 0; i < 8; i++) a.v[i] = vaddq_s32(a.v[i], b.v[i]); return a; }
 INLINE v16 q8_end(q8_acc a) {
     v16 r;

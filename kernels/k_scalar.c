@@ -22,6 +22,7 @@ INLINE q8_acc q8_step(q8_acc a, q8_weights w, x4 x) {
         for (int c = 0; c < 4; c++) a.v[i] += (int8_t)w.b[4 * i + c] * x.b[c];
     return a;
 }
+INLINE q8_acc q8_step_positive(q8_acc a, b64 w, x4 x) { return q8_step(a, w, x); }
 INLINE q8_acc q8_join(q8_acc a, q8_acc b) { return q4_join(a, b); }
 INLINE v16 q8_end(q8_acc a) { return q4_end(a, 0); }
 

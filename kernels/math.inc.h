@@ -1,13 +1,8 @@
 /* math: functions of one element, and the operations on rows of a transformer that need no weights' layout.
  * Part of generic.inc.h. The polynomials are our own minimax fits (relative error of each below 4e-9 before rounding). */
 
-/* e^x: x = n ln 2 + r, |r| <= ln 2 / 2; e^r = 1 + r + r^2 P(r); then times 2^n in two steps, so that results below 2^-126
- * round once and results above f32's range become infinite. About 1 ulp. Beyond +-110 the result no longer changes. */
-INLINE v16 v16_exp(v16 x) {
-    const v16 magic = v16_set1(12582912.0f), magic127 = v16_set1(12582912.0f + 127); /* 1.5 * 2^23: adding rounds to an integer */
-    x = v16_if_gt(x, v16_set1(110), v16_set1(110), x);
-    x = v16_if_gt(v16_set1(-110), x, v16_set1(-110), x);
-    v16 n = v16_sub(v16_fma(x, v16_set1(0x1.715476p+0f), magic), magic);
+/* e^(x - n ln 2), n the whole number nearest to x / ln 2. */
+INLINE v16 v16_exp_fraction(v16 x, v16 n) {
     v16 r = v16_fnma(n, v16_set1(0x1.62e430p-1f), x);
     r = v16_fnma(n, v16_set1(-0x1.05c610p-29f), r);
     v16 p = v16_set1(0x1.6a1a6ep-10f);
@@ -15,10 +10,29 @@ INLINE v16 v16_exp(v16 x) {
     p = v16_fma(p, r, v16_set1(0x1.555916p-5f));
     p = v16_fma(p, r, v16_set1(0x1.55548ap-3f));
     p = v16_fma(p, r, v16_set1(0x1.fffffcp-2f));
-    p = v16_add(v16_fma(p, v16_mul(r, r), r), v16_set1(1));
+    return v16_add(v16_fma(p, v16_mul(r, r), r), v16_set1(1));
+}
+
+/* e^x: x = n ln 2 + r, |r| <= ln 2 / 2; e^r = 1 + r + r^2 P(r); then times 2^n in two steps, so that results below 2^-126
+ * round once and results above f32's range become infinite. About 1 ulp. Beyond +-110 the result no longer changes. */
+INLINE v16 v16_exp(v16 x) {
+    const v16 magic = v16_set1(12582912.0f), magic127 = v16_set1(12582912.0f + 127); /* 1.5 * 2^23: adding rounds to an integer */
+    x = v16_if_gt(x, v16_set1(110), v16_set1(110), x);
+    x = v16_if_gt(v16_set1(-110), x, v16_set1(-110), x);
+    v16 n = v16_sub(v16_fma(x, v16_set1(0x1.715476p+0f), magic), magic);
+    v16 p = v16_exp_fraction(x, n);
     v16 half = v16_sub(v16_fma(n, v16_set1(0.5f), magic), magic);
     p = v16_mul(p, v16_shl23(v16_add(half, magic127)));
     return v16_mul(p, v16_shl23(v16_add(v16_sub(n, half), magic127)));
+}
+
+/* e^x of x <= 0 as attention uses it: below -87, where e^x would soon not be a normal number, it is 0, and one scaling is enough.
+ * Elsewhere the same bits as v16_exp. */
+INLINE v16 v16_exp_weight(v16 x) {
+    const v16 magic = v16_set1(12582912.0f), magic127 = v16_set1(12582912.0f + 127);
+    v16 n = v16_sub(v16_fma(x, v16_set1(0x1.715476p+0f), magic), magic);
+    v16 p = v16_exp_fraction(x, n);
+    return v16_if_gt(v16_set1(-87), x, v16_set1(0), v16_mul(p, v16_shl23(v16_add(n, magic127))));
 }
 
 /* tanh x: x + x^3 P(x^2) below 0.6, else 1 - 2 / (e^2|x| + 1) with the sign of x. About 2 ulp. */

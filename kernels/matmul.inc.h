@@ -268,6 +268,7 @@ MATMUL(matmul_f32, ROWS_F32, 1, 4, f32_blocks)
 /* n floats, in `chunks` of 64, to int8 with one scale (kernels.h: quantize); q is written to the end of the last chunk. */
 INLINE void to_int8(const float *x, int n, const int chunks, int8_t *q, float *scale, int32_t *sum) {
     uint32_t top = 0;
+    int32_t total = 0;
     float amax;
     for (int c = 0; c < chunks; c++) {
         v16 v[4];
@@ -282,9 +283,11 @@ INLINE void to_int8(const float *x, int n, const int chunks, int8_t *q, float *s
     if (top >= 0x7f800000 || amax < 0x1p-100f) return;
     *scale = amax / 127;
     v16 inverse = v16_set1(127 / amax);
-    for (int c = 0; c < chunks; c++)
+    for (int c = 0; c < chunks; c++) {
         UNROLL for (int i = 0; i < 4; i++) v16_to_i8(q + 64 * c + 16 * i, v16_mul(v16_load_n(x + 64 * c + 16 * i, n - 64 * c - 16 * i), inverse));
-    for (int i = 0; i < chunks * GROUP; i++) *sum += q[i];
+        for (int i = 0; i < GROUP; i++) total += q[64 * c + i]; /* a sum of its own: through *sum the compiler could not add 64 at once */
+    }
+    *sum = total;
 }
 
 static void quantize(const float *x, int k, int8_t *q, float *scale, int32_t *sum) {

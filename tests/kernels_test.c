@@ -123,6 +123,37 @@ static void test_attention_reference(void **state) {
     assert_true(out[0][HD] == 0 && out[0][LD - 1] == 0);
 }
 
+/* A cache of int8 against the same softmax in double: what int8 loses, of keys, values, query and weights, is small. */
+static void test_attention_int8(void **state) {
+    (void)state;
+    enum { HD = 80, N = 300 };
+    rng r = { 9, false };
+    size_t k_bytes = kv_block_bytes(KV_Q8, HD, false), page_bytes = k_bytes + kv_block_bytes(KV_Q8, HD, true);
+    static float keys[N][HD], values[N][HD], s[N];
+    char *memory = alloc_aligned(5 * page_bytes);
+    const void *page[5];
+    float q[HD], out[HD + 16];
+    rng_fill(&r, q, HD), rng_fill(&r, keys[0], N * HD), rng_fill(&r, values[0], N * HD);
+    for (int d = 0; d < HD; d++) q[d] *= 0.3f;
+    for (int i = 0; i < 5; i++) page[i] = memory + (size_t)i * page_bytes;
+    for (int t = 0; t < N; t++) {
+        char *block = memory + (size_t)(t / 64) * page_bytes;
+        scalar()->kv_store(KV_Q8, block, block + k_bytes, t % 64, keys[t], values[t], HD);
+        double dot = 0;
+        for (int d = 0; d < HD; d++) dot += (double)q[d] * keys[t][d];
+        s[t] = (float)dot;
+    }
+    attn_query query = { q, NULL, 3, N, out };
+    scalar()->attention(&(attn_job){ &query, 1, HD, page, 0, k_bytes, KV_Q8, 0 });
+    double error = 0, size = 0;
+    for (int d = 0; d < HD; d++) {
+        double total, want = attention_reference(s + 3, values[3], N - 3, HD, d, &total) / total, got = (double)out[d] / out[HD + 1];
+        error += (got - want) * (got - want), size += want * want;
+    }
+    free_aligned(memory);
+    assert_true(error > 0 && sqrt(error / size) < 0.02);
+}
+
 /* A run whose every position is masked has weight nothing: sum and out 0, and merging it changes nothing. */
 static void test_attention_masked(void **state) {
     (void)state;
@@ -457,7 +488,7 @@ static void test_probes(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tables_agree), cmocka_unit_test(test_cuts), cmocka_unit_test(test_matmul_reference),
-            cmocka_unit_test(test_attention_reference),
+            cmocka_unit_test(test_attention_reference), cmocka_unit_test(test_attention_int8),
         cmocka_unit_test(test_attention_masked), cmocka_unit_test(test_norm_reference), cmocka_unit_test(test_functions),
             cmocka_unit_test(test_sincos),
         cmocka_unit_test(test_f16), cmocka_unit_test(test_f16_tables), cmocka_unit_test(test_quantize_edges),
