@@ -34,16 +34,17 @@ static const field fields[] = {
 };
 enum { N_FIELDS = sizeof fields / sizeof *fields };
 
-/* The checkpoint's sampling defaults: negative, none. */
+/* The checkpoint's defaults for generating. */
 static const struct {
     const char *name;
     size_t at;
     bool whole;
-} sampling[] = { { "temperature", offsetof(arch, temperature), false },
-                 { "top_p", offsetof(arch, top_p), false },
-                 { "min_p", offsetof(arch, min_p), false },
-                 { "repeat_penalty", offsetof(arch, repeat_penalty), false },
-                 { "top_k", offsetof(arch, top_k), true } };
+    double none, min, max;
+} sampling[] = {
+#define X(type, name, key, none, min, max) { #name, offsetof(arch, name), _Generic((type)0, int: true, float: false), none, min, max },
+    ARCH_SAMPLING(X)
+#undef X
+};
 enum { N_SAMPLING = sizeof sampling / sizeof *sampling };
 
 static bool is_vector(const field *f) { return f->kind >= FIELD_INTS; }
@@ -70,7 +71,11 @@ static void fill(const arch *a, const field *f, double value) {
 }
 
 void arch_init(arch *a) {
-    *a = (arch){ .temperature = -1, .top_p = -1, .min_p = -1, .repeat_penalty = -1, .top_k = -1 };
+    *a = (arch){
+#define X(type, name, key, none, min, max) .name = none,
+        ARCH_SAMPLING(X)
+#undef X
+    };
     for (int i = 0; i < N_FIELDS; i++)
         if (!is_vector(&fields[i])) fill(a, &fields[i], fields[i].def);
 }
@@ -146,9 +151,9 @@ static int read_sampling(arch *a, const file *f, err *e) {
         int64_t n = sampling[i].whole ? record_i64(f, sampling[i].name, &whole) : record_f64(f, sampling[i].name, &real);
         if (n < 0) continue;
         double x = n == 1 ? whole ? (double)*whole : *real : NAN;
-        if (!(x >= -1 && x <= 1e6))
-            return fail(e, "%s: %s: expected one number from 0 to 1000000 (-1: none), found %g; convert again", f->path,
-                        sampling[i].name, x);
+        if (!((x >= sampling[i].min && x <= sampling[i].max) || x == sampling[i].none))
+            return fail(e, "%s: %s: expected one number from %.10g to %.10g (%.10g: none), found %g; convert again", f->path,
+                        sampling[i].name, sampling[i].min, sampling[i].max, sampling[i].none, x);
         if (whole) *(int *)member(a, sampling[i].at) = (int)x;
         else *(float *)member(a, sampling[i].at) = (float)x;
     }
@@ -281,7 +286,7 @@ void arch_print(const arch *a, FILE *out) {
     fprintf(out, "%s\n", a->n_eos ? "" : " (none)");
     for (int i = 0; i < N_SAMPLING; i++) {
         double x = sampling[i].whole ? *(int *)member(a, sampling[i].at) : (double)*(float *)member(a, sampling[i].at);
-        if (x >= 0) fprintf(out, "  %-17s %.7g\n", sampling[i].name, x);
+        if (x != sampling[i].none) fprintf(out, "  %-17s %.7g\n", sampling[i].name, x);
     }
 }
 

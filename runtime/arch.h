@@ -58,6 +58,21 @@
     X(rope_factor,      n_ropes, 1, 0, 1e6, "factor of rope.N") \
     X(rope_factor_long, n_ropes, 1, 0, 1e6, "factor of rope.N.long")
 
+/* The checkpoint's own defaults for generating: X(type, name, key, none, min, max). type: a C type; key: the name in its
+ * generation_config.json, NULL: not a number there; none: it does not say, or says what does nothing. */
+#define ARCH_SAMPLING(X) \
+    X(float, temperature,          "temperature",          -1, 0, 1e6) \
+    X(float, top_p,                "top_p",                -1, 0, 1e6) \
+    X(float, min_p,                "min_p",                -1, 0, 1e6) \
+    X(float, repeat_penalty,       "repetition_penalty",   -1, 0, 1e6) \
+    X(int,   top_k,                "top_k",                -1, 0, 1e6) \
+    X(int,   num_beams,            "num_beams",             1, 1, 1e6) /* more than 1: beam search */ \
+    X(float, length_penalty,       "length_penalty",        1, -1e3, 1e3) /* of a beam search's hypotheses */ \
+    X(int,   early_stopping,       NULL,                    0, 0, 2) /* of a beam search: 0 false, 1 true, 2 never */ \
+    X(int,   no_repeat_ngram_size, "no_repeat_ngram_size",  0, 0, 1e6) \
+    X(int,   min_length,           "min_length",            0, 0, 1e9) /* the prompt counted; of an encoder-decoder, the decoder's */ \
+    X(int,   min_new_tokens,       "min_new_tokens",        0, 0, 1e9)
+
 enum { MAX_EOS = 16 };
 
 typedef struct arch {
@@ -75,9 +90,9 @@ typedef struct arch {
 #undef X
     int eos[MAX_EOS], n_eos;      /* ids that end a generation */
     char name[128], family[32];   /* for people: the checkpoint's folder, its model_type */
-    /* the checkpoint's own sampling defaults; negative: it has none */
-    float temperature, top_p, min_p, repeat_penalty;
-    int top_k;
+#define X(type, name, key, none, min, max) type name;
+    ARCH_SAMPLING(X)
+#undef X
 } arch;
 
 struct file;

@@ -37,7 +37,7 @@ struct session {
     bool has_logits;
 };
 
-enum { DEFAULT_ROWS = 256 };
+enum { DEFAULT_ROWS = 256, MAX_OWN_SESSIONS = 256 }; /* a file may name any number of beams */
 
 /* ---- opening ---- */
 
@@ -135,6 +135,7 @@ static void fill_info(engine *g) {
     i->kernels = g->f.ops.k->name;
     i->type = wtype_name((wtype)(a->n_layers ? g->model.layers : g->model.enc_layers)[0].qkv.type);
     i->max_rows = g->f.max_rows;
+    i->max_sessions = g->max_sessions;
     i->threads = pool_size(g->pool);
     i->n_vocab = a->n_vocab;
     i->n_layers = a->n_layers;
@@ -151,6 +152,12 @@ static void fill_info(engine *g) {
     i->min_p = a->min_p;
     i->repeat_penalty = a->repeat_penalty;
     i->top_k = a->top_k;
+    i->num_beams = a->num_beams;
+    i->no_repeat_ngram = a->no_repeat_ngram_size;
+    i->min_length = a->min_length;
+    i->min_new_tokens = a->min_new_tokens;
+    i->early_stopping = a->early_stopping;
+    i->length_penalty = a->length_penalty;
     i->decode_bytes = model_decode_bytes(&g->model);
     i->macs = model_macs(&g->model, false);
     i->macs_output = model_macs(&g->model, true) - i->macs;
@@ -185,9 +192,9 @@ int engine_open(engine **out, const engine_opts *o, err *e) {
     }
     int threads = o->threads ? o->threads : pool_default_threads(g->info.threads_reason, sizeof g->info.threads_reason);
     if (o->threads) snprintf(g->info.threads_reason, sizeof g->info.threads_reason, "%d thread%s, as asked", threads, threads == 1 ? "" : "s");
-    g->max_sessions = max_int(o->max_sessions, 1);
-    g->f.max_rows = max_int(o->max_rows ? o->max_rows : DEFAULT_ROWS, g->max_sessions);
     if (kernels_init(o->kernels, e) || model_open(&g->model, o->path, e) || pool_new(&g->pool, threads, e)) goto failed;
+    g->max_sessions = max_int(o->max_sessions < 0 ? min_int(g->model.arch.num_beams, MAX_OWN_SESSIONS) : o->max_sessions, 1);
+    g->f.max_rows = max_int(o->max_rows ? o->max_rows : DEFAULT_ROWS, g->max_sessions);
     g->f.model = &g->model;
     g->f.ops = (exec){ .k = kernels_get(), .pool = g->pool, .exact = o->exact };
     if (open_adapters(g, o, e) || open_kv(g, o, e)) goto failed;

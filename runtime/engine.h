@@ -27,7 +27,7 @@ typedef struct engine_opts {
     const char *kernels;  /* a table's name; NULL: $QUERN_KERNELS, else the best */
     int threads;          /* 0: min(affinity, physical cores, cgroup quota) */
     int ctx;              /* positions a session can hold; 0: the model's own if the cache of all sessions fits in a quarter of memory, else less */
-    int max_sessions;     /* 0: 1 */
+    int max_sessions;     /* 0: 1; -1: as many as the checkpoint's own num_beams */
     int max_rows;         /* most tokens of one forward pass; 0: a good default */
     bool vocab_only;      /* only engine_about's tokenizer is wanted: opens files made by convert --vocab-only too */
     bool exact;           /* f32 activations and f32 cache: for parity and for measuring what int8 activations cost */
@@ -45,6 +45,7 @@ typedef struct engine_info {
     char threads_reason[192], ctx_reason[160];
     int threads, ctx, model_ctx, n_vocab, n_layers, d_model;
     int max_rows;                /* most tokens of one forward pass */
+    int max_sessions;
     int logits_ld;               /* floats from one row of logits to the next */
     bool has_encoder, has_decoder; /* both: session_encode comes before the decoder's tokens */
     int decoder_start;           /* id that begins the decoder's text; -1: none */
@@ -54,6 +55,9 @@ typedef struct engine_info {
     int n_eos;
     float temperature, top_p, min_p, repeat_penalty; /* the checkpoint's own; negative: none */
     int top_k;
+    int num_beams, no_repeat_ngram, min_length, min_new_tokens; /* likewise, as transformers means them; 1, 0, 0, 0: none */
+    int early_stopping;          /* of a beam search: 0 false, 1 true, 2 never */
+    float length_penalty;        /* likewise; 1: none */
     const void *tokenizer;       /* the file's tokenizer blob, borrowed until engine_close; tokenizer_bytes 0: none */
     size_t tokenizer_bytes;
     uint64_t file_bytes, decode_bytes; /* weights that one decode step reads */

@@ -1,4 +1,4 @@
-/* sample: owns the candidates of one draw, the recent tokens and the random state. Ties go to the lower id, sums run in
+/* sample: owns the candidates of one draw, the tokens so far and the random state. Ties go to the lower id, sums run in
  * double in a fixed order, so that a seed always gives the same tokens. It must not know where logits come from. */
 #define _GNU_SOURCE
 #include "runtime/sample.h"
@@ -19,9 +19,10 @@ struct sampler {
     sample_opts o;
     int n_vocab;
     candidate *c;       /* [n_vocab] */
-    int *count;         /* [n_vocab] occurrences among the recent tokens */
-    int32_t *recent;    /* ring of repeat_last_n, or all tokens (-1) */
-    int n_recent, at, cap;
+    float *row;         /* [n_vocab] the logits after what looks back; NULL: nothing does */
+    int *count;         /* [n_vocab] */
+    ids history;        /* kept where something looks back */
+    int n_answer;       /* its last ones, since sampler_begin */
     uint64_t rng[4];
 };
 
@@ -38,7 +39,8 @@ int sample_check(const sample_opts *o, err *e) {
     if (in_range("temperature", o->temperature, 0, 1000, e) || in_range("top-k", o->top_k, 0, INT32_MAX, e) || in_range("top-p", o->top_p, 0, 1, e) ||
         in_range("min-p", o->min_p, 0, 1, e) || in_range("typical", o->typical_p, 0, 1, e) || in_range("repeat-penalty", o->repeat_penalty, 1e-3, 1000, e) ||
         in_range("frequency-penalty", o->frequency_penalty, -1000, 1000, e) || in_range("presence-penalty", o->presence_penalty, -1000, 1000, e) ||
-        in_range("repeat-last-n", o->repeat_last_n, -1, 1 << 24, e))
+        in_range("repeat-last-n", o->repeat_last_n, -1, 1 << 24, e) || in_range("no-repeat-ngram", o->no_repeat_ngram, 0, 1 << 24, e) ||
+        in_range("min-length", o->min_length, 0, INT32_MAX, e))
         return -1;
     return 0;
 }
@@ -76,8 +78,57 @@ static double draw(uint64_t s[4]) { /* [0, 1) */
     return (double)(r >> 11) * 0x1p-53;
 }
 
+/* ---- what looks back ---- */
+
 static bool penalises(const sample_opts *o) {
     return o->repeat_last_n != 0 && (o->repeat_penalty != 1 || o->frequency_penalty != 0 || o->presence_penalty != 0);
+}
+
+static bool looks_back(const sample_opts *o) { return penalises(o) || o->n_bias || o->no_repeat_ngram || (o->min_length && o->n_eos); }
+
+static void penalise(const sample_opts *o, const int32_t *tok, int n, float *row, int n_vocab, int *count) {
+    int first = o->repeat_last_n < 0 || o->repeat_last_n > n ? 0 : n - o->repeat_last_n;
+    for (int i = first; i < n; i++)
+        if (tok[i] >= 0 && tok[i] < n_vocab) count[tok[i]]++;
+    for (int i = first; i < n; i++) {
+        if (tok[i] < 0 || tok[i] >= n_vocab || !count[tok[i]]) continue;
+        float *x = &row[tok[i]];
+        *x = *x > 0 ? *x / o->repeat_penalty : *x * o->repeat_penalty;
+        *x -= (float)count[tok[i]] * o->frequency_penalty + o->presence_penalty;
+        count[tok[i]] = 0;
+    }
+}
+
+/* What followed an earlier run of size - 1 tokens that is also the end so far would make a run of size that was there. */
+static void forbid_ngrams(int size, const int32_t *tok, int n, float *row, int n_vocab) {
+    const int32_t *end = tok + n - (size - 1);
+    for (int i = 0; i + size <= n; i++) {
+        int32_t next = tok[i + size - 1];
+        if (next >= 0 && next < n_vocab && memcmp(tok + i, end, (size_t)(size - 1) * sizeof *tok) == 0) row[next] = -INFINITY;
+    }
+}
+
+void sample_look_back(const sample_opts *o, const int32_t *tok, int n, int n_answer, float *row, int n_vocab, int *count) {
+    if (penalises(o)) penalise(o, tok, n, row, n_vocab, count);
+    for (int i = 0; i < o->n_bias; i++)
+        if (o->bias[i].id >= 0 && o->bias[i].id < n_vocab) row[o->bias[i].id] += o->bias[i].bias;
+    if (o->no_repeat_ngram > 0 && n >= o->no_repeat_ngram) forbid_ngrams(o->no_repeat_ngram, tok, n, row, n_vocab);
+    for (int i = 0; i < o->n_eos && n_answer < o->min_length; i++)
+        if (o->eos[i] >= 0 && o->eos[i] < n_vocab) row[o->eos[i]] = -INFINITY;
+}
+
+/* ---- the sampler ---- */
+
+/* Copies what the options borrow. */
+static int own_lists(sampler *s, const sample_opts *o) {
+    logit_bias *bias = malloc((size_t)max_int(o->n_bias, 1) * sizeof *bias);
+    int32_t *eos = malloc((size_t)max_int(o->n_eos, 1) * sizeof *eos);
+    s->o.bias = bias;
+    s->o.eos = eos;
+    if (!bias || !eos) return -1;
+    if (o->n_bias) memcpy(bias, o->bias, (size_t)o->n_bias * sizeof *bias);
+    if (o->n_eos) memcpy(eos, o->eos, (size_t)o->n_eos * sizeof *eos);
+    return 0;
 }
 
 int sampler_new(sampler **out, const sample_opts *o, int n_vocab, err *e) {
@@ -89,21 +140,16 @@ int sampler_new(sampler **out, const sample_opts *o, int n_vocab, err *e) {
     sampler *s = calloc(1, sizeof *s);
     if (!s) return fail_memory(e, sizeof *s, "a sampler");
     s->o = *o;
-    s->o.bias = NULL;
     s->n_vocab = n_vocab;
     s->c = malloc((size_t)n_vocab * sizeof *s->c);
-    logit_bias *bias = malloc((size_t)max_int(o->n_bias, 1) * sizeof *bias);
-    if (penalises(o)) {
+    if (looks_back(o)) {
+        s->row = malloc((size_t)n_vocab * sizeof *s->row);
         s->count = calloc((size_t)n_vocab, sizeof *s->count);
-        s->cap = o->repeat_last_n > 0 ? o->repeat_last_n : 0;
-        s->recent = s->cap ? malloc((size_t)s->cap * sizeof *s->recent) : NULL;
     }
-    s->o.bias = bias;
-    if (!s->c || !bias || (penalises(o) && (!s->count || (s->cap && !s->recent)))) {
+    if (own_lists(s, o) || !s->c || (looks_back(o) && (!s->row || !s->count))) {
         sampler_free(s);
         return fail_memory(e, (size_t)n_vocab * sizeof *s->c, "a sampler");
     }
-    if (o->n_bias) memcpy(bias, o->bias, (size_t)o->n_bias * sizeof *bias);
     uint64_t seed = o->seed;
     for (int i = 0; i < 4; i++) s->rng[i] = splitmix(&seed);
     *out = s;
@@ -113,21 +159,20 @@ int sampler_new(sampler **out, const sample_opts *o, int n_vocab, err *e) {
 void sampler_free(sampler *s) {
     if (!s) return;
     free(s->c);
+    free(s->row);
     free(s->count);
-    free(s->recent);
+    ids_free(&s->history);
     free((void *)(uintptr_t)s->o.bias);
+    free((void *)(uintptr_t)s->o.eos);
     free(s);
 }
 
 void sampler_accept(sampler *s, int32_t id) {
-    if (!s->count || id < 0 || id >= s->n_vocab) return;
-    s->count[id]++;
-    if (!s->cap) return; /* all tokens are recent: the counts suffice */
-    if (s->n_recent == s->cap) s->count[s->recent[s->at]]--;
-    else s->n_recent++;
-    s->recent[s->at] = id;
-    s->at = (s->at + 1) % s->cap;
+    if (s->row) ids_add(&s->history, id);
+    if (s->n_answer < INT32_MAX) s->n_answer++;
 }
+
+void sampler_begin(sampler *s) { s->n_answer = 0; }
 
 /* ---- candidates ---- */
 
@@ -221,23 +266,19 @@ static int keep_min_p(candidate *c, int n, float min_p) {
     return kept;
 }
 
-/* All tokens that are not forbidden, with penalties and bias; 0 if there are none or a logit is NaN. */
+/* All tokens that are not forbidden; 0 if there are none or a logit is NaN, or memory for the history ran out. */
 static int gather(sampler *s, const float *logits) {
-    const sample_opts *o = &s->o;
-    candidate *c = s->c;
     int n = 0;
-    for (int i = 0; i < s->n_vocab; i++) {
-        if (isnan(logits[i])) return 0;
-        c[i] = (candidate){ logits[i], i, 0 };
-    }
-    for (int i = 0; s->count && i < s->n_vocab; i++) {
-        if (!s->count[i]) continue;
-        c[i].logit = c[i].logit > 0 ? c[i].logit / o->repeat_penalty : c[i].logit * o->repeat_penalty;
-        c[i].logit -= (float)s->count[i] * o->frequency_penalty + o->presence_penalty;
-    }
-    for (int i = 0; i < o->n_bias; i++) c[o->bias[i].id].logit += o->bias[i].bias;
     for (int i = 0; i < s->n_vocab; i++)
-        if (c[i].logit > -INFINITY) c[n++] = c[i]; /* a NaN of inf - inf is dropped here too */
+        if (isnan(logits[i])) return 0;
+    if (s->row) {
+        if (s->history.failed || s->history.n > INT32_MAX) return 0;
+        memcpy(s->row, logits, (size_t)s->n_vocab * sizeof *s->row);
+        sample_look_back(&s->o, s->history.p, (int)s->history.n, s->n_answer, s->row, s->n_vocab, s->count);
+        logits = s->row;
+    }
+    for (int i = 0; i < s->n_vocab; i++)
+        if (logits[i] > -INFINITY) s->c[n++] = (candidate){ logits[i], i, 0 }; /* a NaN of inf - inf is dropped here too */
     return n;
 }
 

@@ -446,12 +446,14 @@ static void test_config(void **state) {
     llama_config(",\"eos_token_id\":[3,4],\"bos_token_id\":1,\"hidden_act\":\"gelu_pytorch_tanh\",\"rms_norm_eps\":1e-3");
     put_text("generation_config.json",
              "{\"eos_token_id\":[4,5,99],\"temperature\":0.6,\"top_k\":20,\"top_p\":0.9,\"repetition_penalty\":1.05,"
-             "\"do_sample\":true}");
+             "\"do_sample\":true,\"num_beams\":4,\"length_penalty\":-0.5,\"early_stopping\":\"never\",\"min_length\":56,"
+             "\"no_repeat_ngram_size\":3,\"min_new_tokens\":null}");
     must_convert(made, "");
     assert_non_null(strstr(said, "eos_token_id 99"));
     open_made(&f, &a, &mem);
     assert_true(a.n_eos == 3 && a.eos[0] == 4 && a.eos[1] == 5 && a.eos[2] == 3 && a.bos == 1 && a.act == 1 && a.norm_eps == 1e-3f);
     assert_true(a.temperature == 0.6f && a.top_k == 20 && a.top_p == 0.9f && a.repeat_penalty == 1.05f && a.min_p < 0);
+    assert_true(a.num_beams == 4 && a.length_penalty == -0.5f && a.early_stopping == 2 && a.min_length == 56 && a.no_repeat_ngram_size == 3 && a.min_new_tokens == 0);
     assert_true(strcmp(a.name, "made") == 0 && strcmp(a.family, "llama") == 0 && a.attn_scale == (float)(1 / sqrt(8)));
     close_made(&f, &mem);
     llama_config("");
@@ -461,6 +463,15 @@ static void test_config(void **state) {
     close_made(&f, &mem);
     put_text("generation_config.json", "{\"temperature\":\"hot\"}");
     must_refuse(made, "", "temperature");
+    put_text("generation_config.json", "{\"early_stopping\":\"soon\"}");
+    must_refuse(made, "", "early_stopping");
+    put_text("generation_config.json", "{\"num_beams\":2.5}");
+    must_refuse(made, "", "num_beams");
+    put_text("generation_config.json", "{\"min_length\":12,\"early_stopping\":true}");
+    must_convert(made, "");
+    open_made(&f, &a, &mem);
+    assert_true(a.num_beams == 1 && a.length_penalty == 1 && a.early_stopping == 1 && a.min_length == 12 && a.temperature < 0);
+    close_made(&f, &mem);
     char path[400];
     snprintf(path, sizeof path, "%s/generation_config.json", made);
     unlink(path);

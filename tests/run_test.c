@@ -271,6 +271,112 @@ static void test_encoders(void **state) {
     arena_free(&b);
 }
 
+static char *output_of(const char *line) {
+    int rc = sh(line);
+    char *text = slurp(err_path);
+    if (rc) fail_msg("%s: status %d, stderr: %s", line, rc, text);
+    free(text);
+    return output();
+}
+
+static int n_words(const char *text) {
+    int n = 0;
+    for (const char *p = text; *p; p++) n += *p != ' ' && *p != '\n' && (p[1] == ' ' || p[1] == '\n');
+    return n;
+}
+
+static void expect_equal_runs(const char *one, const char *other) {
+    char *a = output_of(one), *b = output_of(other);
+    if (strcmp(a, b) != 0) fail_msg("%s: %s\n%s: %s", one, a, other, b);
+    assert_true(strlen(a) > 1);
+    free(a);
+    free(b);
+}
+
+/* The text of a search is the text of its ids; nothing of the machine changes it; one beam is none. */
+static void test_beams(void **state) {
+    (void)state;
+    expect_equal_runs("{bin}/run {model} -p 'One day' --no-echo --beams 3 -n 900", "{bin}/run {model} -p 'One day' --beams 3 -n 900 --print-ids -t 1 | {bin}/run {model} --detokenize --no-special");
+    char *stats, *a, *b;
+    expect_equal_runs("{bin}/run {model} -p 'One day' --beams 4 -n 90 -t 1", "{bin}/run {model} -p 'One day' --beams 4 -n 90 -t 2 --temp 0 --early-stopping false --length-penalty 1 --min-length 0");
+    stats = slurp(err_path);
+    assert_true(strstr(stats, "4 beams") && strstr(stats, "-n reached"));
+    free(stats);
+    expect_equal_runs("{bin}/run {model} -p 'One day' --beams 1 --temp 0 -n 90", "{bin}/run {model} -p 'One day' --temp 0 -n 90");
+    a = output_of("{bin}/run {model} -p 'One day' --beams 4 -n -1 --ctx 64 --ignore-eos --print-ids");
+    stats = slurp(err_path);
+    assert_true(n_words(a) == 64 - 3 + 1 && strstr(stats, "context full"));
+    free(stats);
+    free(a);
+    a = output_of("{bin}/run {model} -p 'Once upon a time' --no-echo --beams 4 -n 200 --stop 'zzz' --stop 'ed to' --early-stopping true -v");
+    b = slurp(err_path);
+    assert_true(a[0] && !strstr(a, "ed to") && strstr(b, "stop string") && strstr(b, "4 beams, length penalty 1, early stopping true"));
+    free(a);
+    free(b);
+    int status = sh("timeout --preserve-status -s INT 0.5 {bin}/run {model} -p 'One day' --beams 8 -n -1 --ignore-eos --no-echo");
+    assert_true(status == 130 || status == 0); /* a machine that is done by then */
+    a = output();
+    b = slurp(err_path);
+    if (strstr(b, "8 beams |")) assert_true(strlen(a) > 0); /* interrupted within the search: the best so far */
+    free(a);
+    free(b);
+    expect_failure("{bin}/run {model} -p a --beams 0", 2, "--beams");
+    expect_failure("{bin}/run {model} -p a --beams 257", 2, "256");
+    expect_failure("{bin}/run {model} -p a --beams 2 --temp 0.5", 2, "--temp");
+    expect_failure("{bin}/run {model} -p a --beams 2 --top-k 5", 2, "--top-k");
+    expect_failure("{bin}/run {model} -p a --beams 2 --early-stopping soon", 2, "soon");
+    expect_failure("{bin}/run {model} -p a --length-penalty 2", 1, "--beams 2 or more");
+    expect_failure("{bin}/run {model} -p a --beams 1 --early-stopping true", 1, "--beams 2 or more");
+    expect_failure("{bin}/run {model} -p a --min-length -1", 1, "min-length");
+    expect_failure("{bin}/run {model} -p a --no-repeat-ngram -1", 1, "no-repeat-ngram");
+}
+
+/* The demo checkpoint with another generation_config.json. */
+static void convert_with(const char *generation_config) {
+    buf line = { 0 };
+    buf_str(&line, "rm -rf {dir}/own && mkdir {dir}/own && for f in config.json model.safetensors tokenizer.json tokenizer_config.json; do "
+                   "ln -s \"$PWD/weights/pip-stories/$f\" {dir}/own/; done && printf '%s' '");
+    buf_str(&line, generation_config);
+    buf_str(&line, "' >{dir}/own/generation_config.json && {bin}/convert {dir}/own --force -o {dir}/own.bin");
+    buf_byte(&line, 0);
+    free(output_of(line.p));
+    buf_free(&line);
+}
+
+/* What the checkpoint says of searching holds until the command line says otherwise. */
+static void test_checkpoint_search(void **state) {
+    (void)state;
+    convert_with("{\"eos_token_id\":[1,5],\"num_beams\":3,\"length_penalty\":0.3,\"early_stopping\":true,\"no_repeat_ngram_size\":3,\"min_new_tokens\":20}");
+    expect_equal_runs("{bin}/run {dir}/own.bin -p 'One day' -n 60 -v",
+                      "{bin}/run {model} -p 'One day' -n 60 --beams 3 --length-penalty 0.3 --early-stopping true --no-repeat-ngram 3 --min-length 20");
+    expect_equal_runs("{bin}/run {dir}/own.bin -p 'One day' -n 60 --beams 2 --length-penalty 2 --early-stopping never --no-repeat-ngram 0 --min-length 0",
+                      "{bin}/run {model} -p 'One day' -n 60 --beams 2 --length-penalty 2 --early-stopping never");
+    expect_equal_runs("{bin}/run {dir}/own.bin -p 'One day' -n 60 --temp 0", "{bin}/run {model} -p 'One day' -n 60 --temp 0 --no-repeat-ngram 3");
+    free(output_of("{bin}/run {dir}/own.bin -p 'One day' -n 3 --temp 0 -v"));
+    char *said = slurp(err_path);
+    assert_true(strstr(said, "3 beams are off") && strstr(said, "no run of 3 tokens") && strstr(said, "before 20 tokens"));
+    free(said);
+    char *plan = output_of("{bin}/run {dir}/own.bin --plan");
+    assert_non_null(strstr(plan, "3 sessions"));
+    free(plan);
+    /* transformers' min_length counts the prompt, here 3 tokens */
+    char *short_one = output_of("{bin}/run {model} -p 'One day' -n 900 --temp 0 --print-ids");
+    int own = n_words(short_one);
+    free(short_one);
+    buf config = { 0 };
+    buf_fmt(&config, "{\"eos_token_id\":[1,5],\"min_length\":%d}", own + 3 + 40);
+    buf_byte(&config, 0);
+    convert_with(config.p);
+    config.n = 0;
+    buf_fmt(&config, "{bin}/run {model} -p 'One day' -n 900 --temp 0 --print-ids --min-length %d", own + 40);
+    buf_byte(&config, 0);
+    expect_equal_runs("{bin}/run {dir}/own.bin -p 'One day' -n 900 --temp 0 --print-ids", config.p);
+    char *long_one = output();
+    assert_true(n_words(long_one) >= own + 40);
+    free(long_one);
+    buf_free(&config);
+}
+
 /* The most memory that a program had resident while it ran, in MB. */
 static double peak_of(const char *const *args) {
     struct rusage usage;
@@ -313,7 +419,8 @@ int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_generates),   cmocka_unit_test(test_seed),        cmocka_unit_test(test_stop_and_eos),
                                         cmocka_unit_test(test_context_full), cmocka_unit_test(test_dump_logits), cmocka_unit_test(test_vocabulary),
                                         cmocka_unit_test(test_interrupt),   cmocka_unit_test(test_mistakes),    cmocka_unit_test(test_no_tokenizer),
-                                        cmocka_unit_test(test_encoders),    cmocka_unit_test(test_plan) };
+                                        cmocka_unit_test(test_encoders),    cmocka_unit_test(test_plan),        cmocka_unit_test(test_beams),
+                                        cmocka_unit_test(test_checkpoint_search) };
     make_work_dir();
     snprintf(model, sizeof model, "%s", converted("weights/pip-stories", "q8"));
     snprintf(out_path, sizeof out_path, "%s/out", work_dir);

@@ -166,10 +166,78 @@ static void test_penalties(void **state) {
     sampler_free(s);
 }
 
+/* No run of tokens twice, whether in the prompt or across its end; runs that do not repeat stay. */
+static void test_no_repeat_ngram(void **state) {
+    (void)state;
+    static const int32_t prompt[] = { 2, 5, 3, 1, 2, 4, 1, 2 };
+    static const struct {
+        int size;
+        bool allowed[6];
+    } cases[] = { { 0, { 1, 1, 1, 1, 1, 1 } }, { 1, { 1, 0, 0, 0, 0, 0 } }, { 2, { 1, 1, 1, 1, 0, 0 } },
+                  { 3, { 1, 1, 1, 1, 0, 1 } }, { 4, { 1, 1, 1, 1, 1, 1 } }, { 9, { 1, 1, 1, 1, 1, 1 } } };
+    const float logits[6] = { 0 };
+    int count[6];
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        sampler *s;
+        err e = { 0 };
+        sample_opts o = plain();
+        o.no_repeat_ngram = cases[c].size;
+        assert_int_equal(sampler_new(&s, &o, 6, &e), 0);
+        for (size_t i = 0; i < sizeof prompt / sizeof *prompt; i++) sampler_accept(s, prompt[i]);
+        memset(count, 0, sizeof count);
+        for (int i = 0; i < 600; i++) count[sampler_pick(s, logits)]++;
+        for (int i = 0; i < 6; i++)
+            if ((count[i] > 0) != cases[c].allowed[i]) fail_msg("n-grams of %d: token %d came %d times", cases[c].size, i, count[i]);
+        sampler_free(s);
+    }
+    sample_opts o = plain(); /* greedy obeys too: 0 0 1 0 2 0 ..., each pair once; in the end none is left */
+    o.temperature = 0;
+    o.no_repeat_ngram = 2;
+    sampler *s;
+    err e = { 0 };
+    bool seen[3][3] = { 0 };
+    assert_int_equal(sampler_new(&s, &o, 3, &e), 0);
+    sampler_accept(s, 0);
+    int steps = 0;
+    for (int32_t last = 0, id; (id = sampler_pick(s, logits)) >= 0; last = id, steps++) {
+        assert_false(seen[last][id]);
+        seen[last][id] = true;
+        sampler_accept(s, id);
+    }
+    assert_true(steps > 3 && steps <= 9);
+    sampler_free(s);
+}
+
+/* The end may not come before the answer has min_length tokens, whatever the prompt's length, even where nothing else is likely. */
+static void test_min_length(void **state) {
+    (void)state;
+    const float logits[4] = { 0, 50, 49, 1 }, ends_only[4] = { -INFINITY, 50, 49, -INFINITY };
+    const int32_t eos[] = { 1, 2, 77 };
+    sample_opts o = plain();
+    o.min_length = 3;
+    o.eos = eos;
+    o.n_eos = 3;
+    for (int greedy = 0; greedy < 2; greedy++) {
+        sampler *s;
+        err e = { 0 };
+        o.temperature = greedy ? 0 : 0.1f;
+        assert_int_equal(sampler_new(&s, &o, 4, &e), 0);
+        for (int i = 0; i < 5; i++) sampler_accept(s, 0);
+        sampler_begin(s);
+        assert_int_equal(sampler_pick(s, ends_only), -1); /* all that is left is forbidden */
+        for (int i = 0; i < 3; i++) {
+            for (int k = 0; k < 50; k++) assert_true(sampler_pick(s, logits) % 3 == 0);
+            sampler_accept(s, 3);
+        }
+        assert_int_equal(sampler_pick(s, logits), 1);
+        sampler_free(s);
+    }
+}
+
 static void test_refusals(void **state) {
     (void)state;
     sampler *s;
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 8; i++) {
         sample_opts o = sample_defaults();
         if (i == 0) o.temperature = -1;
         if (i == 1) o.top_p = 1.5f;
@@ -178,6 +246,8 @@ static void test_refusals(void **state) {
         if (i == 4) o.top_k = -1;
         const logit_bias bias = { 4, 1 };
         if (i == 5) o.bias = &bias, o.n_bias = 1;
+        if (i == 6) o.no_repeat_ngram = -1;
+        if (i == 7) o.min_length = -1;
         err e = { 0 };
         assert_int_equal(sampler_new(&s, &o, 4, &e), -1);
         assert_true(e.msg[0]);
@@ -221,6 +291,6 @@ static void test_stop(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_filters),   cmocka_unit_test(test_distribution), cmocka_unit_test(test_greedy_and_seeds),
                                         cmocka_unit_test(test_penalties), cmocka_unit_test(test_refusals),     cmocka_unit_test(test_logprob),
-                                        cmocka_unit_test(test_stop) };
+                                        cmocka_unit_test(test_stop),      cmocka_unit_test(test_no_repeat_ngram), cmocka_unit_test(test_min_length) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,7 +20,8 @@ allowed() {
     runtime/lora.*) echo "$low|runtime/(lora|model|ops)\.h" ;;
     runtime/forward.*) echo "$low|runtime/(forward|model|ops)\.h" ;;
     runtime/engine.*) echo "$low|runtime/(engine|forward|lora|limits)\.h" ;;
-    tools/run/*|tools/run.c|tools/serve/*) echo "runtime/(base|engine|options|sample|stop|chat|grammar)\.h|tokenizer/.*|tools/.*" ;;
+    runtime/beam.*) echo "$low|runtime/(beam|engine|sample)\.h" ;;
+    tools/run/*|tools/run.c|tools/serve/*) echo "runtime/(base|engine|beam|options|sample|stop|chat|grammar)\.h|tokenizer/.*|tools/.*" ;;
     tools/quality.c) echo "runtime/(base|engine|options|sample)\.h|tokenizer/.*" ;;
     bench/*) echo "runtime/.*|kernels/.*|bench/.*" ;;
     *) echo '.*' ;;

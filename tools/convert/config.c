@@ -255,30 +255,39 @@ static void read_bos(checkpoint *c) {
     if (!absent(j) && json_int(j, &id) == 0 && id >= 0 && id < c->arch.n_vocab) c->arch.bos = (int)id;
 }
 
+static int read_early_stopping(checkpoint *c, err *e) {
+    const json *j = json_get(c->generation, "early_stopping");
+    if (absent(j)) return 0;
+    if (j->type != JSON_TRUE && j->type != JSON_FALSE && !json_is(j, "never"))
+        return fail(e, "%s: early_stopping: expected true, false or \"never\", found %.40s", c->generation_path, shown(j));
+    c->arch.early_stopping = j->type == JSON_FALSE ? 0 : j->type == JSON_TRUE ? 1 : 2;
+    return 0;
+}
+
 /* generation_config.json: only what it says itself; transformers' own defaults are not the checkpoint's. */
 static int read_sampling(checkpoint *c, err *e) {
-    arch *a = &c->arch;
-    const struct {
+    static const struct {
         const char *key;
-        float *out;
-    } keys[] = { { "temperature", &a->temperature },
-                 { "top_p", &a->top_p },
-                 { "min_p", &a->min_p },
-                 { "repetition_penalty", &a->repeat_penalty } };
-    double x;
+        size_t at;
+        bool whole;
+        double min, max;
+    } keys[] = {
+#define X(type, name, key, none, min, max) { key, offsetof(arch, name), _Generic((type)0, int: true, float: false), min, max },
+        ARCH_SAMPLING(X)
+#undef X
+    };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        const json *j = json_get(c->generation, keys[i].key);
+        const json *j = keys[i].key ? json_get(c->generation, keys[i].key) : NULL;
+        void *out = (char *)&c->arch + keys[i].at;
+        double x;
         if (absent(j)) continue;
-        if (json_num(j, &x) || !(x >= 0 && x <= 1e6))
-            return fail(e, "%s: %s: expected a number from 0, found %.40s", c->generation_path, keys[i].key, shown(j));
-        *keys[i].out = (float)x;
+        if (json_num(j, &x) || !(x >= keys[i].min && x <= keys[i].max) || (keys[i].whole && x != floor(x)))
+            return fail(e, "%s: %s: expected a %s from %g to %g, found %.40s", c->generation_path, keys[i].key,
+                        keys[i].whole ? "whole number" : "number", keys[i].min, keys[i].max, shown(j));
+        if (keys[i].whole) *(int *)out = (int)x;
+        else *(float *)out = (float)x;
     }
-    const json *k = json_get(c->generation, "top_k");
-    if (absent(k)) return 0;
-    if (json_num(k, &x) || !(x >= 0 && x <= 1e6) || x != floor(x))
-        return fail(e, "%s: top_k: expected a whole number from 0, found %.40s", c->generation_path, shown(k));
-    a->top_k = (int)x;
-    return 0;
+    return read_early_stopping(c, e);
 }
 
 /* The folder's own name; bytes that are no plain text become question marks. */

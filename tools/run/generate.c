@@ -2,6 +2,7 @@
 #include "tools/run/run.h"
 
 #include <errno.h>
+#include <math.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -14,11 +15,12 @@ typedef struct generation {
     tokenizer *tok;      /* NULL: the file has none */
     session *s;
     sampler *sampler;
+    run_search search;
     uint64_t seed;
     ids tokens;          /* the prompt, then what was generated */
     size_t n_prompt, n_encoded; /* n_encoded: tokens the encoder read */
     double prompt_seconds, decode_seconds;
-    int n_decoded;       /* tokens that cost a decode step */
+    int n_decoded;       /* decode steps: tokens, or of a search as many beams */
     const char *end;     /* why it ended, for -v */
 } generation;
 
@@ -78,7 +80,9 @@ static int make_sampler(generation *r, err *e) {
     if (!o->repeat_given && i->repeat_penalty > 0) s.repeat_penalty = i->repeat_penalty;
     if (!o->seed_given) s.seed = sample_random_seed();
     r->seed = s.seed;
-    if (o->verbose)
+    if (run_search_options(&r->search, o, i, r->tok, &s, (int)(r->n_prompt & INT32_MAX), e)) return -1;
+    s = r->search.o.rules;
+    if (o->verbose && r->search.o.beams == 1)
         fprintf(stderr, "sampling: temperature %g, top-k %d, top-p %g, min-p %g, repeat penalty %g, seed %llu\n", (double)s.temperature, s.top_k,
                 (double)s.top_p, (double)s.min_p, (double)s.repeat_penalty, (unsigned long long)s.seed);
     return sampler_new(&r->sampler, &s, i->n_vocab, e);
@@ -123,10 +127,50 @@ static int dump_logits(generation *r, err *e) {
 /* ---- generation ---- */
 
 static bool ends(const generation *r, int32_t id) {
-    if (r->o->ignore_eos) return false;
-    for (int i = 0; i < r->info->n_eos; i++)
-        if (r->info->eos[i] == id) return true;
-    return r->tok && tokenizer_eos(r->tok) == id;
+    for (int i = 0; i < r->search.n_eos; i++)
+        if (r->search.eos[i] == id) return true;
+    return false;
+}
+
+/* The token into text, through the detokenizer and the stop strings; *stopped: one of them was found. */
+static int take_token(generation *r, detok *d, stop_filter *stop, int32_t id, buf *text, buf *out, bool *stopped, err *e) {
+    sampler_accept(r->sampler, id);
+    ids_add(&r->tokens, id);
+    if (d->t) detok_token(d, id, text);
+    *stopped = stop_feed(stop, text->p, text->n, out);
+    text->n = 0;
+    return r->o->print_ids ? 0 : write_buf(out, e);
+}
+
+static int end_text(const generation *r, detok *d, stop_filter *stop, buf *text, buf *out, err *e) {
+    detok_end(d, text);
+    if (!stop_feed(stop, text->p, text->n, out)) stop_end(stop, out);
+    return r->o->print_ids ? 0 : write_buf(out, e);
+}
+
+/* The best answer of a beam search; nothing of it is certain, and written, before the search ends. */
+static int search_tokens(generation *r, detok *d, stop_filter *stop, err *e) {
+    buf text = { 0 }, out = { 0 };
+    run_found found = { 0 };
+    bool stopped = false;
+    double start = now_seconds();
+    int rc = run_search_tokens(&r->search, r->o, r->g, r->s, d, &found, e);
+    r->decode_seconds = now_seconds() - start;
+    r->n_decoded = found.steps;
+    r->end = found.end;
+    for (size_t i = 0; i < found.tokens.n && !rc && !stopped; i++) rc = take_token(r, d, stop, found.tokens.p[i], &text, &out, &stopped, e);
+    if (!stopped && d->t && !rc) rc = end_text(r, d, stop, &text, &out, e);
+    ids_free(&found.tokens);
+    buf_free(&text);
+    buf_free(&out);
+    return rc;
+}
+
+static int no_token(const generation *r, err *e) {
+    int n = session_len(r->s);
+    if (isfinite(sample_logsumexp(session_logits(r->s), r->info->n_vocab)))
+        return fail_code(e, ERR_INPUT, "after %d tokens no token is left that the options allow", n);
+    return fail(e, "the model's logits are not finite after %d tokens: the weights or the file are damaged (inspect --verify)", n);
 }
 
 /* Tokens until an end: into text through the detokenizer and the stop strings, each written as soon as it is certain. */
@@ -139,14 +183,9 @@ static int generate_tokens(generation *r, detok *d, stop_filter *stop, err *e) {
     for (int n = 0; o->n_predict < 0 || n < o->n_predict; n++) {
         if (atomic_load(&run_stop)) { r->end = "interrupted"; break; }
         int32_t id = sampler_pick(r->sampler, session_logits(r->s));
-        if (id < 0) { rc = fail(e, "the model's logits are not finite after %d tokens: the weights or the file are damaged (inspect --verify)", session_len(r->s)); break; }
+        if (id < 0) { rc = no_token(r, e); break; }
         if (ends(r, id)) { r->end = "end of text"; break; }
-        sampler_accept(r->sampler, id);
-        ids_add(&r->tokens, id);
-        if (d->t) detok_token(d, id, &text);
-        stopped = stop_feed(stop, text.p, text.n, &out);
-        text.n = 0;
-        if (!o->print_ids && (rc = write_buf(&out, e))) break;
+        if ((rc = take_token(r, d, stop, id, &text, &out, &stopped, e))) break;
         if (stopped) { r->end = "stop string"; break; }
         if (n + 1 == o->n_predict) break; /* nothing will ask for its logits */
         if (session_len(r->s) >= r->info->ctx) { r->end = "context full"; break; }
@@ -155,12 +194,7 @@ static int generate_tokens(generation *r, detok *d, stop_filter *stop, err *e) {
         r->decode_seconds += now_seconds() - start;
         r->n_decoded++;
     }
-    if (!stopped && d->t && !rc) {
-        detok_end(d, &text);
-        stopped = stop_feed(stop, text.p, text.n, &out);
-        if (!stopped) stop_end(stop, &out);
-        if (!o->print_ids) rc = write_buf(&out, e);
-    }
+    if (!stopped && d->t && !rc) rc = end_text(r, d, stop, &text, &out, e);
     buf_free(&text);
     buf_free(&out);
     return rc;
@@ -181,6 +215,7 @@ static int generate(generation *r, err *e) {
     if (r->n_prompt > INT32_MAX) return fail_code(e, ERR_CONTEXT, "context_length_exceeded: the prompt has %zu tokens, the context holds %d", r->n_prompt, r->info->ctx);
     if (session_sync(r->s, r->tokens.p, (int)r->n_prompt, e)) return -1;
     r->prompt_seconds += now_seconds() - start;
+    sampler_begin(r->sampler);
     if (r->o->n_predict == 0) return 0;
     detok d;
     detok_begin(&d, r->tok, true);
@@ -190,7 +225,7 @@ static int generate(generation *r, err *e) {
         buf_free(&unused);
     }
     stop_filter stop = { .stops = r->o->stop.p, .n = r->o->stop.n };
-    int rc = generate_tokens(r, &d, &stop, e);
+    int rc = r->search.o.beams > 1 ? search_tokens(r, &d, &stop, e) : generate_tokens(r, &d, &stop, e);
     stop_free(&stop);
     if (rc) return rc;
     if (r->o->print_ids || !r->tok) return print_ids(r, e);
@@ -203,8 +238,10 @@ static void print_statistics(generation *r) {
     size_t n = r->n_prompt + r->n_encoded;
     fprintf(stderr, "\nprompt %zu tokens, %.1f tok/s", n, (double)n / r->prompt_seconds);
     if (r->n_decoded) {
-        double per_token = (double)i->decode_bytes + (double)i->kv_bytes_position * ((double)session_len(r->s) - r->n_decoded / 2.0);
-        double rate = per_token * r->n_decoded / r->decode_seconds, limit = engine_read_rate(r->g, 0.05);
+        int beams = r->search.o.beams;
+        double per_step = (double)i->decode_bytes + (double)i->kv_bytes_position * beams * ((double)session_len(r->s) - r->n_decoded / 2.0);
+        double rate = per_step * r->n_decoded / r->decode_seconds, limit = engine_read_rate(r->g, 0.05);
+        if (beams > 1) fprintf(stderr, " | %d beams", beams);
         fprintf(stderr, " | decode %d tokens, %.1f tok/s, %.1f GB/s (%.0f %% of the %.1f at which these weights can be read)", r->n_decoded,
                 r->n_decoded / r->decode_seconds, rate / 1e9, 100 * rate / limit, limit / 1e9);
     }

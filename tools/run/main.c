@@ -32,6 +32,16 @@ int run_prompt_tokens(const run_opts *o, const tokenizer *t, buf *text, ids *out
     return rc;
 }
 
+static int check_search(const program *p, const run_opts *o) {
+    if (o->beams_given && (o->beams < 1 || o->beams > BEAM_MOST)) return usage_error(p, "--beams: expected 1 to %d, found %d", BEAM_MOST, o->beams);
+    if (o->early_stopping && run_early_stopping(o->early_stopping) < 0)
+        return usage_error(p, "--early-stopping: expected true, false or never, found \"%s\"", o->early_stopping);
+    bool cold = o->temperature_given && o->sample.temperature == 0;
+    if (o->beams_given && o->beams > 1 && run_draws(o) && !cold)
+        return usage_error(p, "--beams searches, it draws nothing: not with --temp, --top-k, --top-p, --min-p or --typical");
+    return OPTIONS_GO_ON;
+}
+
 static int check(const program *p, const run_opts *o, int n_words) {
     if (n_words != 1) return usage_error(p, "expected a model file");
     int sources = (o->prompt != NULL) + (o->prompt_file != NULL) + (o->ids != NULL);
@@ -41,7 +51,7 @@ static int check(const program *p, const run_opts *o, int n_words) {
     if (o->decoder_ids && o->embed) return usage_error(p, "--decoder-ids and --embed exclude each other");
     if (o->pooling && !o->embed) return usage_error(p, "--pooling goes with --embed");
     if (o->jsonl) return usage_error(p, "--jsonl goes with --tokenize or --detokenize");
-    if (o->plan) return sources ? usage_error(p, "--plan computes nothing: no -p, -f or --ids with it") : OPTIONS_GO_ON;
+    if (o->plan) return sources ? usage_error(p, "--plan computes nothing: no -p, -f or --ids with it") : check_search(p, o);
     if (sources == 0) return usage_error(p, "a prompt is needed: -p TEXT, -f FILE or --ids \"1 2 3\"");
     if (sources > 1) return usage_error(p, "only one of -p, -f and --ids");
     if (o->n_predict < -1) return usage_error(p, "-n: expected -1 (until the context is full), 0 or more, found %d", o->n_predict);
@@ -49,7 +59,7 @@ static int check(const program *p, const run_opts *o, int n_words) {
     if (o->engine.ctx < 0) return usage_error(p, "--ctx: expected 1 or more, found %d", o->engine.ctx);
     for (int i = 0; i < o->stop.n; i++)
         if (!o->stop.p[i][0]) return usage_error(p, "--stop: an empty string would stop everything");
-    return OPTIONS_GO_ON;
+    return check_search(p, o);
 }
 
 static int take_adapters(run_opts *o, adapter *list, arena *mem, err *e) {
@@ -64,9 +74,23 @@ static int dispatch(run_opts *o, err *e) {
     arena mem = { 0 };
     adapter adapters[sizeof o->lora.p / sizeof *o->lora.p];
     int rc = take_adapters(o, adapters, &mem, e);
+    if (!o->embed) o->engine.max_sessions = run_sessions(o);
     if (!rc) rc = o->tokenize || o->detokenize ? run_vocab(o, e) : o->plan ? run_plan(o, e) : o->embed ? run_embed(o, e) : run_generate(o, e);
     arena_free(&mem);
     return rc;
+}
+
+/* Runs what was asked for; the status to exit with. */
+static int start(run_opts *o) {
+    struct sigaction action = { .sa_handler = on_interrupt };
+    sigaction(SIGINT, &action, NULL);
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of writing, named like any other */
+    o->engine.path = o->model;
+    err e = { 0 };
+    int rc = dispatch(o, &e);
+    if (rc >= 0) return rc;
+    fprintf(stderr, "run: %s\n", e.msg);
+    return 1;
 }
 
 int main(int argc, char **argv) {
@@ -83,11 +107,16 @@ int main(int argc, char **argv) {
         { "--top-k", NULL, OPT_INT, &o.sample.top_k, "K", "keep the K likeliest (the checkpoint's, else 40); 0: all", &o.top_k_given },
         { "--top-p", NULL, OPT_FLOAT, &o.sample.top_p, "P", "keep the fewest that reach P (the checkpoint's, else 0.95)", &o.top_p_given },
         { "--min-p", NULL, OPT_FLOAT, &o.sample.min_p, "P", "keep those P times as likely as the likeliest (0)", &o.min_p_given },
-        { "--typical", NULL, OPT_FLOAT, &o.sample.typical_p, "P", "locally typical sampling (1: off)", NULL },
+        { "--typical", NULL, OPT_FLOAT, &o.sample.typical_p, "P", "locally typical sampling (1: off)", &o.typical_given },
         { "--repeat-penalty", NULL, OPT_FLOAT, &o.sample.repeat_penalty, "R", "penalty of recent tokens (the checkpoint's, else 1: off)", &o.repeat_given },
         { "--frequency-penalty", NULL, OPT_FLOAT, &o.sample.frequency_penalty, "F", "subtracted for each recent occurrence (0)", NULL },
         { "--presence-penalty", NULL, OPT_FLOAT, &o.sample.presence_penalty, "F", "subtracted once for a recent token (0)", NULL },
         { "--repeat-last-n", NULL, OPT_INT, &o.sample.repeat_last_n, "N", "how many tokens are recent (64); -1: all", NULL },
+        { "--no-repeat-ngram", NULL, OPT_INT, &o.sample.no_repeat_ngram, "N", "no N tokens in a row come twice, the prompt's included (the checkpoint's, else 0: off)", &o.no_repeat_given },
+        { "--min-length", NULL, OPT_INT, &o.sample.min_length, "N", "no end of text before N new tokens (the checkpoint's, else 0)", &o.min_length_given },
+        { "--beams", NULL, OPT_INT, &o.beams, "N", "beam search: follow the N likeliest answers, print the best at the end (the checkpoint's, else 1: off)", &o.beams_given },
+        { "--length-penalty", NULL, OPT_FLOAT, &o.length_penalty, "X", "of a beam search: score / length^X, above 0 favours long answers (the checkpoint's, else 1)", &o.length_penalty_given },
+        { "--early-stopping", NULL, OPT_TEXT, &o.early_stopping, "WHEN", "of a beam search with N answers: true ends it, false goes on while a better one is likely, never while possible (the checkpoint's, else false)", NULL },
         { "--seed", NULL, OPT_SEED, &o.sample.seed, "S", "seed of the draw (random; printed with the statistics)", &o.seed_given },
         { "--stop", NULL, OPT_TEXTS, &o.stop, "TEXT", "end before this text; may be given several times", NULL },
         { "--ignore-eos", NULL, OPT_FLAG, &o.ignore_eos, NULL, "go on past the end of text", NULL },
@@ -114,14 +143,5 @@ int main(int argc, char **argv) {
     int n_words;
     int rc = options_parse(&p, argc, argv, &o.model, 1, &n_words);
     if (rc == OPTIONS_GO_ON) rc = check(&p, &o, n_words);
-    if (rc != OPTIONS_GO_ON) return rc;
-    struct sigaction action = { .sa_handler = on_interrupt };
-    sigaction(SIGINT, &action, NULL);
-    signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of writing, named like any other */
-    o.engine.path = o.model;
-    err e = { 0 };
-    rc = dispatch(&o, &e);
-    if (rc >= 0) return rc;
-    fprintf(stderr, "run: %s\n", e.msg);
-    return 1;
+    return rc == OPTIONS_GO_ON ? start(&o) : rc;
 }

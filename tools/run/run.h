@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "runtime/beam.h"
 #include "runtime/engine.h"
 #include "runtime/options.h"
 #include "runtime/sample.h"
@@ -11,10 +12,13 @@
 
 typedef struct run_opts {
     const char *model, *prompt, *prompt_file, *ids, *dump_logits, *decoder_ids, *pooling;
-    int n_predict;
+    const char *early_stopping;
+    int n_predict, beams;
+    float length_penalty;
     engine_opts engine;
     sample_opts sample;
-    bool temperature_given, top_k_given, top_p_given, min_p_given, repeat_given, seed_given; /* else the checkpoint's own */
+    bool temperature_given, top_k_given, top_p_given, min_p_given, typical_given, repeat_given, seed_given; /* else the checkpoint's own */
+    bool beams_given, length_penalty_given, no_repeat_given, min_length_given;
     texts stop, lora;
     bool ignore_eos, print_ids, verbose, parse_special, no_echo;
     bool tokenize, detokenize, jsonl, no_special, embed, plan;
@@ -26,6 +30,29 @@ int run_generate(const run_opts *o, err *e); /* 0, -1, or 130 after Ctrl-C */
 int run_plan(const run_opts *o, err *e);     /* --plan */
 int run_embed(const run_opts *o, err *e);    /* --embed */
 int run_vocab(const run_opts *o, err *e);    /* --tokenize, --detokenize */
+
+/* ---- beams.c ---- */
+
+/* How to search: o.beams 1: not at all, tokens are drawn one by one by o.rules. */
+typedef struct run_search {
+    beam_opts o;
+    int32_t eos[32]; /* [n_eos] ids that end the text: the model's and the tokenizer's */
+    int n_eos;
+} run_search;
+
+/* sampling: resolved already, its own part of the rules; n_prompt: tokens that the session will hold. x stays where it is. */
+int run_search_options(run_search *x, const run_opts *o, const engine_info *i, const tokenizer *t, const sample_opts *sampling, int n_prompt, err *e);
+int run_early_stopping(const char *text); /* a beam_stopping, or -1 */
+bool run_draws(const run_opts *o);        /* does the command line say how to choose one token? Then the checkpoint's own beams are off */
+int run_sessions(const run_opts *o);      /* engine_opts.max_sessions */
+
+typedef struct run_found {
+    ids tokens;      /* the caller frees */
+    int steps;
+    const char *end; /* why it ended */
+} run_found;
+/* The best answer after what s holds; when interrupted, the best so far. */
+int run_search_tokens(const run_search *x, const run_opts *o, engine *g, session *s, const detok *after_prompt, run_found *found, err *e);
 
 /* The tokens of --ids, or of the prompt's text by the tokenizer's rule; text, where it is not NULL, receives the text. */
 int run_prompt_tokens(const run_opts *o, const tokenizer *t, buf *text, ids *out, err *e);
