@@ -255,6 +255,46 @@ static void test_demo_hash(void **state) {
     must(kernels_init(NULL, &e), &e);
 }
 
+static double anonymous_bytes(void) {
+    char line[256];
+    double kb = -1;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "RssAnon: %lf", &kb) == 1) break;
+    if (f) fclose(f);
+    return kb * 1024;
+}
+
+/* What engine_plan says before anything is computed is what sessions with full contexts take, for every type of cache. */
+static void test_plan(void **state) {
+    (void)state;
+    enum { SESSIONS = 5, CTX = 512 };
+    static const char *const caches[] = { "f16", "q8" };
+    int32_t tok[CTX];
+    make_text(tok, CTX, 4096, 3);
+    for (int c = 0; c < 2; c++) {
+        session *s[SESSIONS];
+        err e = { 0 };
+        double before = anonymous_bytes();
+        if (before < 0) skip();
+        engine *g = open_or_fail(converted("weights/pip-stories", "q8"), (engine_opts){ .max_sessions = SESSIONS, .ctx = CTX, .cache_type = caches[c], .threads = 2 });
+        for (int i = 0; i < SESSIONS; i++) {
+            s[i] = new_session(g);
+            tok[0] = i; /* nothing shared */
+            must(session_sync(s[i], tok, CTX, &e), &e);
+        }
+        engine_memory m = engine_plan(g);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+        double took = anonymous_bytes() - before, planned = (double)(m.kv + m.scratch + m.tables);
+        if (took > 1.05 * planned || took < 0.9 * planned) fail_msg("cache %s: planned %.0f bytes, took %.0f", caches[c], planned, took);
+#else
+        (void)m;
+#endif
+        for (int i = 0; i < SESSIONS; i++) session_free(s[i]);
+        engine_close(g);
+    }
+}
+
 /* What cannot be done is said, with numbers, and leaves the session as it was. */
 static void test_refusals(void **state) {
     (void)state;
@@ -347,7 +387,7 @@ static void test_damaged_session(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_cuts_and_threads), cmocka_unit_test(test_batch),
                                         cmocka_unit_test(test_histories),        cmocka_unit_test(test_tables),
-                                        cmocka_unit_test(test_demo_hash),        cmocka_unit_test(test_refusals),
+                                        cmocka_unit_test(test_demo_hash),        cmocka_unit_test(test_plan), cmocka_unit_test(test_refusals),
                                         cmocka_unit_test(test_damaged_session) };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);

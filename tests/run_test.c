@@ -401,6 +401,12 @@ static void test_plan(void **state) {
     assert_true(strstr(out, "weights") && strstr(out, "cache") && strstr(out, "tokens/s"));
     free(out);
     expect_failure("{bin}/run {model} --plan -p hello", 2, "--plan");
+    expect_failure("{bin}/run {model} -p hello --sessions 2", 2, "--sessions");
+    expect_failure("{bin}/run {model} --plan --sessions 0", 2, "--sessions");
+    assert_int_equal(sh("{bin}/run {model} --plan --sessions 10"), 0);
+    out = output();
+    assert_non_null(strstr(out, "10 sessions of 1024 positions"));
+    free(out);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     buf ids_text = { 0 };
     for (int i = 0; i < 1024; i++) buf_fmt(&ids_text, "%d ", (i * 7919 + 13) % 4096);

@@ -51,6 +51,8 @@ static int check(const program *p, const run_opts *o, int n_words) {
     if (o->decoder_ids && o->embed) return usage_error(p, "--decoder-ids and --embed exclude each other");
     if (o->pooling && !o->embed) return usage_error(p, "--pooling goes with --embed");
     if (o->jsonl) return usage_error(p, "--jsonl goes with --tokenize or --detokenize");
+    if (o->sessions_given && (!o->plan || o->beams_given)) return usage_error(p, "--sessions goes with --plan, and not with --beams");
+    if (o->sessions_given && o->engine.max_sessions < 1) return usage_error(p, "--sessions: expected 1 or more, found %d", o->engine.max_sessions);
     if (o->plan) return sources ? usage_error(p, "--plan computes nothing: no -p, -f or --ids with it") : check_search(p, o);
     if (sources == 0) return usage_error(p, "a prompt is needed: -p TEXT, -f FILE or --ids \"1 2 3\"");
     if (sources > 1) return usage_error(p, "only one of -p, -f and --ids");
@@ -74,7 +76,7 @@ static int dispatch(run_opts *o, err *e) {
     arena mem = { 0 };
     adapter adapters[sizeof o->lora.p / sizeof *o->lora.p];
     int rc = take_adapters(o, adapters, &mem, e);
-    if (!o->embed) o->engine.max_sessions = run_sessions(o);
+    if (!o->embed && !o->sessions_given) o->engine.max_sessions = run_sessions(o);
     if (!rc) rc = o->tokenize || o->detokenize ? run_vocab(o, e) : o->plan ? run_plan(o, e) : o->embed ? run_embed(o, e) : run_generate(o, e);
     arena_free(&mem);
     return rc;
@@ -128,6 +130,7 @@ int main(int argc, char **argv) {
         { "--kernels", NULL, OPT_TEXT, &o.engine.kernels, "NAME", "kernel table ($QUERN_KERNELS, else the best for this CPU)", NULL },
         { "--print-ids", NULL, OPT_FLAG, &o.print_ids, NULL, "print the generated ids on one line instead of text", NULL },
         { "--dump-logits", NULL, OPT_TEXT, &o.dump_logits, "FILE", "write the logits of every given token: f32 [tokens][vocab]", NULL },
+        { "--sessions", NULL, OPT_INT, &o.engine.max_sessions, "N", "with --plan: so many sequences at once, as a server has (1)", &o.sessions_given },
         { "--plan", NULL, OPT_FLAG, &o.plan, NULL, "print the memory that a run will need, and the speed that memory allows", NULL },
         { "--embed", NULL, OPT_FLAG, &o.embed, NULL, "print the prompt's embedding as a JSON array", NULL },
         { "--pooling", NULL, OPT_TEXT, &o.pooling, "KIND", "with --embed: first, mean or last (the checkpoint's own)", NULL },

@@ -24,7 +24,7 @@ static void print_memory(const engine *g) {
     uint64_t peak = m.weights + m.kv + m.scratch + m.tables + PROGRAM_BYTES, own = peak - m.weights;
     line("weights", m.weights, "mapped from the file, %.1f MB read for each token", (double)i->decode_bytes / 1e6);
     line("cache", m.kv, "%s, %d session%s of %d positions, %.1f kB a position%s", m.kv_type, i->max_sessions, i->max_sessions == 1 ? "" : "s", i->ctx,
-         (double)m.kv_position / 1e3, i->max_sessions == 1 ? "" : "; beams share what they have in common, so this is the most");
+         (double)m.kv_position / 1e3, i->max_sessions == 1 ? "" : "; what they have in common they share, so this is the most");
     line("buffers", m.scratch, "a forward pass of up to %d tokens", i->max_rows);
     line("program", m.tables + PROGRAM_BYTES, "code, tables, threads");
     line("peak", peak, "of which %.1f MB are the process's own and the rest is the file's, shared and given back on demand", (double)own / 1e6);
@@ -35,10 +35,11 @@ static void print_memory(const engine *g) {
 
 static int print_speed(engine *g, err *e) {
     const engine_info *i = engine_about(g);
-    double rate, full = (double)i->decode_bytes + (double)engine_plan(g).kv_position * i->ctx * i->max_sessions;
+    double rate, n = i->max_sessions, full = (double)i->decode_bytes + (double)engine_plan(g).kv_position * i->ctx * n;
     if (engine_memory_rate(g, 0.2, &rate, e)) return -1;
-    printf("speed     at most %.1f tokens/s, %.1f with a full context: memory is read at %.1f GB/s just now, on %d thread%s\n",
-           rate / (double)i->decode_bytes, rate / full, rate / 1e9, i->threads, i->threads == 1 ? "" : "s");
+    printf("speed     at most %.1f tokens/s, %.1f with a full context%s: memory is read at %.1f GB/s just now, on %d thread%s\n",
+           n * rate / (double)i->decode_bytes, n * rate / full, i->max_sessions > 1 ? ", all sessions together" : "", rate / 1e9, i->threads,
+           i->threads == 1 ? "" : "s");
     return 0;
 }
 
