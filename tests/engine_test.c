@@ -15,10 +15,6 @@ static const char *const cases[] = { "tests/fixtures/golden/llama3",   "tests/fi
 enum { ALL_TYPES = 5 }; /* the first cases go in all types of weights, the others, for what a forward pass does beyond, in two */
 static const char *const types[] = { "f32", "q8", "bf16", "q4" };
 
-static void make_text(int32_t *tok, int n, int n_vocab, int seed) {
-    for (int i = 0; i < n; i++) tok[i] = (int32_t)(((int64_t)i * 7919 + seed * 104729 + 13) % n_vocab);
-}
-
 /* Tokens of a test's text: TEXT, or what the model has positions for. */
 static int text_length(const engine *g) { return min_int(TEXT, engine_about(g)->ctx); }
 

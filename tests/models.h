@@ -61,6 +61,11 @@ static inline void must(int rc, const err *e) {
     if (rc) fail_msg("%s", e->msg);
 }
 
+/* Some n ids of a vocabulary. */
+static inline void make_text(int32_t *tok, int n, int n_vocab, int seed) {
+    for (int i = 0; i < n; i++) tok[i] = (int32_t)(((int64_t)i * 7919 + seed * 104729 + 13) % n_vocab);
+}
+
 static inline float *read_floats(const char *path, size_t *n) {
     buf b = { 0 };
     err e = { 0 };

@@ -1,0 +1,41 @@
+/* speculate: several tokens for one reading of the weights. Some ids are proposed cheaply, computed together in one step, and kept
+ * as far as they are what the sampler picks anyway (Leviathan et al. 2023; Saxena 2023 for proposals from the prompt).
+ * Exact: a token is always picked from the model's own logits, which are the same bits for one row and for many; so the ids
+ * are those of decoding without it, greedy or drawn, and only the time differs. */
+#ifndef QUERN_SPECULATE_H
+#define QUERN_SPECULATE_H
+
+#include "runtime/engine.h"
+
+enum { SPECULATE_MOST = 16 };
+
+typedef struct speculate_opts {
+    bool lookup;   /* proposals: what followed the last few tokens where they came before */
+    engine *draft; /* proposals: greedy decoding of a smaller model with the same ids; borrowed; NULL: none */
+} speculate_opts;
+
+typedef struct speculation speculation;
+
+/* For session s, whose tokens are picked one after the other. Without lookup and draft it does plain steps. A draft whose ids are
+ * other ones is refused. */
+int speculation_new(speculation **p, engine *g, session *s, const speculate_opts *o, err *e);
+void speculation_free(speculation *p);
+
+/* Takes the token that was picked from the session's, or the last returned, logits. Returns the logits [n_vocab] after it, valid until the
+ * next call; NULL on failure. */
+const float *speculation_next(speculation *p, int32_t id, err *e);
+
+/* The session holds exactly the tokens taken so far, none that was only proposed. */
+void speculation_end(speculation *p);
+
+typedef struct speculation_figures {
+    int64_t steps;              /* forward passes of the model */
+    int64_t proposed, accepted; /* tokens */
+    int64_t draft_steps;
+} speculation_figures;
+speculation_figures speculation_about(const speculation *p);
+
+/* Up to `most` ids that followed the latest earlier place of the longest run, of 2 to 4 tokens, with which tok[0 .. n) ends. Returns how many. */
+int speculate_lookup(const int32_t *tok, int n, int32_t *out, int most);
+
+#endif
