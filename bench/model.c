@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "runtime/explain.h"
 #include "runtime/options.h"
 
 enum { MAX_LIST = 32, MAX_BATCH = 1024, MAX_REPEATS = 1000, MAX_SIZE = 1 << 28 };
@@ -25,7 +26,7 @@ typedef struct bench {
     engine_opts engine_opts;
     list prompts, depths, batches;
     int steps, repeats;
-    bool json, csv;
+    bool json, csv, explain;
     const char *svg;
     int positions; /* of context that a session needs */
     engine *g;
@@ -35,6 +36,8 @@ typedef struct bench {
     char *saved;  /* the context of the rows under way, as session_save wrote it; NULL: not yet needed */
     size_t n_saved;
     double *seconds; /* [repeats] */
+    explain *x;      /* of the row under way; NULL: not asked for */
+    buf explained;   /* what they said */
     bench_report report;
 } bench;
 
@@ -78,6 +81,7 @@ static int check(const program *p, bench *b, int n_words, const char *prompts, c
     if ((rc = check_range(p, "-r", b->repeats, 1, MAX_REPEATS)) != OPTIONS_GO_ON) return rc;
     if ((rc = check_range(p, "--threads", b->engine_opts.threads, 0, POOL_MAX)) != OPTIONS_GO_ON) return rc;
     if ((rc = check_range(p, "--ctx", b->engine_opts.ctx, 0, MAX_SIZE)) != OPTIONS_GO_ON) return rc;
+    if (b->explain && (b->json || b->csv)) return usage_error(p, "--explain is text: not with --json or --csv");
     if (b->json && b->csv) return usage_error(p, "--json and --csv exclude each other: both write to stdout");
     if (!largest(&b->prompts) && !b->steps) return usage_error(p, "nothing to measure: -p and -n are both 0");
     qsort(b->depths.v, (size_t)b->depths.n, sizeof *b->depths.v, compare_ints); /* each goes on where the one before ended */
@@ -144,6 +148,7 @@ static void close_all(bench *b) {
     free(b->tok);
     free(b->saved);
     free(b->seconds);
+    buf_free(&b->explained);
     free(b->report.rows);
     engine_close(b->g);
 }
@@ -216,13 +221,23 @@ static void summarise(bench *b, bench_row *row) {
     row->spread = row->seconds / t[0] - row->seconds / t[n - 1]; /* of the speeds */
 }
 
+static void begin_clock(bench *b, int repeat) {
+    if (b->x) explain_begin(b->x);
+    b->seconds[repeat] = now_seconds();
+}
+
+static void end_clock(bench *b, int repeat) {
+    b->seconds[repeat] = now_seconds() - b->seconds[repeat];
+    if (b->x) explain_end(b->x);
+}
+
 static int time_prompt(bench *b, bench_row *row, err *e) {
     const engine_info *i = b->report.info;
     for (int r = 0; r < b->repeats; r++) {
         if (restore(b, 0, row->depth, e)) return -1;
-        double start = now_seconds();
+        begin_clock(b, r);
         if (engine_step(b->g, &(step){ b->s[0], b->tok + row->depth, row->size, NULL }, 1, e)) return -1;
-        b->seconds[r] = now_seconds() - start;
+        end_clock(b, r);
     }
     /* Passes of at most max_rows tokens; only the last one computes logits, of one row. */
     double body = (double)i->macs / (double)(i->macs + i->macs_output);
@@ -249,9 +264,9 @@ static int time_decode(bench *b, bench_row *row, err *e) {
     int rc = steps ? 0 : fail_memory(e, (size_t)row->batch * sizeof *steps, "the steps of a batch");
     for (int r = 0; r < b->repeats && !rc; r++) {
         for (int k = 0; k < row->batch && !rc; k++) rc = restore(b, k, row->depth, e);
-        double start = now_seconds();
+        begin_clock(b, r);
         if (!rc) rc = decode_steps(b, row, steps, e);
-        b->seconds[r] = now_seconds() - start;
+        end_clock(b, r);
     }
     free(steps);
     row->bytes = 0;
@@ -262,14 +277,28 @@ static int time_decode(bench *b, bench_row *row, err *e) {
     return rc;
 }
 
+static void explain_row(bench *b, const bench_row *row, const char *name) {
+    char what[80];
+    explain_limits l = explain_measure(b->g);
+    snprintf(what, sizeof what, "%s, depth %d, batch %d", name, row->depth, row->batch);
+    buf_str(&b->explained, "\n");
+    explain_report(b->x, what, &l, &b->explained);
+}
+
 static int measure_row(bench *b, bench_row row, err *e) {
     char name[32];
     bench_row_name(&row, name);
     if (isatty(2)) fprintf(stderr, "\r%-40s\r%s, depth %d, batch %d ", "", name, row.depth, row.batch);
-    if (row.decode ? time_decode(b, &row, e) : time_prompt(b, &row, e)) return -1;
-    summarise(b, &row);
-    b->report.rows[b->report.n_rows++] = row;
-    return 0;
+    if (b->explain && explain_new(&b->x, b->g, e)) return -1;
+    int rc = row.decode ? time_decode(b, &row, e) : time_prompt(b, &row, e);
+    if (!rc) {
+        summarise(b, &row);
+        b->report.rows[b->report.n_rows++] = row;
+        if (b->x) explain_row(b, &row, name);
+    }
+    explain_free(b->x);
+    b->x = NULL;
+    return rc;
 }
 
 static int measure_rows(bench *b, err *e) {
@@ -344,6 +373,7 @@ static int print_report(const bench *b, err *e) {
     if (b->json) bench_json(&b->report, &text);
     else if (b->csv) bench_csv(&b->report, &text);
     else bench_text(&b->report, &text);
+    if (b->explained.n) buf_add(&text, b->explained.p, b->explained.n);
     int rc = write_all(stdout, "stdout", &text, e);
     buf_free(&text);
     return rc || !b->svg ? rc : write_svg(b, e);
@@ -364,6 +394,7 @@ int main(int argc, char **argv) {
         { "--exact", NULL, OPT_FLAG, &b.engine_opts.exact, NULL, "f32 activations and cache", NULL },
         { "--kernels", NULL, OPT_TEXT, &b.engine_opts.kernels, "NAME", "kernel table ($QUERN_KERNELS, else the best for this CPU)",
           NULL },
+        { "--explain", NULL, OPT_FLAG, &b.explain, NULL, "after the table: each row's time by step and layer, and what binds", NULL },
         { "--json", NULL, OPT_FLAG, &b.json, NULL, "one JSON object instead of the table", NULL },
         { "--csv", NULL, OPT_FLAG, &b.csv, NULL, "the rows with commas between", NULL },
         { "--svg", NULL, OPT_TEXT, &b.svg, "FILE", "also draw speed against context and the shares of the limit", NULL },

@@ -196,6 +196,7 @@ int engine_open(engine **out, const engine_opts *o, err *e) {
     g->max_sessions = max_int(o->max_sessions < 0 ? min_int(g->model.arch.num_beams, MAX_OWN_SESSIONS) : o->max_sessions, 1);
     g->f.max_rows = max_int(o->max_rows ? o->max_rows : DEFAULT_ROWS, g->max_sessions);
     g->f.model = &g->model;
+    g->info.exact = o->exact;
     g->f.ops = (exec){ .k = kernels_get(), .pool = g->pool, .exact = o->exact };
     if (open_adapters(g, o, e) || open_kv(g, o, e)) goto failed;
     g->info.rope_long = model_choose_ropes(&g->model, g->info.ctx);
@@ -303,6 +304,17 @@ int engine_memory_rate(engine *g, double seconds, double *bytes_per_second, err 
     if (limits_read(g->pool, g->f.ops.k, seconds, &l, e)) return -1;
     *bytes_per_second = l.read;
     return 0;
+}
+
+void engine_work(const engine *g, uint64_t *bytes, uint64_t *macs) {
+    *bytes = g->f.ops.bytes;
+    *macs = g->f.ops.macs;
+}
+
+engine_peaks engine_measure_peaks(engine *g, double seconds) {
+    limits l = { 0 };
+    limits_peaks(g->pool, g->f.ops.k, seconds / 3, &l);
+    return (engine_peaks){ l.f32, l.int8, l.bf16 };
 }
 
 /* ---- sessions ---- */

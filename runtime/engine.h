@@ -44,6 +44,7 @@ typedef struct engine_info {
     const char *type;            /* of the weights: that of the first layer's matrices, "q8" */
     char threads_reason[192], ctx_reason[160];
     int threads, ctx, model_ctx, n_vocab, n_layers, d_model;
+    bool exact;                  /* f32 activations and cache */
     int max_rows;                /* most tokens of one forward pass */
     int max_sessions;
     int logits_ld;               /* floats from one row of logits to the next */
@@ -92,7 +93,15 @@ int engine_memory_rate(engine *g, double seconds, double *bytes_per_second, err 
 enum { ERR_STOPPED = 100 };
 void engine_set_stop(engine *g, atomic_bool *stop);
 
-/* Called after each step of a forward pass (runtime/forward.h names them); for tests and bisection. */
+/* What all forward passes so far read of weights and cache, and multiply-added in matrices and attention. */
+void engine_work(const engine *g, uint64_t *bytes, uint64_t *macs);
+/* Peaks of this machine with the engine's threads and kernels, operations a second (2 a multiply-add). */
+typedef struct engine_peaks {
+    double f32, int8, bf16;
+} engine_peaks;
+engine_peaks engine_measure_peaks(engine *g, double seconds);
+
+/* Called after each step of a forward pass (runtime/forward.h names them); for tests, bisection and runtime/explain. */
 void engine_set_tap(engine *g, void (*tap)(void *arg, const char *name, int layer, const float *x, int m, size_t ld, int n), void *arg);
 
 int session_new(session **s, engine *g, err *e);

@@ -189,10 +189,12 @@ static void mlp(forward_ctx *f, const mlp_weights *w, int l, float sparsity, con
     const arch *a = &f->model->arch;
     if (w->gate_up.data) {
         ops_matmul(&f->ops, &w->gate_up, in, f->d_ld, m, f->gate_up, f->gate_up_ld);
+        tap(f, "gate_up", l, f->gate_up, m, f->gate_up_ld, w->gate_up.n);
         if (sparsity != 0) ops_sparsify(&f->ops, f->gate_up, f->gate_up_ld, m, w->down.k, sparsity);
         ops_glu(&f->ops, (act_kind)a->act, f->ff, f->ff_ld, f->gate_up, f->gate_up_ld, m, w->gate_up.n / 2, w->down.k);
     } else {
         ops_matmul(&f->ops, &w->up, in, f->d_ld, m, f->ff, f->ff_ld);
+        tap(f, "up", l, f->ff, m, f->ff_ld, w->up.n);
         ops_act(&f->ops, (act_kind)a->act, f->ff, f->ff_ld, m, w->down.k);
     }
     tap(f, "act", l, f->ff, m, f->ff_ld, w->down.k);
@@ -425,6 +427,7 @@ static void embed(forward_ctx *f, int m) {
 static bool run_spans(forward_ctx *f, const span *spans, int n_spans) {
     const model *mo = f->model;
     int n_wanted, m = gather(f, spans, n_spans, &n_wanted);
+    tap(f, "start", -1, f->x, m, f->d_ld, 0);
     embed(f, m);
     if (mo->per_layer_embed.data) per_layer_inputs(f, m);
     if (f->streams) open_streams(f, m);
@@ -434,6 +437,7 @@ static bool run_spans(forward_ctx *f, const span *spans, int n_spans) {
     if (f->streams) close_streams(f, m);
     norm(f, &mo->final_norm, f->h, f->x, "final_norm", mo->arch.n_layers, m);
     write_out(f, spans, n_spans);
+    tap(f, "output", mo->arch.n_layers, f->x, m, f->d_ld, 0);
     for (int s = 0; s < n_spans; s++) kv_advance(spans[s].seq, spans[s].n);
     return true;
 }

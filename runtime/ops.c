@@ -5,6 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/quant.h"
+
 /* A partial result of attention, of a row and query head, as the kernel gives it: [pad16(hd)] values, max, sum. */
 static size_t part_floats(int hd) { return round_up((size_t)hd, PANEL) + PANEL; }
 
@@ -109,6 +111,8 @@ void ops_matmul(exec *x, const mat *w, const float *in, size_t ldx, int m, float
         pool_run(x->pool, quantize_rows, &t, t.n_tasks);
     }
     int panels = (w->n + PANEL - 1) / PANEL;
+    x->bytes += panel_bytes((wtype)w->type, w->k) * (size_t)panels;
+    x->macs += (uint64_t)w->n * (uint64_t)w->k * (uint64_t)m;
     t.n_tasks = task_count(x, panels, (double)PANEL * w->k * (m < 4 ? 1 : m / 4.0));
     pool_run(x->pool, matmul_panels, &t, t.n_tasks);
     for (const lora *l = w->lora; l; l = l->next) add_lora(x, l, in, ldx, m, y, ldy, w->n);
@@ -404,6 +408,13 @@ static int cut_blocks(const attn_rows *r, int most, int *block) {
     return n;
 }
 
+/* Cache bytes that rows of one sequence see, each position once. */
+static uint64_t block_bytes(const attn_rows *r, int begin, int end) {
+    int first = INT32_MAX, last = 0;
+    for (int i = begin; i < end; i++) first = min_int(first, kv_first(r->window, r->pos[i])), last = max_int(last, r->end[i]);
+    return (uint64_t)(last - first) * (uint64_t)r->n_kv_heads * kv_position_bytes(r->seq[begin]->pool->type, r->hd);
+}
+
 void ops_attention(exec *x, const attn_rows *r) {
     attn_task t = { .x = x, .r = r, .heads = r->n_heads / r->n_kv_heads, .ld = part_floats(r->hd), .n_segments = 1 };
     double positions = 0;
@@ -411,7 +422,9 @@ void ops_attention(exec *x, const attn_rows *r) {
         t.n_segments = max_int(t.n_segments, (r->end[i] - 1) / ATTN_SEGMENT + 1);
         positions += r->end[i] - kv_first(r->window, r->pos[i]);
     }
+    x->macs += (uint64_t)positions * 2 * (uint64_t)(r->n_heads * r->hd);
     t.n_blocks = cut_blocks(r, rows_at_once(t.heads), x->attn_block);
+    for (int b = 0; b < t.n_blocks; b++) x->bytes += block_bytes(r, x->attn_block[b], x->attn_block[b + 1]);
     int n = t.n_blocks * r->n_kv_heads, workers = pool_size(x->pool);
     size_t parts = (size_t)r->m * (size_t)r->n_kv_heads * (size_t)t.n_segments * (size_t)t.heads * t.ld;
     if (n < 4 * workers && t.n_segments > 1 && workers > 1 && parts <= x->attn_part_floats) {

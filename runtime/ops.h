@@ -33,6 +33,7 @@ typedef struct exec {
     size_t attn_worker_floats;
     attn_query *attn_query; /* [workers][max_queries] */
     int *attn_block;     /* [max_rows + 1] first row of each block of rows of one sequence */
+    uint64_t bytes, macs; /* done so far: weights and cache that were read, multiply-adds of matrices and attention (padding left out) */
     int max_rank;        /* of all adapters, set before ops_layout; 0: none */
     float *ranks;        /* [max_rows][pad16(max_rank)] a x of one matrix and adapter */
 } exec;
