@@ -2,28 +2,26 @@
  * a group here is the sum that the layout describes; the others find the same integer faster. */
 #include "kernels/v16_scalar.inc.h"
 
-typedef struct q4_acc { int32_t v[16]; } q4_acc;
-typedef q4_acc q8_acc;
-typedef b64 q8_weights;
+typedef struct dot { int32_t v[16]; } dot;
+typedef b64 quad;
 
-INLINE q4_acc q4_start(int32_t sum) { q4_acc a; for (int i = 0; i < 16; i++) a.v[i] = -8 * sum; return a; }
-INLINE q4_acc q4_step(q4_acc a, b64 w, x4 low, x4 high) {
+INLINE quad quad_of(wtype t, b64 w) { (void)t; return w; }
+INLINE dot dot_start(wtype t, int32_t sum) { dot a; for (int i = 0; i < 16; i++) a.v[i] = t == W_Q4 ? -8 * sum : 0; return a; }
+INLINE dot dot_step(wtype t, dot a, quad w, x4 low, x4 high) {
     for (int i = 0; i < 16; i++)
-        for (int c = 0; c < 4; c++) a.v[i] += (w.b[4 * i + c] & 15) * low.b[c] + (w.b[4 * i + c] >> 4) * high.b[c];
+        for (int c = 0; c < 4; c++) {
+            if (t == W_Q4) a.v[i] += (w.b[4 * i + c] & 15) * low.b[c] + (w.b[4 * i + c] >> 4) * high.b[c];
+            else a.v[i] += (int8_t)w.b[4 * i + c] * low.b[c];
+        }
     return a;
 }
-INLINE q4_acc q4_join(q4_acc a, q4_acc b) { for (int i = 0; i < 16; i++) a.v[i] += b.v[i]; return a; }
-INLINE v16 q4_end(q4_acc a, int32_t sum) { (void)sum; v16 r; for (int i = 0; i < 16; i++) r.v[i] = (float)a.v[i]; return r; }
-
-INLINE q8_acc q8_start(int32_t sum) { (void)sum; return (q8_acc){ { 0 } }; }
-INLINE q8_weights q8_prepare(b64 w) { return w; }
-INLINE q8_acc q8_step(q8_acc a, q8_weights w, x4 x) {
-    for (int i = 0; i < 16; i++)
-        for (int c = 0; c < 4; c++) a.v[i] += (int8_t)w.b[4 * i + c] * x.b[c];
-    return a;
+INLINE dot dot_join(wtype t, dot a, dot b) { (void)t; for (int i = 0; i < 16; i++) a.v[i] += b.v[i]; return a; }
+INLINE v16 dot_end(wtype t, dot a, int32_t sum) {
+    (void)t, (void)sum;
+    v16 r;
+    for (int i = 0; i < 16; i++) r.v[i] = (float)a.v[i];
+    return r;
 }
-INLINE q8_acc q8_join(q8_acc a, q8_acc b) { return q4_join(a, b); }
-INLINE v16 q8_end(q8_acc a) { return q4_end(a, 0); }
 
 #include "kernels/generic.inc.h"
 
