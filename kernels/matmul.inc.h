@@ -49,14 +49,14 @@ enum { ROWS_INT = (int)ROWS_Q4 > (int)ROWS_Q8 ? (int)ROWS_Q4 : (int)ROWS_Q8,
 INLINE const uint8_t *panel_data(const uint8_t *panel, size_t groups) { return panel + groups * PANEL * 2 + (groups & 1) * 32; }
 
 /* The integer sums of one group: data of the first panel, activations of the first row. */
-INLINE void group_dots(const wtype t, dot *dots, const uint8_t *data, size_t panel_bytes, const int8_t *q, size_t ldq, const int rows,
-                       const int panels) {
+INLINE void group_dots(const wtype t, dot *dots, const uint8_t *data, size_t bytes, const int8_t *q, size_t ldq,
+                       const int rows, const int panels) {
     const int split = SPLIT(rows), quads = t == W_Q4 ? 8 : 16;
     UNROLL for (int j = 0; j < quads; j++) {
         quad w[PANELS_INT];
         UNROLL for (int p = 0; p < panels; p++) {
-            w[p] = quad_of(t, b64_load(data + (size_t)p * panel_bytes + 64 * j));
-            PREFETCH(data + (size_t)p * panel_bytes + 64 * j + AHEAD);
+            w[p] = quad_of(t, b64_load(data + (size_t)p * bytes + 64 * j));
+            PREFETCH(data + (size_t)p * bytes + 64 * j + AHEAD);
         }
         UNROLL for (int r = 0; r < rows; r++) {
             x4 low = bytes4(q + (size_t)r * ldq + 4 * j), high = t == W_Q4 ? bytes4(q + (size_t)r * ldq + 4 * j + 32) : low;
@@ -212,8 +212,9 @@ INLINE void each_block(const mat *w, const acts *a, float *y, size_t ldy, int p0
             }
 }
 
+/* inline: no warning where a table has its own way */
 #define MATMUL(name, most, at_once, bytes_per_input, take) \
-    static void name(const mat *w, const acts *a, float *y, size_t ldy, int p0, int p1) { \
+    static inline void name(const mat *w, const acts *a, float *y, size_t ldy, int p0, int p1) { \
         each_block(w, a, y, ldy, p0, p1, groups_of(a->k) * GROUP * (bytes_per_input), most, at_once, take); \
     }
 MATMUL(matmul_q4, ROWS_Q4, PANELS_INT, 1, q4_blocks)

@@ -24,7 +24,7 @@ static double probe_f32(long reps) {
 }
 
 /* HIDE keeps the compiler from computing a product once for all chains and rounds. */
-static double probe_int8(long reps) {
+static inline double probe_int8(long reps) {
     const int8_t bytes[4] = { 3, -2, 1, 5 };
     uint8_t weights[64];
     for (int i = 0; i < 64; i++) weights[i] = (uint8_t)i;
