@@ -33,7 +33,8 @@ FLAGS_k_avx2       = -mavx2 -mfma -mf16c
 FLAGS_k_avxvnni    = -mavx2 -mfma -mf16c -mavxvnni
 FLAGS_k_avx512     = -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c -mprefer-vector-width=512
 FLAGS_k_avx512vnni = $(FLAGS_k_avx512) -mavx512vnni
-FLAGS_k_amx        = $(FLAGS_k_avx512vnni) -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16
+FLAGS_k_amx        = $(FLAGS_k_avx512vnni) -mamx-tile -mamx-int8 -mamx-bf16
+FLAGS_amx_soft512  = $(FLAGS_k_avx512vnni)
 OTHER_ARCH         = kernels/k_neon.c kernels/k_dotprod.c kernels/k_i8mm.c
 else
 OTHER_ARCH         = $(wildcard kernels/k_avx*.c) kernels/k_amx.c
@@ -91,6 +92,8 @@ $(BUILD)/tests/%_test: $(BUILD)/tests/%_test.o $(BUILD)/libquern.a
 	$(CC) $(LDFLAGS) $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) -lcmocka -o $@
 # What reads GGUF files is part of convert: its test and its fuzzer link all of that but main.
 $(BUILD)/tests/gguf_test $(BUILD)/fuzz_gguf: $(patsubst %.c,$(BUILD)/%.o,$(filter-out %/main.c,$(wildcard tools/convert/*.c)))
+# The kernels of AMX with tiles in plain C.
+$(BUILD)/tests/kernels_test: $(BUILD)/tests/amx_soft.o $(BUILD)/tests/amx_soft512.o
 $(BUILD)/tests/%_test.o: | cmocka
 
 .PHONY: cmocka

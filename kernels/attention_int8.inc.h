@@ -38,22 +38,22 @@ INLINE void quantize_queries(const attn_job *j, const attn_query *query, int n, 
     for (int i = 0; i < n; i++) to_int8(query[i].q, j->hd, (j->hd + GROUP - 1) / GROUP, q->q[i], &q->scale[i], &q->sum[i]);
 }
 
-/* dot[n][vecs] += `quads` quads of bytes x (rows ld_x apart) times vectors of weights that lie `step` apart. positive: no byte of
+/* dots[n][vecs] += `quads` quads of bytes x (rows ld_x apart) times vectors of weights that lie `step` apart. positive: no byte of
  * x is below zero, which spares the tables that need one unsigned side their preparation of weights. */
-INLINE void dot_quads(q8_acc dot[ATTN_INT_QUERIES][PAGE_VECS], const char *block, const char *ahead, size_t step, const int8_t *x, size_t ld_x,
+INLINE void dot_quads(dot dots[ATTN_INT_QUERIES][PAGE_VECS], const char *block, const char *ahead, size_t step, const int8_t *x, size_t ld_x,
                       const bool positive, const int quads, const int n, const int vecs) {
     UNROLL for (int j = 0; j < quads; j++) {
-        q8_weights w[PAGE_VECS];
+        quad w[PAGE_VECS];
         b64 plain[PAGE_VECS];
         UNROLL for (int v = 0; v < vecs; v++) {
             PREFETCH(ahead + (size_t)j * step + 64 * v);
             plain[v] = b64_load(block + (size_t)j * step + 64 * v);
-            if (!positive) w[v] = q8_prepare(plain[v]);
+            if (!positive) w[v] = quad_of(W_Q8, plain[v]);
         }
         UNROLL for (int i = 0; i < n; i++) {
             x4 four = bytes4(x + (size_t)i * ld_x + 4 * j);
             UNROLL for (int v = 0; v < vecs; v++)
-                dot[i][v] = positive ? q8_step_positive(dot[i][v], plain[v], four) : q8_step(dot[i][v], w[v], four);
+                dots[i][v] = positive ? dot_step_positive(dots[i][v], plain[v], four) : dot_step(W_Q8, dots[i][v], w[v], four, four);
         }
     }
 }
@@ -63,14 +63,14 @@ INLINE void score_int8(const attn_job *j, const char *block, const char *ahead, 
                        float (*s)[LD_SCORES], const int n, const int vecs) {
     size_t hdp = round_up((size_t)j->hd, 16), step = 4 * KV_PAGE, d = 0, at = 64 * (size_t)first;
     const float *scale = scales_of(block, hdp) + 16 * first;
-    q8_acc dot[ATTN_INT_QUERIES][PAGE_VECS];
+    dot dots[ATTN_INT_QUERIES][PAGE_VECS];
     UNROLL for (int i = 0; i < n; i++)
-        UNROLL for (int v = 0; v < vecs; v++) dot[i][v] = q8_start(q->sum[i0 + i]);
-    for (; d + 64 <= hdp; d += 64) dot_quads(dot, block + at + d * KV_PAGE, ahead + at + d * KV_PAGE, step, q->q[i0] + d, ATTN_Q8_MOST, false, 16, n, vecs);
-    for (; d < hdp; d += 16) dot_quads(dot, block + at + d * KV_PAGE, ahead + at + d * KV_PAGE, step, q->q[i0] + d, ATTN_Q8_MOST, false, 4, n, vecs);
+        UNROLL for (int v = 0; v < vecs; v++) dots[i][v] = dot_start(W_Q8, q->sum[i0 + i]);
+    for (; d + 64 <= hdp; d += 64) dot_quads(dots, block + at + d * KV_PAGE, ahead + at + d * KV_PAGE, step, q->q[i0] + d, ATTN_Q8_MOST, false, 16, n, vecs);
+    for (; d < hdp; d += 16) dot_quads(dots, block + at + d * KV_PAGE, ahead + at + d * KV_PAGE, step, q->q[i0] + d, ATTN_Q8_MOST, false, 4, n, vecs);
     UNROLL for (int i = 0; i < n; i++)
         UNROLL for (int v = 0; v < vecs; v++)
-            v16_store(s[i] + 16 * (first + v), v16_mul(q8_end(dot[i][v]), v16_mul(v16_load(scale + 16 * v), v16_set1(q->scale[i0 + i]))));
+            v16_store(s[i] + 16 * (first + v), v16_mul(dot_end(W_Q8, dots[i][v], 0), v16_mul(v16_load(scale + 16 * v), v16_set1(q->scale[i0 + i]))));
 }
 
 /* p * v_scale of a page's positions where the query looks, 0 elsewhere. */
@@ -111,14 +111,14 @@ INLINE void quantize_weights(const attn_job *j, const char *block, const attn_qu
 /* out[n] += the weights i0 and on of one page times its V. */
 INLINE void value_vectors(const char *block, const char *ahead, size_t hdp, size_t d, const int8_weights *w, int i0,
                           const attn_query *query, const int n, const int vecs) {
-    q8_acc dot[ATTN_INT_QUERIES][PAGE_VECS];
+    dot dots[ATTN_INT_QUERIES][PAGE_VECS];
     UNROLL for (int i = 0; i < n; i++)
-        UNROLL for (int v = 0; v < vecs; v++) dot[i][v] = q8_start(0);
-    dot_quads(dot, block + d * 4, ahead + d * 4, 4 * hdp, w->w[i0], KV_PAGE, true, KV_PAGE / 4, n, vecs);
+        UNROLL for (int v = 0; v < vecs; v++) dots[i][v] = dot_start(W_Q8, 0);
+    dot_quads(dots, block + d * 4, ahead + d * 4, 4 * hdp, w->w[i0], KV_PAGE, true, KV_PAGE / 4, n, vecs);
     UNROLL for (int i = 0; i < n; i++)
         UNROLL for (int v = 0; v < vecs; v++) {
             float *out = query[i].out + d + 16 * v;
-            v16_store(out, v16_fma(q8_end(dot[i][v]), v16_set1(w->scale[i0 + i]), v16_load(out)));
+            v16_store(out, v16_fma(dot_end(W_Q8, dots[i][v], 0), v16_set1(w->scale[i0 + i]), v16_load(out)));
         }
 }
 

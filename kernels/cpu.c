@@ -1,5 +1,6 @@
 /* cpu: asks the processor and the system what can run here, and keeps the one table that this process uses.
  * It owns the list of tables and the choice among them; it must not know what the tables compute. */
+#define _GNU_SOURCE
 #include "kernels/kernels.h"
 
 #include <stdlib.h>
@@ -7,24 +8,31 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
 
 /* What a table needs; a bit a feature. */
-enum { HAS_AVX2 = 1, HAS_AVXVNNI = 2, HAS_AVX512 = 4, HAS_AVX512VNNI = 8, HAS_NEON = 16, HAS_DOTPROD = 32 };
+enum { HAS_AVX2 = 1, HAS_AVXVNNI = 2, HAS_AVX512 = 4, HAS_AVX512VNNI = 8, HAS_AMX = 16, AMX_REFUSED = 32, HAS_NEON = 64,
+       HAS_DOTPROD = 128, HAS_I8MM = 256 };
 
 static const struct { int bit; const char *name; } features[] = {
     { HAS_AVX2, "avx2 fma f16c" }, { HAS_AVXVNNI, "avxvnni" }, { HAS_AVX512, "avx512" }, { HAS_AVX512VNNI, "avx512vnni" },
-    { HAS_NEON, "neon" }, { HAS_DOTPROD, "dotprod" },
+    { HAS_AMX, "amx" }, { AMX_REFUSED, "amx, which the system refuses" },
+    { HAS_NEON, "neon" }, { HAS_DOTPROD, "dotprod" }, { HAS_I8MM, "i8mm" },
 };
 
 extern const kernels kernels_scalar;
 #if defined(__x86_64__)
-extern const kernels kernels_avx2, kernels_avxvnni, kernels_avx512, kernels_avx512vnni;
+extern const kernels kernels_avx2, kernels_avxvnni, kernels_avx512, kernels_avx512vnni, kernels_amx;
 static const kernels *const tables[] = { &kernels_scalar, &kernels_avx2, &kernels_avxvnni, &kernels_avx512, &kernels_avx512vnni,
-                                         NULL };
-static const int needs[] = { 0, HAS_AVX2, HAS_AVX2 | HAS_AVXVNNI, HAS_AVX2 | HAS_AVX512, HAS_AVX2 | HAS_AVX512 | HAS_AVX512VNNI };
+                                         &kernels_amx, NULL };
+static const int needs[] = { 0, HAS_AVX2, HAS_AVX2 | HAS_AVXVNNI, HAS_AVX2 | HAS_AVX512, HAS_AVX2 | HAS_AVX512 | HAS_AVX512VNNI,
+                             HAS_AVX2 | HAS_AVX512 | HAS_AVX512VNNI | HAS_AMX };
 
 /* The registers that the system saves for us: a CPU's feature is of no use without (Intel SDM volume 1, 13.2). */
 static uint32_t saved_state(void) {
@@ -33,7 +41,18 @@ static uint32_t saved_state(void) {
     return low;
 }
 
+/* Linux keeps the tiles' 8 KiB from a process until it asks, once for all its threads (Documentation/arch/x86/xstate.rst). */
+static bool may_use_tiles(void) {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+#else
+    return false;
+#endif
+}
+
 static int probe(void) {
+    enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25, AMX = AMX_BF16 | AMX_TILE | AMX_INT8, TILE_STATE = 3 << 17 };
     unsigned a, b, c, d;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return 0;
     uint32_t saved = saved_state();
@@ -44,6 +63,7 @@ static int probe(void) {
     if (ymm && avx && fma && f16c && (b & bit_AVX2)) has |= HAS_AVX2;
     if (zmm && (b & bit_AVX512F) && (b & bit_AVX512BW) && (b & bit_AVX512VL) && (b & bit_AVX512DQ)) has |= HAS_AVX512;
     if (c & bit_AVX512VNNI) has |= HAS_AVX512VNNI;
+    if ((saved & TILE_STATE) == TILE_STATE && (d & AMX) == AMX) has |= may_use_tiles() ? HAS_AMX : AMX_REFUSED;
     if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4)) has |= HAS_AVXVNNI;
     return has;
 }
@@ -57,18 +77,24 @@ static void cpu_name(char name[49]) {
     if (!name[0]) strcpy(name, "x86-64");
 }
 #elif defined(__aarch64__)
-extern const kernels kernels_neon, kernels_dotprod;
-static const kernels *const tables[] = { &kernels_scalar, &kernels_neon, &kernels_dotprod, NULL };
-static const int needs[] = { 0, HAS_NEON, HAS_NEON | HAS_DOTPROD };
+extern const kernels kernels_neon, kernels_dotprod, kernels_i8mm;
+static const kernels *const tables[] = { &kernels_scalar, &kernels_neon, &kernels_dotprod, &kernels_i8mm, NULL };
+static const int needs[] = { 0, HAS_NEON, HAS_NEON | HAS_DOTPROD, HAS_NEON | HAS_DOTPROD | HAS_I8MM };
 
 static int probe(void) {
+    int has = HAS_NEON;
 #if defined(__linux__)
-    return HAS_NEON | (getauxval(AT_HWCAP) & 1ul << 20 ? HAS_DOTPROD : 0); /* HWCAP_ASIMDDP */
-#elif defined(__ARM_FEATURE_DOTPROD)
-    return HAS_NEON | HAS_DOTPROD;
+    if (getauxval(AT_HWCAP) & 1ul << 20) has |= HAS_DOTPROD; /* HWCAP_ASIMDDP */
+    if (getauxval(AT_HWCAP2) & 1ul << 13) has |= HAS_I8MM;   /* HWCAP2_I8MM */
 #else
-    return HAS_NEON;
+#if defined(__ARM_FEATURE_DOTPROD)
+    has |= HAS_DOTPROD;
 #endif
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+    has |= HAS_I8MM;
+#endif
+#endif
+    return has;
 }
 
 static void cpu_name(char name[49]) { strcpy(name, "aarch64"); }

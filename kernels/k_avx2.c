@@ -9,46 +9,51 @@
 enum { ROWS_Q4 = 2, ROWS_Q8 = 4, PANELS_INT = 1,
        ROWS_P16 = 4, CHAINS_P16 = 1, ROWS_F32 = 3, OUTS_F32 = 2, ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 1, PROBE_CHAINS = 5 };
 
-typedef struct q4_acc { b64 low, high; } q4_acc;
-typedef b64 q8_acc;
-typedef struct q8_weights { b64 size, w; } q8_weights;
+typedef struct dot { b64 low, high; } dot;   /* q4: 16-bit sums of low and high nibbles; q8: 32-bit sums in low */
+typedef struct quad { b64 low, high; } quad; /* q4: low and high nibbles; q8: sizes, and the weights for their signs */
 
-INLINE b64 zero(void) { return (b64){ _mm256_setzero_si256(), _mm256_setzero_si256() }; }
-
-INLINE q4_acc q4_start(int32_t sum) { (void)sum; return (q4_acc){ zero(), zero() }; }
-INLINE q4_acc q4_step(q4_acc acc, b64 w, x4 low, x4 high) {
-    const __m256i nibble = _mm256_set1_epi8(15);
-    acc.low.a = _mm256_add_epi16(acc.low.a, _mm256_maddubs_epi16(_mm256_and_si256(w.a, nibble), low));
-    acc.low.b = _mm256_add_epi16(acc.low.b, _mm256_maddubs_epi16(_mm256_and_si256(w.b, nibble), low));
-    acc.high.a = _mm256_add_epi16(acc.high.a, _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(w.a, 4), nibble), high));
-    acc.high.b = _mm256_add_epi16(acc.high.b, _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(w.b, 4), nibble), high));
-    return acc;
+INLINE __m256i nibbles(__m256i w) { return _mm256_and_si256(w, _mm256_set1_epi8(15)); }
+INLINE quad quad_of(wtype t, b64 w) {
+    if (t == W_Q8) return (quad){ { _mm256_abs_epi8(w.a), _mm256_abs_epi8(w.b) }, w };
+    return (quad){ { nibbles(w.a), nibbles(w.b) }, { nibbles(_mm256_srli_epi16(w.a, 4)), nibbles(_mm256_srli_epi16(w.b, 4)) } };
 }
-INLINE b64 add16(b64 x, b64 y) { return (b64){ _mm256_add_epi16(x.a, y.a), _mm256_add_epi16(x.b, y.b) }; }
-INLINE q4_acc q4_join(q4_acc x, q4_acc y) { return (q4_acc){ add16(x.low, y.low), add16(x.high, y.high) }; }
-INLINE __m256i q4_dot(__m256i low, __m256i high, int32_t sum) {
-    const __m256i one = _mm256_set1_epi16(1);
-    __m256i dot = _mm256_add_epi32(_mm256_madd_epi16(low, one), _mm256_madd_epi16(high, one));
-    return _mm256_sub_epi32(dot, _mm256_set1_epi32(8 * sum));
+INLINE dot dot_start(wtype t, int32_t sum) {
+    (void)t, (void)sum;
+    const b64 zero = { _mm256_setzero_si256(), _mm256_setzero_si256() };
+    return (dot){ zero, zero };
 }
-INLINE v16 q4_end(q4_acc acc, int32_t sum) {
-    return v16_from_i32(q4_dot(acc.low.a, acc.high.a, sum), q4_dot(acc.low.b, acc.high.b, sum));
-}
-
-INLINE q8_acc q8_start(int32_t sum) { (void)sum; return zero(); }
-INLINE q8_weights q8_prepare(b64 w) { return (q8_weights){ { _mm256_abs_epi8(w.a), _mm256_abs_epi8(w.b) }, w }; }
 INLINE __m256i q8_half(__m256i acc, __m256i size, __m256i w, __m256i x) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(size, _mm256_sign_epi8(x, w)), _mm256_set1_epi16(1)));
 }
-INLINE q8_acc q8_step(q8_acc acc, q8_weights w, x4 v) {
-    return (q8_acc){ q8_half(acc.a, w.size.a, w.w.a, v), q8_half(acc.b, w.size.b, w.w.b, v) };
+INLINE dot dot_step(wtype t, dot d, quad w, x4 low, x4 high) {
+    if (t == W_Q8) return (dot){ { q8_half(d.low.a, w.low.a, w.high.a, low), q8_half(d.low.b, w.low.b, w.high.b, low) }, d.high };
+    d.low.a = _mm256_add_epi16(d.low.a, _mm256_maddubs_epi16(w.low.a, low));
+    d.low.b = _mm256_add_epi16(d.low.b, _mm256_maddubs_epi16(w.low.b, low));
+    d.high.a = _mm256_add_epi16(d.high.a, _mm256_maddubs_epi16(w.high.a, high));
+    d.high.b = _mm256_add_epi16(d.high.b, _mm256_maddubs_epi16(w.high.b, high));
+    return d;
 }
 INLINE __m256i positive_half(__m256i acc, __m256i w, __m256i x) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
 }
-INLINE q8_acc q8_step_positive(q8_acc acc, b64 w, x4 v) { return (q8_acc){ positive_half(acc.a, w.a, v), positive_half(acc.b, w.b, v) }; }
-INLINE q8_acc q8_join(q8_acc x, q8_acc y) { return (b64){ _mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b) }; }
-INLINE v16 q8_end(q8_acc acc) { return v16_from_i32(acc.a, acc.b); }
+INLINE dot dot_step_positive(dot d, b64 w, x4 x) { /* no byte of x below 0: w as it lies */
+    return (dot){ { positive_half(d.low.a, w.a, x), positive_half(d.low.b, w.b, x) }, d.high };
+}
+INLINE b64 add16(b64 x, b64 y) { return (b64){ _mm256_add_epi16(x.a, y.a), _mm256_add_epi16(x.b, y.b) }; }
+INLINE b64 add32(b64 x, b64 y) { return (b64){ _mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b) }; }
+INLINE dot dot_join(wtype t, dot x, dot y) {
+    if (t == W_Q8) return (dot){ add32(x.low, y.low), x.high };
+    return (dot){ add16(x.low, y.low), add16(x.high, y.high) };
+}
+INLINE __m256i q4_dot(__m256i low, __m256i high, int32_t sum) {
+    const __m256i one = _mm256_set1_epi16(1);
+    __m256i whole = _mm256_add_epi32(_mm256_madd_epi16(low, one), _mm256_madd_epi16(high, one));
+    return _mm256_sub_epi32(whole, _mm256_set1_epi32(8 * sum));
+}
+INLINE v16 dot_end(wtype t, dot d, int32_t sum) {
+    if (t == W_Q8) return v16_from_i32(d.low.a, d.low.b);
+    return v16_from_i32(q4_dot(d.low.a, d.high.a, sum), q4_dot(d.low.b, d.high.b, sum));
+}
 
 #include "kernels/generic.inc.h"
 

@@ -40,88 +40,55 @@ INLINE part one_panel(part b, int i) {
 
 /* ---- int8 activations ----
  * rows x panels sums stay in registers. In a group each has one integer accumulator, or several (SPLIT) where there are so few that
- * a chain of dependent dot products would be slower than memory; then  sum += w_scale * x_scale * dot. */
+ * a chain of dependent dot products would be slower than memory; then  sum += w_scale * x_scale * dot. The k_*.c file says what a
+ * dot is; q4 and q8 differ in what a quad's 64 bytes are: a nibble of 8 inputs a row, or a byte of 4. */
 #define SPLIT(rows) ((rows) == 1 ? 4 : (rows) == 2 ? 2 : 1)
-enum { MOST_Q4 = PANELS_INT * ROWS_Q4 > 4 ? PANELS_INT * ROWS_Q4 : 4,
-    MOST_Q8 = PANELS_INT * ROWS_Q8 > 4 ? PANELS_INT * ROWS_Q8 : 4 };
+enum { ROWS_INT = (int)ROWS_Q4 > (int)ROWS_Q8 ? (int)ROWS_Q4 : (int)ROWS_Q8,
+       DOTS = PANELS_INT * ROWS_INT > 4 ? PANELS_INT * ROWS_INT : 4 };
 
-INLINE void q4_block(const part b, const int rows, const int panels) {
-    size_t groups = groups_of(b.a->k), ldq = groups * GROUP;
-    const uint16_t *ws = (const uint16_t *)(const void *)b.panel;
-    const uint8_t *data = b.panel + groups * PANEL * 2 + (groups & 1) * 32;
-    const int8_t *q = b.a->q + (size_t)b.row * ldq;
-    const float *xs = b.a->scale + (size_t)b.row * groups;
-    const int32_t *xsum = b.a->sum + (size_t)b.row * groups;
-    const int split = SPLIT(rows);
-    v16 sum[PANELS_INT][ROWS_Q4];
-    UNROLL for (int i = 0; i < panels * rows; i++) sum[i / rows][i % rows] = v16_set1(0);
-    for (size_t g = 0; g < groups; g++, data += 512, q += GROUP) {
-        q4_acc dot[MOST_Q4];
-        UNROLL for (int i = 0; i < panels * rows * split; i++)
-            dot[i] = q4_start(i % split ? 0 : xsum[(size_t)(i / split % rows) * groups + g]);
-        UNROLL for (int j = 0; j < 8; j++) {
-            b64 w[PANELS_INT];
-            UNROLL for (int p = 0; p < panels; p++) {
-                w[p] = b64_load(data + (size_t)p * b.bytes + 64 * j);
-                PREFETCH(data + (size_t)p * b.bytes + 64 * j + AHEAD);
-            }
-            UNROLL for (int r = 0; r < rows; r++) {
-                x4 low = bytes4(q + (size_t)r * ldq + 4 * j), high = bytes4(q + (size_t)r * ldq + 4 * j + 32);
-                UNROLL for (int p = 0; p < panels; p++) {
-                    const int i = (p * rows + r) * split + j % split;
-                    dot[i] = q4_step(dot[i], w[p], low, high);
-                }
-            }
-        }
+INLINE const uint8_t *panel_data(const uint8_t *panel, size_t groups) { return panel + groups * PANEL * 2 + (groups & 1) * 32; }
+
+/* The integer sums of one group: data of the first panel, activations of the first row. */
+INLINE void group_dots(const wtype t, dot *dots, const uint8_t *data, size_t bytes, const int8_t *q, size_t ldq,
+                       const int rows, const int panels) {
+    const int split = SPLIT(rows), quads = t == W_Q4 ? 8 : 16;
+    UNROLL for (int j = 0; j < quads; j++) {
+        quad w[PANELS_INT];
         UNROLL for (int p = 0; p < panels; p++) {
-            v16 scale = v16_from_f16((const uint16_t *)(const void *)((const uint8_t *)ws + (size_t)p * b.bytes) + g * PANEL);
-            UNROLL for (int r = 0; r < rows; r++) {
-                const int i = (p * rows + r) * split;
-                UNROLL for (int s = 1; s < split; s++) dot[i] = q4_join(dot[i], dot[i + s]);
-                v16 both = v16_mul(scale, v16_set1(xs[(size_t)r * groups + g]));
-                sum[p][r] = v16_fma(q4_end(dot[i], xsum[(size_t)r * groups + g]), both, sum[p][r]);
+            w[p] = quad_of(t, b64_load(data + (size_t)p * bytes + 64 * j));
+            PREFETCH(data + (size_t)p * bytes + 64 * j + AHEAD);
+        }
+        UNROLL for (int r = 0; r < rows; r++) {
+            x4 low = bytes4(q + (size_t)r * ldq + 4 * j), high = t == W_Q4 ? bytes4(q + (size_t)r * ldq + 4 * j + 32) : low;
+            UNROLL for (int p = 0; p < panels; p++) {
+                const int i = (p * rows + r) * split + j % split;
+                dots[i] = dot_step(t, dots[i], w[p], low, high);
             }
         }
     }
-    UNROLL for (int p = 0; p < panels; p++)
-        UNROLL for (int r = 0; r < rows; r++) put(b.y + (size_t)r * b.ldy + p * PANEL, sum[p][r], b.w, b.p + p);
 }
 
-INLINE void q8_block(const part b, const int rows, const int panels) {
+INLINE void int8_block(const wtype t, const part b, const int rows, const int panels) {
     size_t groups = groups_of(b.a->k), ldq = groups * GROUP;
-    const uint16_t *ws = (const uint16_t *)(const void *)b.panel;
-    const uint8_t *data = b.panel + groups * PANEL * 2 + (groups & 1) * 32;
+    const uint8_t *ws = b.panel, *data = panel_data(b.panel, groups);
     const int8_t *q = b.a->q + (size_t)b.row * ldq;
     const float *xs = b.a->scale + (size_t)b.row * groups;
     const int32_t *xsum = b.a->sum + (size_t)b.row * groups;
     const int split = SPLIT(rows);
-    v16 sum[PANELS_INT][ROWS_Q8];
+    v16 sum[PANELS_INT][ROWS_INT];
     UNROLL for (int i = 0; i < panels * rows; i++) sum[i / rows][i % rows] = v16_set1(0);
-    for (size_t g = 0; g < groups; g++, data += 1024, q += GROUP) {
-        q8_acc dot[MOST_Q8];
+    for (size_t g = 0; g < groups; g++, data += t == W_Q4 ? 512 : 1024, ws += PANEL * 2, q += GROUP) {
+        dot dots[DOTS];
         UNROLL for (int i = 0; i < panels * rows * split; i++)
-            dot[i] = q8_start(i % split ? 0 : xsum[(size_t)(i / split % rows) * groups + g]);
-        UNROLL for (int j = 0; j < 16; j++) {
-            q8_weights w[PANELS_INT];
-            UNROLL for (int p = 0; p < panels; p++) {
-                w[p] = q8_prepare(b64_load(data + (size_t)p * b.bytes + 64 * j));
-                PREFETCH(data + (size_t)p * b.bytes + 64 * j + AHEAD);
-            }
-            UNROLL for (int r = 0; r < rows; r++) {
-                x4 x = bytes4(q + (size_t)r * ldq + 4 * j);
-                UNROLL for (int p = 0; p < panels; p++) {
-                    const int i = (p * rows + r) * split + j % split;
-                    dot[i] = q8_step(dot[i], w[p], x);
-                }
-            }
-        }
+            dots[i] = dot_start(t, i % split ? 0 : xsum[(size_t)(i / split % rows) * groups + g]);
+        group_dots(t, dots, data, b.bytes, q, ldq, rows, panels);
         UNROLL for (int p = 0; p < panels; p++) {
-            v16 scale = v16_from_f16((const uint16_t *)(const void *)((const uint8_t *)ws + (size_t)p * b.bytes) + g * PANEL);
+            v16 scale = v16_from_f16((const uint16_t *)(const void *)(ws + (size_t)p * b.bytes));
             UNROLL for (int r = 0; r < rows; r++) {
                 const int i = (p * rows + r) * split;
-                UNROLL for (int s = 1; s < split; s++) dot[i] = q8_join(dot[i], dot[i + s]);
+                UNROLL for (int s = 1; s < split; s++) dots[i] = dot_join(t, dots[i], dots[i + s]);
                 v16 both = v16_mul(scale, v16_set1(xs[(size_t)r * groups + g]));
-                sum[p][r] = v16_fma(q8_end(dot[i]), both, sum[p][r]);
+                sum[p][r] = v16_fma(dot_end(t, dots[i], xsum[(size_t)r * groups + g]), both, sum[p][r]);
             }
         }
     }
@@ -147,7 +114,7 @@ INLINE void p16_block(const wtype t, const part b, const int rows, const int cha
     const float *x = b.a->x + (size_t)b.row * b.a->ldx;
     v16 pair[2][ROWS_P16], acc[4][ROWS_P16];
     for (int first = 0; first < 4; first += chains) {
-        const uint8_t *data = b.panel + (t == W_BF16 ? 0 : groups * PANEL * 2 + (groups & 1) * 32);
+        const uint8_t *data = t == W_BF16 ? b.panel : panel_data(b.panel, groups);
         UNROLL for (int c = 0; c < chains; c++)
             UNROLL for (int r = 0; r < rows; r++) acc[c][r] = v16_set1(0);
         for (size_t g = 0; g < groups; g++, data += step) {
@@ -203,23 +170,16 @@ typedef int block_fn(part b, int left, int panels);
 #define EACH_PANEL(call) for (int i = 0; i < panels; i++) { const part one = one_panel(b, i); call; }
 #define TAKE(n, most, call) if ((n) <= (most) && left >= (n)) { EACH_PANEL(call) return (n); }
 
-INLINE int q4_blocks(part b, int left, int panels) {
-    if (panels > 1 && left >= ROWS_Q4) return q4_block(b, ROWS_Q4, PANELS_INT), ROWS_Q4;
-    TAKE(ROWS_Q4, ROWS_Q4, q4_block(one, ROWS_Q4, 1))
-    TAKE(4, ROWS_Q4, q4_block(one, 4, 1))
-    TAKE(2, ROWS_Q4, q4_block(one, 2, 1))
-    TAKE(1, 1, q4_block(one, 1, 1))
+INLINE int int8_blocks(const wtype t, const int most, part b, int left, int panels) {
+    if (panels > 1 && left >= most) return int8_block(t, b, most, PANELS_INT), most;
+    TAKE(most, most, int8_block(t, one, most, 1))
+    TAKE(4, most, int8_block(t, one, 4, 1))
+    TAKE(2, most, int8_block(t, one, 2, 1))
+    TAKE(1, most, int8_block(t, one, 1, 1))
     return 0;
 }
-
-INLINE int q8_blocks(part b, int left, int panels) {
-    if (panels > 1 && left >= ROWS_Q8) return q8_block(b, ROWS_Q8, PANELS_INT), ROWS_Q8;
-    TAKE(ROWS_Q8, ROWS_Q8, q8_block(one, ROWS_Q8, 1))
-    TAKE(4, ROWS_Q8, q8_block(one, 4, 1))
-    TAKE(2, ROWS_Q8, q8_block(one, 2, 1))
-    TAKE(1, 1, q8_block(one, 1, 1))
-    return 0;
-}
+INLINE int q4_blocks(part b, int left, int panels) { return int8_blocks(W_Q4, ROWS_Q4, b, left, panels); }
+INLINE int q8_blocks(part b, int left, int panels) { return int8_blocks(W_Q8, ROWS_Q8, b, left, panels); }
 
 INLINE int p16_blocks(const wtype t, part b, int left, int panels) {
     TAKE(ROWS_P16, ROWS_P16, p16_block(t, one, ROWS_P16, CHAINS_P16))
@@ -252,8 +212,9 @@ INLINE void each_block(const mat *w, const acts *a, float *y, size_t ldy, int p0
             }
 }
 
+/* inline: no warning where a table has its own way */
 #define MATMUL(name, most, at_once, bytes_per_input, take) \
-    static void name(const mat *w, const acts *a, float *y, size_t ldy, int p0, int p1) { \
+    static inline void name(const mat *w, const acts *a, float *y, size_t ldy, int p0, int p1) { \
         each_block(w, a, y, ldy, p0, p1, groups_of(a->k) * GROUP * (bytes_per_input), most, at_once, take); \
     }
 MATMUL(matmul_q4, ROWS_Q4, PANELS_INT, 1, q4_blocks)

@@ -24,20 +24,20 @@ static double probe_f32(long reps) {
 }
 
 /* HIDE keeps the compiler from computing a product once for all chains and rounds. */
-static double probe_int8(long reps) {
+static inline double probe_int8(long reps) {
     const int8_t bytes[4] = { 3, -2, 1, 5 };
     uint8_t weights[64];
     for (int i = 0; i < 64; i++) weights[i] = (uint8_t)i;
-    q8_acc acc[PROBE_CHAINS];
-    q8_weights w = q8_prepare(b64_load(weights));
+    dot acc[PROBE_CHAINS];
+    quad w = quad_of(W_Q8, b64_load(weights));
     x4 x = bytes4(bytes);
-    UNROLL for (int i = 0; i < PROBE_CHAINS; i++) acc[i] = q8_start(i);
+    UNROLL for (int i = 0; i < PROBE_CHAINS; i++) acc[i] = dot_start(W_Q8, i);
     for (long r = 0; r < reps; r++)
         UNROLL for (int i = 0; i < PROBE_CHAINS; i++) {
             HIDE(x);
-            acc[i] = q8_step(acc[i], w, x);
+            acc[i] = dot_step(W_Q8, acc[i], w, x, x);
         }
     volatile float keep = 0;
-    UNROLL for (int i = 0; i < PROBE_CHAINS; i++) keep = keep + v16_sum(q8_end(acc[i]));
+    UNROLL for (int i = 0; i < PROBE_CHAINS; i++) keep = keep + v16_sum(dot_end(W_Q8, acc[i], i));
     return (double)reps * PROBE_CHAINS * 128;
 }

@@ -12,6 +12,7 @@ typedef __m512i b64;
 INLINE v16 v16_set1(float x) { return _mm512_set1_ps(x); }
 INLINE v16 v16_load(const float *p) { return _mm512_loadu_ps(p); }
 INLINE void v16_store(float *p, v16 a) { _mm512_storeu_ps(p, a); }
+INLINE v16 v16_load_i32(const int32_t *p) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
 INLINE v16 v16_add(v16 a, v16 b) { return _mm512_add_ps(a, b); }
 INLINE v16 v16_sub(v16 a, v16 b) { return _mm512_sub_ps(a, b); }
 INLINE v16 v16_mul(v16 a, v16 b) { return _mm512_mul_ps(a, b); }

@@ -20,6 +20,7 @@ enum { ROWS_Q4 = 2, ROWS_Q8 = 2, PANELS_INT = 1, ROWS_P16 = 2, CHAINS_P16 = 4, R
 INLINE v16 v16_set1(float x) { v16 r; EACH r.v[i] = x; return r; }
 INLINE v16 v16_load(const float *p) { v16 r; EACH r.v[i] = p[i]; return r; }
 INLINE void v16_store(float *p, v16 a) { EACH p[i] = a.v[i]; }
+INLINE v16 v16_load_i32(const int32_t *p) { v16 r; EACH r.v[i] = (float)p[i]; return r; } /* for tables with tiles */
 INLINE v16 v16_add(v16 a, v16 b) { EACH a.v[i] += b.v[i]; return a; }
 INLINE v16 v16_sub(v16 a, v16 b) { EACH a.v[i] -= b.v[i]; return a; }
 INLINE v16 v16_mul(v16 a, v16 b) { EACH a.v[i] *= b.v[i]; return a; }

@@ -22,7 +22,7 @@ aarch64() {
     for tool in aarch64-linux-gnu-gcc qemu-aarch64; do
         has $tool || { echo "test-emulated: aarch64 skipped: no $tool here"; return 0; }
     done
-    program aarch64-linux-gnu-gcc "$build/aarch64" kernels/k_neon.o kernels/k_dotprod.o
+    program aarch64-linux-gnu-gcc "$build/aarch64" kernels/k_neon.o kernels/k_dotprod.o kernels/k_i8mm.o
     for cpu in cortex-a53 max; do
         echo "== qemu-aarch64 -cpu $cpu"
         qemu-aarch64 -cpu $cpu "$build/aarch64/emulated"
@@ -35,7 +35,7 @@ x86_64() {
     for tool in $cc qemu-x86_64; do
         has $tool || { echo "test-emulated: x86-64 skipped: no $tool here"; return 0; }
     done
-    program $cc "$build/x86_64" kernels/k_avx2.o kernels/k_avxvnni.o kernels/k_avx512.o kernels/k_avx512vnni.o
+    program $cc "$build/x86_64" kernels/k_avx2.o kernels/k_avxvnni.o kernels/k_avx512.o kernels/k_avx512vnni.o kernels/k_amx.o
     for cpu in qemu64 max; do # the first has no AVX, the second AVX2 and FMA where qemu is 7.2 or later
         echo "== qemu-x86_64 -cpu $cpu"
         qemu-x86_64 -cpu $cpu "$build/x86_64/emulated"

@@ -37,7 +37,7 @@ static float rng_float(rng *r) {
 static void rng_fill(rng *r, float *x, size_t n) { for (size_t i = 0; i < n; i++) x[i] = rng_float(r); }
 
 /* ---- what a case writes ---- */
-typedef struct sink { uint8_t *p; size_t n, cap; } sink;
+typedef struct sink { uint8_t *p; size_t n, cap; bool skip_bf16; } sink;
 
 static void sink_bytes(sink *s, const void *p, size_t n) {
     if (s->n + n > s->cap) {
@@ -110,6 +110,7 @@ static void case_matmul(const kernels *k, rng *r, sink *s) {
     float *y = alloc_aligned((size_t)m * (size_t)ldy * 4);
     for (int i = 0; i < m * ldy; i++) y[i] = -7;
     k->matmul[t][int8](&p.w, &p.a, y, (size_t)ldy, p0, p1);
+    for (int i = 0; i < m * ldy && s->skip_bf16 && t == W_BF16; i++) y[i] = y[i] != -7;
     sink_floats(s, y, (size_t)m * (size_t)ldy);
     free_aligned(y);
     problem_free(&p);
@@ -239,9 +240,12 @@ static const char *case_run(const kernels *k, uint64_t seed, sink *s) {
     return cases[seed % 8].name;
 }
 
+/* A table with bf16 units has its own bits for bf16 weights (kernels.h); they are compared by tolerance elsewhere. */
+static bool own_bf16(const kernels *k) { return strncmp(k->name, "amx", 3) == 0; }
+
 /* Runs seeds [0, n) on both tables; adds scalar's bytes to h. Returns the first differing seed, or -1. */
 static long case_compare(const kernels *reference, const kernels *k, long n, hash64 *h) {
-    sink a = { 0 }, b = { 0 };
+    sink a = { .skip_bf16 = own_bf16(k) }, b = a;
     long bad = -1;
     for (long seed = 0; seed < n && bad < 0; seed++) {
         const char *name = case_run(reference, (uint64_t)seed, &a);

@@ -9,10 +9,60 @@ static const kernels *scalar(void) { return kernels_named("scalar"); }
 
 static float *floats(size_t n) { return alloc_aligned(n * sizeof(float)); }
 
+/* The amx table with tiles in plain C: with the rest of it in plain C too, and with the rest as it is. */
+extern const kernels amx_soft;
+#if defined(__x86_64__)
+extern const kernels amx_soft512;
+#endif
+
+/* The tables that can run here, NULL at the end. */
+static const kernels *table_at(int i) {
+    const kernels *list[16];
+    int n = 0;
+    for (int t = 0; kernels_all()[t]; t++)
+        if (kernels_usable(kernels_all()[t])) list[n++] = kernels_all()[t];
+    list[n++] = &amx_soft;
+#if defined(__x86_64__)
+    if (kernels_usable(kernels_named("avx512vnni"))) list[n++] = &amx_soft512;
+#endif
+    list[n] = NULL;
+    return list[i];
+}
+
 static void test_tables_agree(void **state) {
     (void)state;
-    for (int i = 0; kernels_all()[i]; i++)
-        if (kernels_usable(kernels_all()[i])) assert_int_equal(case_compare(scalar(), kernels_all()[i], 2000, NULL), -1);
+    for (int i = 0; table_at(i); i++) assert_int_equal(case_compare(scalar(), table_at(i), 2000, NULL), -1);
+}
+
+/* More inputs than a segment of tiles, more panels than a span, rows of several bands with a tail, inputs 4096 apart. */
+static void test_large_products(void **state) {
+    (void)state;
+    static const struct { int m, n, k; } shapes[] = { { 41, 96, 1500 }, { 23, 70, 4096 }, { 16, 16, 512 }, { 8, 150, 640 },
+        { 7, 40, 8300 }, { 1, 1100, 300 }, { 33, 33, 8256 }, { 200, 40, 4100 } };
+    rng r = { 3, false };
+    for (size_t c = 0; c < sizeof shapes / sizeof *shapes; c++)
+        for (int t = W_BF16; t < W_COUNT; t++) {
+            int m = shapes[c].m, ld = padded(shapes[c].n, PANEL);
+            problem p = { 0 };
+            problem_make(&p, &r, scalar(), (wtype)t, m, shapes[c].n, shapes[c].k, true);
+            if (c == 0) p.a.scale[5] = NAN, p.x[7] = INFINITY;
+            float *want = floats((size_t)m * (size_t)ld), *got = floats((size_t)m * (size_t)ld);
+            scalar()->matmul[t][1](&p.w, &p.a, want, (size_t)ld, 0, ld / PANEL);
+            for (int i = 0; table_at(i); i++) {
+                memset(got, 0xee, (size_t)m * (size_t)ld * sizeof *got);
+                table_at(i)->matmul[t][1](&p.w, &p.a, got, (size_t)ld, 0, ld / PANEL);
+                bool close = t == W_BF16 && own_bf16(table_at(i));
+                for (int j = 0; j < m * ld; j++) {
+                    bool same = memcmp(want + j, got + j, sizeof *got) == 0 || (isnan(want[j]) && isnan(got[j]));
+                    if (close && isfinite(want[j])) same = fabsf(want[j] - got[j]) <= 1.5e-6f * sqrtf((float)shapes[c].k) + 5e-6f * fabsf(want[j]);
+                    else if (close) same = !isfinite(got[j]);
+                    if (!same) fail_msg("%s, %s, case %zu, row %d, column %d: %a, expected %a", table_at(i)->name,
+                                        wtype_name((wtype)t), c, j / ld, j % ld, got[j], want[j]);
+                }
+            }
+            free_aligned(want), free_aligned(got);
+            problem_free(&p);
+        }
 }
 
 /* ---- cuts ---- */
@@ -44,9 +94,9 @@ static void check_cuts(const kernels *k, wtype t, bool int8, rng *r) {
 static void test_cuts(void **state) {
     (void)state;
     rng r = { 7, false };
-    for (int i = 0; kernels_all()[i]; i++)
-        for (int t = 0; kernels_usable(kernels_all()[i]) && t < W_COUNT; t++)
-            for (int int8 = 0; int8 < 2; int8++) check_cuts(kernels_all()[i], (wtype)t, int8, &r);
+    for (int i = 0; table_at(i); i++)
+        for (int t = 0; t < W_COUNT; t++)
+            for (int int8 = 0; int8 < 2; int8++) check_cuts(table_at(i), (wtype)t, int8, &r);
 }
 
 /* ---- scalar against double ---- */
@@ -471,9 +521,8 @@ static void test_choice(void **state) {
 static void test_probes(void **state) {
     (void)state;
     static _Alignas(64) uint8_t bytes[1024];
-    for (int i = 0; kernels_all()[i]; i++) {
-        const kernels *k = kernels_all()[i];
-        if (!kernels_usable(k)) continue;
+    for (int i = 0; table_at(i); i++) {
+        const kernels *k = table_at(i);
         memset(bytes, 0, sizeof bytes);
         uint64_t none = k->probe_read(bytes, sizeof bytes);
         for (size_t at = 256; at < sizeof bytes; at += 63) { /* each byte counts (the first block starts the sum and cancels) */
@@ -487,8 +536,8 @@ static void test_probes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tables_agree), cmocka_unit_test(test_cuts), cmocka_unit_test(test_matmul_reference),
-            cmocka_unit_test(test_attention_reference), cmocka_unit_test(test_attention_int8),
+        cmocka_unit_test(test_tables_agree), cmocka_unit_test(test_large_products), cmocka_unit_test(test_cuts),
+            cmocka_unit_test(test_matmul_reference), cmocka_unit_test(test_attention_reference), cmocka_unit_test(test_attention_int8),
         cmocka_unit_test(test_attention_masked), cmocka_unit_test(test_norm_reference), cmocka_unit_test(test_functions),
             cmocka_unit_test(test_sincos),
         cmocka_unit_test(test_f16), cmocka_unit_test(test_f16_tables), cmocka_unit_test(test_quantize_edges),
