@@ -44,6 +44,14 @@ int matrix_bytes(wtype t, uint64_t n, uint64_t k, uint64_t *bytes) {
     return 0;
 }
 
+mat mat_rows(const mat *w, int first, int n) {
+    mat part = *w;
+    part.data = (const char *)w->data + (size_t)(first / PANEL) * panel_bytes((wtype)w->type, w->k);
+    if (w->bias) part.bias = w->bias + first;
+    part.n = n;
+    return part;
+}
+
 /* ---- f16 and bf16 ---- */
 
 static uint32_t float_bits(float x) {

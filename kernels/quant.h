@@ -22,6 +22,7 @@ double wtype_bits(wtype t);                  /* bits a weight, scales included *
 size_t panel_bytes(wtype t, int k);
 size_t panel_scale_bytes(wtype t, int k);
 int matrix_bytes(wtype t, uint64_t n, uint64_t k, uint64_t *bytes);
+mat mat_rows(const mat *w, int first, int n); /* outputs first, a multiple of 16, and the n - 1 after it; adapters are not cut */
 
 float f16_to_f32(uint16_t h);
 uint16_t f32_to_f16(float x); /* nearest, ties to even; overflow gives infinity */
