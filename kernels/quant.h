@@ -34,7 +34,7 @@ int quant_exponent(wtype t, float amax);
 
 /* Packs 16 rows [16][pad64(k)] into a panel. importance: [pad64(k)] weights of the squared error of each input, or NULL.
  * For q8 and q4 the scale of each group is searched for the least (weighted) squared error. Adds to *error and *power the
- * squared error and the squared weights (NULL: not wanted). */
+ * squared error and the squared weights (NULL: not wanted), for q8 and q4 weighted likewise. */
 void pack_panel(wtype t, const float *rows, int k, int exponent, const float *importance, void *panel, double *error,
     double *power);
 

@@ -88,8 +88,10 @@ void walk_take(walk *w, int side, int i, bool encoder);
 int calibrate(reference *r, plan *p, arena *mem, const passages *s, const volatile int *stop, bool progress, err *e);
 
 /* ---- certify.c ---- */
-/* Opens the file at path, written of r's checkpoint, and runs the passages through both. Refuses what is clearly broken. */
-int certify(reference *r, const char *path, const passages *s, const volatile int *stop, bool progress, certificate *out, err *e);
+enum { CERTIFY_WARNING = 256 };
+/* Opens the file at path, written of r's checkpoint, and runs the passages through both. Refuses what is clearly broken; warning:
+ * what is to be said of a file that is not, or "". */
+int certify(reference *r, const char *path, const passages *s, const volatile int *stop, bool progress, certificate *out, char warning[CERTIFY_WARNING], err *e);
 void certificate_begin(certificate *c, const arch *a, const passages *s); /* all that is known before; zeros for the rest */
 
 /* ---- write.c ---- */

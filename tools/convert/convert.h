@@ -112,6 +112,7 @@ typedef struct plan {
     output *outputs;
     int n, cap;
     int embed;             /* the output that is the embedding */
+    wtype type;            /* of the matrices, as asked for */
     bool tied;
     const struct peft_list *merge; /* adapters to add to the weights, borrowed; NULL: none */
 } plan;

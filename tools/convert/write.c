@@ -86,7 +86,9 @@ static int write_tensors(job *j) {
 
 static int add_certificate(job *j) {
     buf records = { 0 };
-    if (certify(&j->ref, file_write_temporary(j->w), &j->passages, j->o->stop, j->progress, j->cert, j->e)) return -1;
+    char warning[CERTIFY_WARNING];
+    if (certify(&j->ref, file_write_temporary(j->w), &j->passages, j->o->stop, j->progress, j->cert, warning, j->e)) return -1;
+    if (*warning) warn(j->c, "%s", warning);
     make_records(j, &records);
     int rc = file_write_records(j->w, &records, j->e);
     buf_free(&records);
