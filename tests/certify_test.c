@@ -302,36 +302,23 @@ static void test_damage(void **state) {
 
 /* ---- a text ---- */
 
-/* The stories of the demo's fixture, [from, to), as text, and their ids with the BOS. */
-static void stories(int from, int to, const char *path, ids *list) {
-    buf b = { 0 };
-    arena mem = { 0 };
-    err e = { 0 };
-    FILE *f = path ? fopen(path, "wb") : NULL;
-    must(read_file("tests/fixtures/demo_expected.jsonl", 0, &b, &e), &e);
-    char *line = b.p;
-    for (int i = 0; i < to; i++, line = strchr(line, '\n') + 1) {
-        json *j;
-        size_t n = strcspn(line, "\n");
-        must(json_parse(&mem, line, n, &j, &e), &e);
-        if (i < from) continue;
-        if (f) fprintf(f, "%s%s\n", json_get(j, "rendered")->s, json_get(j, "text")->s);
-        if (list) json_ids(json_get(j, "prompt_ids"), list), json_ids(json_get(j, "ids"), list);
-    }
-    if (f) fclose(f);
-    arena_free(&mem);
-    buf_free(&b);
+/* The first half of documents like those that the demo was trained on: to calibrate on; and the second: {dir}/held. */
+static void make_texts(void) {
+    must_run("head -c 24000 tests/fixtures/demo_text.txt >{dir}/text; tail -c 20000 tests/fixtures/demo_text.txt >{dir}/held");
 }
 
-static double held_out_kl(const char *ref, const char *path, const ids *list) {
-    passage p = { .tok = list->p, .n = (int)list->n };
-    int ld;
-    double kl = 0;
-    float *want = run_passage(ref, &p, 0, true, &ld), *got = run_passage(path, &p, 0, false, &ld);
-    for (size_t i = 0; i < list->n; i++) kl += sample_divergence(want + i * (size_t)ld, got + i * (size_t)ld, 4096) / (double)list->n;
-    free_aligned(want);
-    free_aligned(got);
-    return kl;
+static double number_of(const char *name) {
+    const char *p = strstr(said, name);
+    if (!p) fail_msg("no %s in %s", name, said);
+    return atof(p + strlen(name));
+}
+
+/* Quality's word of a file against {dir}/ref.bin. */
+static double held_out_kl(const char *path) {
+    char command[800];
+    snprintf(command, sizeof command, "{bin}/quality %s {dir}/held --ref {dir}/ref.bin --ref-exact --ctx 256 --json", path);
+    must_run(command);
+    return number_of("\"kl\":");
 }
 
 /* A copy of the demo checkpoint, in f32, whose tensors `change` may change. */
@@ -378,46 +365,45 @@ static void skew_channels(const char *name, float *x, const st_tensor *t) {
     for (uint64_t i = 0; i < t->n && product; i++) x[i] /= skew((int)(i % t->dims[1]));
 }
 
-/* Calibrated on some stories, measured on others: no worse for the demo, and much better where channels differ in size. */
+/* Calibrated on one text, measured on others. The demo's channels are of one size: a few percent less error after every layer, of which
+ * the held-out KL divergence, whose chance is as large, shows nothing. Where channels differ in size it is another matter. */
 static void test_calibrated(void **state) {
     (void)state;
-    ids held = { 0 };
-    stories(0, 12, in_dir("text"), NULL);
-    stories(12, 20, NULL, &held);
+    make_texts();
     must_run("{bin}/convert " DEMO " -o {dir}/ref.bin --type f32 && {bin}/convert " DEMO " -o {dir}/p.bin --type q4");
     must_run("{bin}/convert " DEMO " -o {dir}/c.bin --type q4 --calibrate {dir}/text");
     assert_non_null(strstr(said, "perplexity x "));
-    double plain = held_out_kl(in_dir("ref.bin"), in_dir("p.bin"), &held), calibrated = held_out_kl(in_dir("ref.bin"), in_dir("c.bin"), &held);
-    if (!(plain > 1e-4 && calibrated <= plain * 1.01)) fail_msg("demo: KL %g calibrated, %g without", calibrated, plain);
+    double plain = held_out_kl("{dir}/p.bin"), calibrated = held_out_kl("{dir}/c.bin");
+    if (!(plain > 1e-3 && calibrated <= plain * 1.1)) fail_msg("demo: KL %g calibrated, %g without", calibrated, plain);
+    certificate p = certificate_of(in_dir("p.bin")), c = certificate_of(in_dir("c.bin")); /* of the built-in prompt, another text too */
+    for (int l = 0; l < 6; l++)
+        if (!(c.layers[l] < p.layers[l])) fail_msg("layer %d: %g calibrated, %g without", l, c.layers[l], p.layers[l]);
+    assert_true(c.fixed.kl < p.fixed.kl && c.hidden < p.hidden);
     remake(in_dir("skewed"), skew_channels);
     must_run("{bin}/convert {dir}/skewed -o {dir}/sp.bin --type q4 && {bin}/convert {dir}/skewed -o {dir}/sc.bin --type q4 --calibrate {dir}/text");
-    plain = held_out_kl(in_dir("ref.bin"), in_dir("sp.bin"), &held);
-    calibrated = held_out_kl(in_dir("ref.bin"), in_dir("sc.bin"), &held);
+    plain = held_out_kl("{dir}/sp.bin");
+    calibrated = held_out_kl("{dir}/sc.bin");
     if (!(calibrated < plain * 0.7)) fail_msg("skewed: KL %g calibrated, %g without", calibrated, plain);
-    ids_free(&held);
 }
 
 /* The certificate of a text and quality's word of it: other blocks, the same model. */
 static void test_quality_agrees(void **state) {
     (void)state;
-    stories(0, 20, in_dir("text"), NULL);
-    must_run("{bin}/convert " DEMO " -o {dir}/q.bin --force --type q4 --calibrate {dir}/text && {bin}/convert " DEMO " -o {dir}/ref.bin --force --type f32");
-    must_run("{bin}/quality {dir}/q.bin {dir}/text --ref {dir}/ref.bin --ref-exact --ctx 511 --json");
+    make_texts();
+    must_run("head -c 14000 {dir}/text >{dir}/part; {bin}/convert " DEMO " -o {dir}/q.bin --force --type q4 --calibrate {dir}/part && {bin}/convert " DEMO " -o {dir}/ref.bin --force --type f32");
+    must_run("{bin}/quality {dir}/q.bin {dir}/part --ref {dir}/ref.bin --ref-exact --ctx 511 --json");
     certificate c = certificate_of(in_dir("q.bin"));
-    const char *kl = strstr(said, "\"kl\":"), *ratio = strstr(said, "\"ratio\":"), *rows = strstr(said, "\"tokens\":");
-    assert_true(kl && ratio && rows);
-    double found = atof(kl + 5), found_ratio = atof(ratio + 8);
-    assert_int_equal(c.text.rows, atoi(rows + 9) / 510 * 511); /* the BOS before each block makes its first token one that is scored */
-    if (!(c.text.kl > found * 0.8 && c.text.kl < found * 1.25 && fabs(c.perplexity / c.perplexity_ref - found_ratio) < 0.01))
-        fail_msg("certificate: KL %g, ratio %g; quality: %g, %g", c.text.kl, c.perplexity / c.perplexity_ref, found, found_ratio);
+    double kl = number_of("\"kl\":"), ratio = number_of("\"ratio\":");
+    assert_int_equal(c.text.rows, (int)number_of("\"tokens\":") / 510 * 511); /* a BOS before each block: its first token is scored too */
+    if (!(c.text.kl > kl * 0.8 && c.text.kl < kl * 1.25 && fabs(c.perplexity / c.perplexity_ref - ratio) < 0.01))
+        fail_msg("certificate: KL %g, ratio %g; quality: %g, %g", c.text.kl, c.perplexity / c.perplexity_ref, kl, ratio);
 }
 
 static void test_blocks(void **state) {
     (void)state;
     arena mem = { 0 };
     must_run("{bin}/convert " DEMO " -o {dir}/b.bin --force --type f32");
-    stories(0, 20, in_dir("text"), NULL);
-    must_run("i=0; while [ $i -lt 8 ]; do cat {dir}/text; i=$((i+1)); done >{dir}/long; printf 'Once upon a time' >{dir}/short");
+    must_run("cp tests/fixtures/demo_text.txt {dir}/long; printf 'Once upon a time' >{dir}/short");
     arch a = arch_of(in_dir("b.bin"), &mem);
     passages s = passages_of(in_dir("b.bin"), &a, in_dir("long"));
     assert_int_equal(s.n, 1 + 8);

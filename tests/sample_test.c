@@ -269,23 +269,23 @@ static void test_logprob(void **state) {
 /* Rows that come in pieces give what whole rows give, whatever the order of their maxima; a NaN is said. */
 static void test_divergence_pieces(void **state) {
     (void)state;
-    enum { N = 100 };
-    float p[N], q[N];
-    for (int i = 0; i < N; i++) p[i] = 40 * sinf((float)i * 1.7f), q[i] = p[i] + sinf((float)i * 5.3f);
+    enum { COLUMNS = 100 };
+    float p[COLUMNS], q[COLUMNS];
+    for (int i = 0; i < COLUMNS; i++) p[i] = 40 * sinf((float)i * 1.7f), q[i] = p[i] + sinf((float)i * 5.3f);
     for (int i = 0; i < 10; i++) p[i] = -INFINITY; /* a piece without any */
-    double zp = sample_logsumexp(p, N), zq = sample_logsumexp(q, N), want = 0;
-    for (int i = 10; i < N; i++) want += exp(p[i] - zp) * ((p[i] - zp) - (q[i] - zq));
-    for (int piece = 1; piece <= N; piece += 9) {
+    double zp = sample_logsumexp(p, COLUMNS), zq = sample_logsumexp(q, COLUMNS), want = 0;
+    for (int i = 10; i < COLUMNS; i++) want += exp(p[i] - zp) * ((p[i] - zp) - (q[i] - zq));
+    for (int piece = 1; piece <= COLUMNS; piece += 9) {
         divergence d = { 0 };
-        for (int at = 0; at < N; at += piece) divergence_add(&d, p + at, q + at, min_int(piece, N - at));
+        for (int at = 0; at < COLUMNS; at += piece) divergence_add(&d, p + at, q + at, min_int(piece, COLUMNS - at));
         assert_true(fabs(divergence_kl(&d) - want) < 1e-9 && want > 0.01);
         assert_true(fabs(divergence_log_p(&d) - zp) < 1e-9 && fabs(divergence_log_q(&d) - zq) < 1e-9);
-        assert_int_equal(d.best_p, sample_argmax(p, N));
-        assert_int_equal(d.best_q, sample_argmax(q, N));
+        assert_int_equal(d.best_p, sample_argmax(p, COLUMNS));
+        assert_int_equal(d.best_q, sample_argmax(q, COLUMNS));
     }
     divergence d = { 0 };
     q[50] = NAN;
-    divergence_add(&d, p, q, N);
+    divergence_add(&d, p, q, COLUMNS);
     assert_true(d.broken && isnan(divergence_kl(&d)));
 }
 

@@ -1,6 +1,8 @@
 /* calibrate: the mean square of each input of each matrix over a text, computed from the checkpoint in f32. The expected squared
  * error of a product's outputs is the sum over inputs of (error of the weight)^2 times it, if inputs are uncorrelated; so it is
- * what the search of scales weights errors with. It must not know which matrices a model has: forward shows each before it is used. */
+ * what the search of scales weights errors with. Each row is taken relative to its own size: what follows is normed again, and a
+ * few rows, such as those of the first position, are so large that they would decide alone. It must not know which matrices a model
+ * has: forward shows each before it is used. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,8 +28,12 @@ static void add_squares(calibration *k, const mat *w, const float *in, size_t ld
         fail_memory(&k->failed, n * sizeof **k->sum, "statistics");
         return;
     }
-    for (int row = 0; row < m; row++)
-        for (int j = 0; j < w->k; j++) k->sum[i][j] += in[(size_t)row * ld + (size_t)j] * in[(size_t)row * ld + (size_t)j];
+    for (int row = 0; row < m; row++) {
+        const float *x = in + (size_t)row * ld;
+        float mean = 0;
+        for (int j = 0; j < w->k; j++) mean += x[j] * x[j] / (float)w->k;
+        for (int j = 0; j < w->k && mean > 0; j++) k->sum[i][j] += x[j] * x[j] / mean;
+    }
 }
 
 static void before(void *arg, const mat *w, const float *in, size_t ld, int m) {
