@@ -44,6 +44,14 @@ int matrix_bytes(wtype t, uint64_t n, uint64_t k, uint64_t *bytes) {
     return 0;
 }
 
+mat mat_rows(const mat *w, int first, int n) {
+    mat part = *w;
+    part.data = (const char *)w->data + (size_t)(first / PANEL) * panel_bytes((wtype)w->type, w->k);
+    if (w->bias) part.bias = w->bias + first;
+    part.n = n;
+    return part;
+}
+
 /* ---- f16 and bf16 ---- */
 
 static uint32_t float_bits(float x) {
@@ -194,7 +202,7 @@ static int get_quantised(wtype t, const uint8_t *group, int row, int i) {
     return (i < 32 ? byte & 15 : byte >> 4) - 8;
 }
 
-/* One row's group: x[64] in units of 2^exponent. Returns its scale as stored. */
+/* One row's group: x[64] in units of 2^exponent. Returns its scale as stored, and adds the weighted squared error. */
 static uint16_t pack_group(wtype t, const float *x, const float *w, uint8_t *group, int row, double *error) {
     const struct grid *g = t == W_Q8 ? &grid_q8 : &grid_q4;
     float scale = search_scale(x, w, g), inverse = scale != 0 && scale == scale ? 1 / scale : 0, e[LANES] = { 0 };
@@ -203,7 +211,7 @@ static uint16_t pack_group(wtype t, const float *x, const float *w, uint8_t *gro
         for (int l = 0; l < LANES; l++) {
             float v = inverse != 0 ? round_clamp(x[i + l] * inverse, g->lo, g->hi) : 0, d = x[i + l] - scale * v;
             q[i + l] = (int8_t)v;
-            e[l] += d * d;
+            e[l] += w[i + l] * d * d;
         }
     put_quantised(t, group, row, q);
     *error += lane_sum(e);
@@ -212,12 +220,13 @@ static uint16_t pack_group(wtype t, const float *x, const float *w, uint8_t *gro
 
 static float power_of_two(int e) { return ldexpf(1.0f, e); }
 
-/* The group's weights of the error, scaled to at most 1; all ones where they say nothing. */
-static void group_importance(const float *importance, float *w) {
+/* The group's weights of the error, scaled to at most 1; all ones where they say nothing. Returns what they were divided by. */
+static double group_importance(const float *importance, float *w) {
     float most = 0;
     for (int i = 0; importance && i < GROUP; i++) most = importance[i] > most ? importance[i] : most;
     bool usable = most > 0x1p-100f && most < INFINITY;
     for (int i = 0; i < GROUP; i++) w[i] = usable && importance[i] > 0 ? importance[i] / most : usable ? 0.0f : 1.0f;
+    return usable ? most : importance ? 0 : 1;
 }
 
 static void pack_quantised(wtype t, const float *rows, int k, int exponent, const float *importance, uint8_t *panel,
@@ -228,11 +237,12 @@ static void pack_quantised(wtype t, const float *rows, int k, int exponent, cons
     float down = power_of_two(-exponent), x[GROUP], w[GROUP];
     double sum = 0;
     for (size_t g = 0; g < groups; g++) {
-        group_importance(importance ? importance + g * GROUP : NULL, w);
+        double unit = group_importance(importance ? importance + g * GROUP : NULL, w), one = 0;
         for (int r = 0; r < PANEL; r++) {
             for (int i = 0; i < GROUP; i++) x[i] = rows[(size_t)r * padded + g * GROUP + (size_t)i] * down;
-            scales[g * PANEL + (size_t)r] = pack_group(t, x, w, data + g * group_bytes[t], r, &sum);
+            scales[g * PANEL + (size_t)r] = pack_group(t, x, w, data + g * group_bytes[t], r, &one);
         }
+        sum += one * unit;
     }
     size_t used = groups * PANEL * sizeof *scales;
     memset(panel + used, 0, panel_scale_bytes(t, k) - used);
@@ -251,16 +261,26 @@ static void pack_bf16(const float *rows, int k, uint16_t *panel, double *error) 
         }
 }
 
+/* Of 16 rows; importance weights it only where it weights the error too. */
+static double squares(const float *rows, size_t padded, const float *importance) {
+    double sum = 0;
+    for (size_t r = 0; r < PANEL; r++)
+        for (size_t i = 0; i < padded; i++) {
+            double x = rows[r * padded + i];
+            sum += importance ? importance[i] * x * x : x * x;
+        }
+    return sum;
+}
+
 void pack_panel(wtype t, const float *rows, int k, int exponent, const float *importance, void *panel, double *error,
     double *power) {
-    size_t n = PANEL * groups_of(k) * GROUP;
-    double e = 0, p = 0;
-    if (t == W_F32) memcpy(panel, rows, n * sizeof *rows);
+    size_t padded = groups_of(k) * GROUP;
+    double e = 0;
+    if (t == W_F32) memcpy(panel, rows, PANEL * padded * sizeof *rows);
     else if (t == W_BF16) pack_bf16(rows, k, panel, &e);
     else pack_quantised(t, rows, k, exponent, importance, panel, &e);
-    for (size_t i = 0; power && i < n; i++) p += (double)rows[i] * rows[i];
     if (error) *error += e;
-    if (power) *power += p;
+    if (power) *power += squares(rows, padded, quantised(t) ? importance : NULL);
 }
 
 void unpack_panel(wtype t, const void *panel, int k, int exponent, float *rows) {

@@ -22,6 +22,7 @@ double wtype_bits(wtype t);                  /* bits a weight, scales included *
 size_t panel_bytes(wtype t, int k);
 size_t panel_scale_bytes(wtype t, int k);
 int matrix_bytes(wtype t, uint64_t n, uint64_t k, uint64_t *bytes);
+mat mat_rows(const mat *w, int first, int n); /* outputs first, a multiple of 16, and the n - 1 after it; adapters are not cut */
 
 float f16_to_f32(uint16_t h);
 uint16_t f32_to_f16(float x); /* nearest, ties to even; overflow gives infinity */
@@ -33,7 +34,7 @@ int quant_exponent(wtype t, float amax);
 
 /* Packs 16 rows [16][pad64(k)] into a panel. importance: [pad64(k)] weights of the squared error of each input, or NULL.
  * For q8 and q4 the scale of each group is searched for the least (weighted) squared error. Adds to *error and *power the
- * squared error and the squared weights (NULL: not wanted). */
+ * squared error and the squared weights (NULL: not wanted), for q8 and q4 weighted likewise. */
 void pack_panel(wtype t, const float *rows, int k, int exponent, const float *importance, void *panel, double *error,
     double *power);
 

@@ -181,7 +181,7 @@ static void cross_attention(forward_ctx *f, const layer *w, int l, const float *
     const arch *a = &f->model->arch;
     ops_matmul(&f->ops, &w->cross_q, h, f->d_ld, m, f->qkv, f->qkv_ld);
     ops_rope_append(&f->ops, &(qkv_rows){ .qkv = f->qkv, .ld = f->qkv_ld, .m = m, .n_heads = a->n_heads, .hd = a->head_dim, .attn_scale = a->attn_scale });
-    attend(f, &(attn_rows){ .m = m, .seq = f->cross, .end = f->cross_end, .group = 1, .slot = l }, &w->cross_out, l);
+    attend(f, &(attn_rows){ .m = m, .seq = f->cross, .end = f->cross_end, .group = 1, .slot = w->cross_slot }, &w->cross_out, l);
 }
 
 /* out[m] = MLP of in[m], gated or not. */
@@ -354,19 +354,29 @@ static void per_layer_inputs(forward_ctx *f, int m) {
     ops_scale(&f->ops, f->per_layer, f->per_layer_ld, m, wide, 0.70710678f);
 }
 
-/* All layers of a stack over m rows; afterwards x holds the wanted rows. Returns how many, or -1 when stopped. */
-static int forward_layers(forward_ctx *f, const layer *layers, int n_layers, const bias_table *bias, int m, int n_wanted) {
+/* The layers that a text goes through, and what is of all of them. */
+typedef struct stack {
+    const layer *layers;
+    int n;
+    const bias_table *bias;
+} stack;
+
+static stack decoder_of(const model *m) { return (stack){ m->layers, m->arch.n_layers, &m->rel_bias }; }
+static stack encoder_of(const model *m) { return (stack){ m->enc_layers, m->arch.n_enc_layers, &m->enc_rel_bias }; }
+
+/* Layers [first, end) of a stack over m rows; after its last x holds the wanted rows. Returns how many, or -1 when stopped. */
+static int forward_layers(forward_ctx *f, stack s, int first, int end, int m, int n_wanted) {
     const arch *a = &f->model->arch;
     static const norm_weights none;
-    for (int l = 0; l < n_layers; l++) {
-        const layer *w = &layers[l];
+    for (int l = first; l < end; l++) {
+        const layer *w = &s.layers[l];
         if (f->stop && atomic_load_explicit(f->stop, memory_order_relaxed)) return -1;
         if (w->altup.router.data) predict_streams(f, w, l, m);
         const float *h = norm(f, &w->attn_norm, f->h, f->x, "attn_norm", l, m);
         project_qkv(f, w, l, h, m);
-        if (l == n_layers - 1) m = keep_wanted(f, n_wanted);
+        if (l == s.n - 1) m = keep_wanted(f, n_wanted);
         if (m == 0) break;
-        self_attention(f, w, bias, l, m);
+        self_attention(f, w, s.bias, l, m);
         if (a->parallel && w->mlp_norm.w) h = norm(f, &w->mlp_norm, f->h, f->x, "mlp_norm", l, m); /* of the stream before the sum */
         add_block(f, &w->attn_post_norm, &w->attn_sum_norm, l, m);
         if (w->laurel_left.data) add_laurel(f, w, l, h, m);
@@ -383,14 +393,14 @@ static int forward_layers(forward_ctx *f, const layer *layers, int n_layers, con
     return m;
 }
 
-/* The output matrix over h's rows [at, at + m) into a span's dst. */
-static void write_logits(forward_ctx *f, const float *h, int m, float *dst) {
+void forward_logits(forward_ctx *f, const float *hidden, int m, int first, int n, float *dst, size_t ld) {
     const arch *a = &f->model->arch;
-    ops_matmul(&f->ops, &f->model->output, h, f->d_ld, m, dst, f->vocab_ld);
+    mat part = mat_rows(&f->model->output, first, n);
+    ops_matmul(&f->ops, &part, hidden, f->d_ld, m, dst, ld);
     for (int i = 0; i < m; i++) {
-        float *row = dst + (size_t)i * f->vocab_ld;
-        if (a->logit_scale != 1) f->ops.k->scale(row, a->logit_scale, a->n_vocab);
-        if (a->logit_softcap > 0) f->ops.k->softcap(row, a->logit_softcap, a->n_vocab);
+        float *row = dst + (size_t)i * ld;
+        if (a->logit_scale != 1) f->ops.k->scale(row, a->logit_scale, n);
+        if (a->logit_softcap > 0) f->ops.k->softcap(row, a->logit_softcap, n);
     }
 }
 
@@ -406,7 +416,7 @@ static void write_out(forward_ctx *f, const span *spans, int n_spans) {
             m += rows;
         }
         if (out == OUT_HIDDEN && m) memcpy(spans[s].dst, h, (size_t)m * f->d_ld * sizeof *h);
-        else if (m) write_logits(f, h, m, spans[s].dst);
+        else if (m) forward_logits(f, h, m, 0, f->model->arch.n_vocab, spans[s].dst, f->vocab_ld);
         h += (size_t)m * f->d_ld;
         s = next;
     }
@@ -424,45 +434,62 @@ static void embed(forward_ctx *f, int m) {
     tap(f, "embed", -1, f->x, m, f->d_ld, mo->arch.d_model);
 }
 
-static bool run_spans(forward_ctx *f, const span *spans, int n_spans) {
-    const model *mo = f->model;
-    int n_wanted, m = gather(f, spans, n_spans, &n_wanted);
-    tap(f, "start", -1, f->x, m, f->d_ld, 0);
+/* A decoder's rows before its first layer, and after its last: h. */
+static void enter(forward_ctx *f, int m) {
     embed(f, m);
-    if (mo->per_layer_embed.data) per_layer_inputs(f, m);
+    if (f->model->per_layer_embed.data) per_layer_inputs(f, m);
     if (f->streams) open_streams(f, m);
-    rope_tables(f, m);
-    m = forward_layers(f, mo->layers, mo->arch.n_layers, &mo->rel_bias, m, n_wanted);
-    if (m < 0) return false;
+}
+
+static const float *leave(forward_ctx *f, int m) {
     if (f->streams) close_streams(f, m);
-    norm(f, &mo->final_norm, f->h, f->x, "final_norm", mo->arch.n_layers, m);
+    return norm(f, &f->model->final_norm, f->h, f->x, "final_norm", f->model->arch.n_layers, m);
+}
+
+static bool run_spans(forward_ctx *f, const span *spans, int n_spans) {
+    int n_layers = f->model->arch.n_layers, n_wanted, m = gather(f, spans, n_spans, &n_wanted);
+    tap(f, "start", -1, f->x, m, f->d_ld, 0);
+    enter(f, m);
+    rope_tables(f, m);
+    m = forward_layers(f, decoder_of(f->model), 0, n_layers, m, n_wanted);
+    if (m < 0) return false;
+    leave(f, m);
     write_out(f, spans, n_spans);
-    tap(f, "output", mo->arch.n_layers, f->x, m, f->d_ld, 0);
+    tap(f, "output", n_layers, f->x, m, f->d_ld, 0);
     for (int s = 0; s < n_spans; s++) kv_advance(spans[s].seq, spans[s].n);
     return true;
 }
 
-/* Keys and values of the encoder's output for each decoder layer's cross attention. */
-static void store_cross(forward_ctx *f, const float *h, int m) {
+/* Keys and values of the encoder's output for one decoder layer's cross attention. */
+static void store_cross(forward_ctx *f, const float *h, int m, int l) {
     const model *mo = f->model;
     const arch *a = &mo->arch;
-    for (int l = 0; l < a->n_layers; l++) {
-        ops_matmul(&f->ops, &mo->layers[l].cross_kv, h, f->d_ld, m, f->qkv, f->qkv_ld);
-        ops_rope_append(&f->ops, &(qkv_rows){ .qkv = f->qkv, .ld = f->qkv_ld, .m = m, .n_kv_heads = a->n_kv_heads, .hd = a->head_dim, .k_at = 0, .v_at = mo->kv_rows,
-                                             .attn_scale = 1, .seq = f->seq, .pos = f->pos, .group = 1, .slot = l, .store = true });
-    }
+    const layer *w = &mo->layers[l];
+    ops_matmul(&f->ops, &w->cross_kv, h, f->d_ld, m, f->qkv, f->qkv_ld);
+    ops_rope_append(&f->ops, &(qkv_rows){ .qkv = f->qkv, .ld = f->qkv_ld, .m = m, .n_kv_heads = a->n_kv_heads, .hd = a->head_dim, .k_at = 0, .v_at = mo->kv_rows,
+                                         .attn_scale = 1, .seq = f->seq, .pos = f->pos, .group = 1, .slot = w->cross_slot, .store = true });
+}
+
+/* The rows of an encoder's text: each sees all of it. */
+static int gather_whole(forward_ctx *f, const span *s) {
+    int n_wanted, m = gather(f, s, 1, &n_wanted);
+    for (int i = 0; i < m; i++) f->end[i] = s->seq->len + s->n;
+    return m;
+}
+
+static const float *leave_encoder(forward_ctx *f, int m) {
+    return norm(f, &f->model->enc_final_norm, f->h, f->x, "enc_norm", f->model->arch.n_enc_layers, m);
 }
 
 static bool run_encoder(forward_ctx *f, kv_seq *seq, const int32_t *tok, int n, float *dst) {
     const model *mo = f->model;
-    int n_wanted, m = gather(f, &(span){ .seq = seq, .tok = tok, .n = n, .out = OUT_ALL }, 1, &n_wanted);
-    for (int i = 0; i < m; i++) f->end[i] = seq->len + n; /* every row sees the whole text */
+    int m = gather_whole(f, &(span){ .seq = seq, .tok = tok, .n = n, .out = OUT_ALL });
     embed(f, m);
     rope_tables(f, m);
-    if (forward_layers(f, mo->enc_layers, mo->arch.n_enc_layers, &mo->enc_rel_bias, m, n_wanted) < 0) return false;
-    const float *h = norm(f, &mo->enc_final_norm, f->h, f->x, "enc_norm", mo->arch.n_enc_layers, m);
+    if (forward_layers(f, encoder_of(mo), 0, mo->arch.n_enc_layers, m, m) < 0) return false;
+    const float *h = leave_encoder(f, m);
     if (dst) memcpy(dst, h, (size_t)m * f->d_ld * sizeof *h);
-    store_cross(f, h, m);
+    for (int l = 0; l < mo->arch.n_layers; l++) store_cross(f, h, m, l);
     kv_advance(seq, n);
     kv_drop_group(seq, 0);
     return true;
@@ -481,3 +508,27 @@ bool encode(forward_ctx *f, kv_seq *seq, const int32_t *tok, int n, float *dst) 
     alloc_guard(false);
     return done;
 }
+
+/* ---- in steps ---- */
+
+void forward_take(forward_ctx *f, const span *s, bool encoder) {
+    span all = *s;
+    int n_wanted;
+    all.out = OUT_ALL;
+    f->encoder = encoder;
+    f->m = encoder ? gather_whole(f, &all) : gather(f, &all, 1, &n_wanted);
+    rope_tables(f, f->m);
+}
+
+void forward_enter(forward_ctx *f) {
+    if (f->encoder) embed(f, f->m);
+    else enter(f, f->m);
+}
+
+bool forward_layer(forward_ctx *f, int l) {
+    return forward_layers(f, f->encoder ? encoder_of(f->model) : decoder_of(f->model), l, l + 1, f->m, f->m) >= 0;
+}
+
+const float *forward_leave(forward_ctx *f) { return f->encoder ? leave_encoder(f, f->m) : leave(f, f->m); }
+
+void forward_cross(forward_ctx *f, const float *hidden, int l) { store_cross(f, hidden, f->m, l); }

@@ -52,6 +52,8 @@ typedef struct forward_ctx {
     int ctx;         /* of the bias tables */
     int *wanted;     /* [max_rows] rows whose logits are wanted, in order */
     kv_seq **seq, **cross; /* [max_rows] */
+    int m;           /* rows of the batch that forward_take took */
+    bool encoder;    /* which goes through the encoder's layers */
     tap_fn *tap;
     void *tap_arg;
     atomic_bool *stop; /* read between layers; NULL: never stops */
@@ -68,5 +70,18 @@ bool forward(forward_ctx *f, const span *spans, int n_spans);
  * decoder's cross attention), empty, with n positions reserved; afterwards it holds the keys and values that the decoder reads.
  * dst: the encoder's output [n][pad64(d_model)], or NULL. False: stopped. */
 bool encode(forward_ctx *f, kv_seq *seq, const int32_t *tok, int n, float *dst);
+
+/* ---- the same passes in steps, for weights that are at hand one layer at a time ----
+ * forward_take makes a span the batch of the steps that follow: every row is wanted, seq->len and dst are left alone. What a batch
+ * keeps from one step to the next is x (with several streams: streams) and per_layer, buffers of the sizes above that the caller
+ * may exchange; so batches can take turns within a layer. */
+void forward_take(forward_ctx *f, const span *s, bool encoder);
+void forward_enter(forward_ctx *f);             /* the embeddings */
+bool forward_layer(forward_ctx *f, int l);      /* layers 0, 1, ... of the stack; false: stopped */
+const float *forward_leave(forward_ctx *f);     /* the hidden states [n][d_ld] after the final norm, until the next step */
+/* The encoder's batch: layer l's keys and values of its hidden states, for the decoder's cross attention. */
+void forward_cross(forward_ctx *f, const float *hidden, int l);
+/* dst[m][ld] = logits first .. first + n - 1 (first a multiple of 16) of m rows of hidden states; columns up to pad16(n) are written. */
+void forward_logits(forward_ctx *f, const float *hidden, int m, int first, int n, float *dst, size_t ld);
 
 #endif

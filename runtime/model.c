@@ -140,6 +140,7 @@ static int bind_norms(binder *b, const char *stack, int l, layer *w) {
 static int bind_cross(binder *b, const char *stack, int l, layer *w) {
     const model *m = b->m;
     int d = m->arch.d_model;
+    w->cross_slot = l;
     return bind_part(b, stack, l, "", "cross_q", true, m->q_rows, d, &w->cross_q) || bind_part(b, stack, l, "", "cross_kv", true, 2 * m->kv_rows, d, &w->cross_kv) ||
                    bind_part(b, stack, l, "", "cross_out", true, d, m->arch.n_heads * m->arch.head_dim, &w->cross_out) ? -1 : 0;
 }
@@ -250,42 +251,42 @@ static int refuse_unknown(binder *b) {
     return 0;
 }
 
-int model_open(model *m, const char *path, err *e) {
-    *m = (model){ 0 };
-    if (file_open(&m->file, path, e)) return -1;
-    binder b = { m, e, arena_alloc(&m->mem, m->file.n_tensors) };
+static int bind_all(binder *b) {
+    model *m = b->m;
     const arch *a = &m->arch;
-    if (!b.taken) {
-        fail_memory(e, m->file.n_tensors, "a list of tensors");
-        goto failed;
-    }
-    const int64_t *version;
-    if (record_i64(&m->file, FORMAT_ADAPTER_KEY, &version) >= 0) {
-        fail(e, "%s: is an adapter, not a model; give its model's file, and the adapter with --lora", path);
-        goto failed;
-    }
-    if (m->file.n_tensors == 0) {
-        fail(e, "%s: holds a tokenizer alone, no model: it was made with --vocab-only; convert the checkpoint without it", path);
-        goto failed;
-    }
-    if (arch_read(&m->arch, &m->file, &m->mem, e)) goto failed;
+    if (arch_read(&m->arch, &m->file, &m->mem, b->e)) return -1;
     m->layers = arena_alloc(&m->mem, (size_t)a->n_layers * sizeof *m->layers);
     m->enc_layers = arena_alloc(&m->mem, (size_t)a->n_enc_layers * sizeof *m->layers);
-    if (!m->layers || !m->enc_layers) {
-        fail_memory(e, (size_t)(a->n_layers + a->n_enc_layers) * sizeof *m->layers, "layers");
-        goto failed;
-    }
+    if (!m->layers || !m->enc_layers) return fail_memory(b->e, (size_t)(a->n_layers + a->n_enc_layers) * sizeof *m->layers, "layers");
     m->q_rows = (int)round_up((size_t)a->n_heads * (size_t)a->head_dim, PANEL);
     m->kv_rows = (int)round_up((size_t)a->n_kv_heads * (size_t)a->head_dim, PANEL);
-    if (bind_matrix(&b, "embed", NULL, true, a->n_vocab, a->d_model, &m->embed) || bind_matrix(&b, "pos_embed", NULL, false, a->n_ctx, a->d_model, &m->pos_embed) ||
-        bind_norm(&b, "embed_norm", false, &m->embed_norm) || bind_encoder(&b) || bind_decoder(&b) || bind_streams(&b) || bind_bias(&b, "rel_bias", &m->rel_bias) ||
-        bind_bias(&b, "enc.rel_bias", &m->enc_rel_bias) || bind_ropes(&b) || refuse_unknown(&b))
-        goto failed;
+    if (bind_matrix(b, "embed", NULL, true, a->n_vocab, a->d_model, &m->embed) || bind_matrix(b, "pos_embed", NULL, false, a->n_ctx, a->d_model, &m->pos_embed) ||
+        bind_norm(b, "embed_norm", false, &m->embed_norm) || bind_encoder(b) || bind_decoder(b) || bind_streams(b) || bind_bias(b, "rel_bias", &m->rel_bias) ||
+        bind_bias(b, "enc.rel_bias", &m->enc_rel_bias) || bind_ropes(b) || refuse_unknown(b))
+        return -1;
     model_choose_ropes(m, 1);
     return 0;
-failed:
-    model_close(m);
-    return -1;
+}
+
+static int refuse_others(const model *m, err *e) {
+    const int64_t *version;
+    if (record_i64(&m->file, FORMAT_ADAPTER_KEY, &version) >= 0)
+        return fail(e, "%s: is an adapter, not a model; give its model's file, and the adapter with --lora", m->file.path);
+    if (m->file.n_tensors == 0)
+        return fail(e, "%s: holds a tokenizer alone, no model: it was made with --vocab-only; convert the checkpoint without it", m->file.path);
+    return 0;
+}
+
+int model_bind(model *m, err *e) {
+    binder b = { m, e, arena_alloc(&m->mem, m->file.n_tensors) };
+    int rc = !b.taken ? fail_memory(e, m->file.n_tensors, "a list of tensors") : refuse_others(m, e) || bind_all(&b) ? -1 : 0;
+    if (rc) model_close(m);
+    return rc;
+}
+
+int model_open(model *m, const char *path, err *e) {
+    *m = (model){ 0 };
+    return file_open(&m->file, path, e) || model_bind(m, e) ? -1 : 0;
 }
 
 void model_close(model *m) {

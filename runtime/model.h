@@ -38,6 +38,7 @@ typedef struct layer {
     mat cross_q;                /* [q_rows][d_model] */
     mat cross_kv;               /* [2 kv_rows][d_model] of the encoder's output, once a text */
     mat cross_out;              /* [d_model][n_heads * head_dim] */
+    int cross_slot;             /* where these keys and values lie in the pages of the encoder's text */
     norm_weights mlp_norm, mlp_post_norm, mlp_sum_norm;
     mlp_weights mlp;            /* dense; or */
     mat router;                 /* [n_experts][d_model] of a mixture of experts */
@@ -91,6 +92,8 @@ typedef struct model {
 /* Opens and binds. A missing tensor, a wrong shape, a tensor that this version does not know: one line that says which, what
  * was expected and what was found. */
 int model_open(model *m, const char *path, err *e);
+/* The same where m->file is open already, and nothing else is set; after a failure m is closed. */
+int model_bind(model *m, err *e);
 void model_close(model *m);
 
 /* Takes the RoPE tables for a session of ctx positions (DESIGN: what depends on the length is chosen once); true: the long ones. */

@@ -103,6 +103,7 @@ static void add_lora(exec *x, const lora *w, const float *in, size_t ldx, int m,
 void ops_matmul(exec *x, const mat *w, const float *in, size_t ldx, int m, float *y, size_t ldy) {
     matmul_task t = { .x = x, .w = w, .in = in, .ldx = ldx, .ldy = ldy, .y = y, .a = { .m = m, .k = w->k, .x = in, .ldx = ldx } };
     if (m == 0) return;
+    if (x->before) x->before(x->before_arg, w, in, ldx, m);
     if (!x->exact && (w->type == W_Q8 || w->type == W_Q4)) {
         t.a.q = x->q;
         t.a.scale = x->q_scale;

@@ -36,6 +36,10 @@ typedef struct exec {
     uint64_t bytes, macs; /* done so far: weights and cache that were read, multiply-adds of matrices and attention (padding left out) */
     int max_rank;        /* of all adapters, set before ops_layout; 0: none */
     float *ranks;        /* [max_rows][pad16(max_rank)] a x of one matrix and adapter */
+    /* Where set, called before each product of the model's matrices: to fetch weights that are not at hand yet, or to look at
+     * their inputs. NULL wherever a whole model is there. */
+    void (*before)(void *arg, const mat *w, const float *in, size_t ldx, int m);
+    void *before_arg;
 } exec;
 
 /* Lays the scratch out (twice: c->base NULL measures). max_heads x hd: of all query heads; ctx: for long decode steps. */

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "runtime/sample.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -322,13 +323,42 @@ double sample_logsumexp(const float *logits, int n) {
 
 double sample_logprob(const float *logits, int n_vocab, int32_t id) { return logits[id] - sample_logsumexp(logits, n_vocab); }
 
-double sample_divergence(const float *p, const float *q, int n) {
-    double zp = sample_logsumexp(p, n), zq = sample_logsumexp(q, n), kl = 0;
+/* A larger maximum rescales the sums so far. */
+static void raise_max(double *max, double to, double *sum, double *dot) {
+    if (to <= *max) return;
+    double by = exp(*max - to);
+    *max = to;
+    *sum *= by;
+    if (dot) *dot *= by;
+}
+
+void divergence_add(divergence *d, const float *p, const float *q, int n) {
+    if (d->n == 0) d->max_p = d->max_q = -FLT_MAX, d->top_p = d->top_q = -INFINITY;
     for (int i = 0; i < n; i++) {
-        double lp = p[i] - zp;
-        if (lp > -700) kl += exp(lp) * (lp - (q[i] - zq)); /* below, exp is nothing, and a logit may be -infinity */
+        d->broken |= !(p[i] < INFINITY) || !(q[i] < INFINITY);
+        if (p[i] > d->top_p) d->top_p = p[i], d->best_p = d->n + i;
+        if (q[i] > d->top_q) d->top_q = q[i], d->best_q = d->n + i;
     }
-    return kl;
+    d->n += n;
+    if (d->broken) return;
+    raise_max(&d->max_p, d->top_p, &d->sum_p, &d->dot);
+    raise_max(&d->max_q, d->top_q, &d->sum_q, NULL);
+    for (int i = 0; i < n; i++) {
+        double lp = p[i] - d->max_p, e = lp > -700 ? exp(lp) : 0; /* below, exp is nothing, and a logit may be -infinity */
+        d->sum_p += e;
+        d->sum_q += exp(q[i] - d->max_q);
+        if (e > 0) d->dot += e * ((double)p[i] - q[i]);
+    }
+}
+
+double divergence_log_p(const divergence *d) { return d->broken ? NAN : d->max_p + log(d->sum_p); }
+double divergence_log_q(const divergence *d) { return d->broken ? NAN : d->max_q + log(d->sum_q); }
+double divergence_kl(const divergence *d) { return d->broken ? NAN : d->dot / d->sum_p - divergence_log_p(d) + divergence_log_q(d); }
+
+double sample_divergence(const float *p, const float *q, int n) {
+    divergence d = { 0 };
+    divergence_add(&d, p, q, n);
+    return divergence_kl(&d);
 }
 
 int32_t sample_argmax(const float *logits, int n) {

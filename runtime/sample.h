@@ -50,6 +50,17 @@ void sample_look_back(const sample_opts *o, const int32_t *tok, int n, int n_ans
 double sample_logprob(const float *logits, int n_vocab, int32_t id);
 /* Kullback-Leibler divergence KL(softmax p || softmax q) of two rows of logits, in nats. */
 double sample_divergence(const float *p, const float *q, int n_vocab);
+/* The same of rows that come in pieces, the columns in order; zeros at first. The likeliest of each too. */
+typedef struct divergence {
+    double max_p, sum_p, max_q, sum_q, dot; /* sums of exp(p - max_p), exp(q - max_q), exp(p - max_p) (p - q) */
+    float top_p, top_q;
+    int32_t best_p, best_q, n; /* the first of equals; columns so far */
+    bool broken;               /* a NaN or a +infinity came */
+} divergence;
+void divergence_add(divergence *d, const float *p, const float *q, int n);
+double divergence_kl(const divergence *d);
+double divergence_log_p(const divergence *d); /* ln of the sum of exp(p), and of exp(q) */
+double divergence_log_q(const divergence *d);
 /* ln of the sum of exp(logits). */
 double sample_logsumexp(const float *logits, int n_vocab);
 int32_t sample_argmax(const float *logits, int n_vocab); /* the first of equals; -1 if there is a NaN */

@@ -266,6 +266,29 @@ static void test_logprob(void **state) {
     assert_true(fabs(sample_divergence(p, p, 2)) < 1e-12);
 }
 
+/* Rows that come in pieces give what whole rows give, whatever the order of their maxima; a NaN is said. */
+static void test_divergence_pieces(void **state) {
+    (void)state;
+    enum { COLUMNS = 100 };
+    float p[COLUMNS], q[COLUMNS];
+    for (int i = 0; i < COLUMNS; i++) p[i] = 40 * sinf((float)i * 1.7f), q[i] = p[i] + sinf((float)i * 5.3f);
+    for (int i = 0; i < 10; i++) p[i] = -INFINITY; /* a piece without any */
+    double zp = sample_logsumexp(p, COLUMNS), zq = sample_logsumexp(q, COLUMNS), want = 0;
+    for (int i = 10; i < COLUMNS; i++) want += exp(p[i] - zp) * ((p[i] - zp) - (q[i] - zq));
+    for (int piece = 1; piece <= COLUMNS; piece += 9) {
+        divergence d = { 0 };
+        for (int at = 0; at < COLUMNS; at += piece) divergence_add(&d, p + at, q + at, min_int(piece, COLUMNS - at));
+        assert_true(fabs(divergence_kl(&d) - want) < 1e-9 && want > 0.01);
+        assert_true(fabs(divergence_log_p(&d) - zp) < 1e-9 && fabs(divergence_log_q(&d) - zq) < 1e-9);
+        assert_int_equal(d.best_p, sample_argmax(p, COLUMNS));
+        assert_int_equal(d.best_q, sample_argmax(q, COLUMNS));
+    }
+    divergence d = { 0 };
+    q[50] = NAN;
+    divergence_add(&d, p, q, COLUMNS);
+    assert_true(d.broken && isnan(divergence_kl(&d)));
+}
+
 static void test_stop(void **state) {
     (void)state;
     static const char *const stops[] = { "END", "ab\n\nab", "</s>" };
@@ -291,6 +314,6 @@ static void test_stop(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_filters),   cmocka_unit_test(test_distribution), cmocka_unit_test(test_greedy_and_seeds),
                                         cmocka_unit_test(test_penalties), cmocka_unit_test(test_refusals),     cmocka_unit_test(test_logprob),
-                                        cmocka_unit_test(test_stop),      cmocka_unit_test(test_no_repeat_ngram), cmocka_unit_test(test_min_length) };
+                                        cmocka_unit_test(test_stop),      cmocka_unit_test(test_divergence_pieces), cmocka_unit_test(test_no_repeat_ngram), cmocka_unit_test(test_min_length) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,7 +7,7 @@
 #include "runtime/arch.h"
 #include "runtime/options.h"
 #include "tokenizer/tokenizer.h"
-#include "weights/file.h"
+#include "weights/certificate.h"
 
 static const char *shape(const file_tensor *t, char *out, size_t n) {
     if (t->n_dims == 1) snprintf(out, n, "[%llu]", (unsigned long long)t->dims[0]);
@@ -75,6 +75,7 @@ static void print_records(const file *f, const char *prefix) {
     size_t at = 0;
     record r;
     while (record_next(f, &at, &r)) {
+        if (*prefix && certificate_record(&r)) continue; /* print_certificate says it better */
         if (r.key_n <= strlen(prefix) || memcmp(r.key, prefix, strlen(prefix)) != 0) continue;
         printf("  %-17.*s ", (int)r.key_n, r.key);
         for (uint32_t i = 0; i < r.count; i++) {
@@ -85,6 +86,15 @@ static void print_records(const file *f, const char *prefix) {
         }
         putchar('\n');
     }
+}
+
+static int print_certificate(const file *f, err *e) {
+    certificate *c = malloc(sizeof *c);
+    if (!c) return fail_memory(e, sizeof *c, "a certificate");
+    int have = certificate_read(c, f, e);
+    if (have > 0) printf("\ncertificate\n"), certificate_print(c, stdout);
+    free(c);
+    return have < 0 ? -1 : 0;
 }
 
 static void show_progress(void *arg, uint64_t done, uint64_t total) {
@@ -135,6 +145,7 @@ static int inspect(const char *path, bool tensors, bool verified, err *e) {
         }
     } else if (!rc && !adapter) printf("\nno tokenizer\n");
     if (!rc && f.n_tensors) print_weights(&f);
+    if (!rc && f.n_tensors && !adapter) rc = print_certificate(&f, e);
     if (!rc && tensors) print_tensors(&f);
     if (!rc && verified) rc = verify(&f, e);
     file_close(&f);

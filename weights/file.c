@@ -203,6 +203,12 @@ static int index_new(file *f, err *e) {
     return 0;
 }
 
+int file_index(file *f, err *e) {
+    if (index_new(f, e)) return -1;
+    for (uint32_t i = 0; i < f->n_tensors; i++) *index_slot(f, f->tensors[i].name) = i + 1;
+    return 0;
+}
+
 const file_tensor *file_find(const file *f, const char *name) {
     uint32_t row = *index_slot(f, name);
     return row ? &f->tensors[row - 1] : NULL;

@@ -53,9 +53,21 @@ int file_write_begin(file_writer *w, const buf *records, const void *tokenizer, 
 int file_write_data(file_writer *w, int index, const void *bytes, size_t n, err *e); /* the next bytes of tensor `index` */
 int file_write_retype(file_writer *w, int index, wtype type, err *e); /* before the next tensor's data: its own begins anew */
 void file_write_exponent(file_writer *w, int index, int exponent);
-int file_write_end(file_writer **w, err *e); /* writes tables and hashes, syncs, reads all back, renames */
+/* Before the end: completes the temporary file (tables, hashes), syncs it and reads all of it back, so that it can be opened by
+ * the name that file_write_temporary gives. Afterwards only the records may still change, not their size. */
+int file_write_settle(file_writer *w, err *e);
+const char *file_write_temporary(const file_writer *w);
+int file_write_records(file_writer *w, const buf *records, err *e);
+int file_write_end(file_writer **w, err *e); /* settles where that was not done, and gives the file its name */
 void file_write_abort(file_writer **w);
 uint64_t file_write_total(const file_writer *w); /* bytes of the finished file */
+
+/* A file in memory like the one that w writes (after file_write_begin): the same names, shapes and records, every tensor f32. Its
+ * data is address space that reads as zero and takes memory where it is written; file_image_drop makes whole pages of bytes
+ * [at, at + n) zero again and gives their memory back. file_close ends it. */
+int file_write_image(const file_writer *w, file *f, err *e);
+static inline void *file_image_data(const file *f, const file_tensor *t) { return (void *)(uintptr_t)(f->map.p + t->at); }
+int file_image_drop(const file *f, uint64_t at, uint64_t n, err *e);
 
 /* Gives back the memory of bytes [at, at + n) of a mapping; they are read again from the file when touched. */
 void drop_pages(const mapping *m, uint64_t at, uint64_t n);

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -20,7 +21,7 @@ typedef struct row {
 struct file_writer {
     char *path, *temporary;
     int fd; /* -1: none */
-    bool force, begun;
+    bool force, begun, settled;
     row *rows;
     int n_rows, cap_rows;
     uint8_t *head;         /* [0, data_at): records and tokenizer, header and table at the end */
@@ -269,13 +270,13 @@ static void fill_head(file_writer *w) {
     memcpy(w->head, &w->header, sizeof w->header);
 }
 
-/* Reads the whole file back: what takes the target's name has been seen to open and to have the right hashes. */
-static int verify(const file_writer *w, err *e) {
+/* Reads the file back, or only its head: what takes the target's name has been seen to open and to have the right hashes. */
+static int verify(const file_writer *w, bool data, err *e) {
     file f;
     err inner = { 0 };
     int rc = file_open(&f, w->temporary, &inner);
     if (rc == 0) {
-        rc = file_verify(&f, &inner, NULL, NULL);
+        rc = data ? file_verify(&f, &inner, NULL, NULL) : 0;
         file_close(&f);
     }
     return rc ? fail_code(e, inner.code, "%s: what was written does not read back: %s", w->path, inner.msg) : 0;
@@ -293,17 +294,39 @@ static void sync_folder(const char *path) {
     free(copy);
 }
 
-static int finish(file_writer *w, err *e) {
+static int write_head(file_writer *w, err *e) {
+    fill_head(w);
+    if (write_at(w, w->head, w->header.data_at, 0, e)) return -1;
+    /* what a tensor written again at a smaller type left behind goes */
+    return ftruncate(w->fd, (off_t)w->next) || fsync(w->fd) ? fail(e, "%s: writing failed: %s", w->path, strerror(errno)) : 0;
+}
+
+int file_write_settle(file_writer *w, err *e) {
     if (w->begun && w->current < w->n_rows) finish_tensor(w);
     if (!w->begun || w->current < w->n_rows)
         return fail(e, "%s: tensor %s was not written", w->path, w->begun ? w->rows[w->current].t.name : "data");
-    fill_head(w);
-    if (write_at(w, w->head, w->header.data_at, 0, e)) return -1;
-    int rc = ftruncate(w->fd, (off_t)w->next); /* what a tensor written again at a smaller type left behind */
-    if (rc == 0) rc = fsync(w->fd);
-    if (rc == 0) rc = close(w->fd), w->fd = -1;
-    if (rc) return fail(e, "%s: writing failed: %s", w->path, strerror(errno));
-    if (verify(w, e) || target_free(w->path, w->force, e)) return -1;
+    if (write_head(w, e) || verify(w, true, e)) return -1;
+    w->settled = true;
+    return 0;
+}
+
+const char *file_write_temporary(const file_writer *w) { return w->temporary; }
+
+int file_write_records(file_writer *w, const buf *records, err *e) {
+    if (records->failed) return fail_memory(e, records->cap, "the file's records");
+    if (!w->settled || records->n != w->header.records_bytes)
+        return fail(e, "%s: records of %zu bytes cannot take the place of %llu", w->path, records->n,
+                    (unsigned long long)w->header.records_bytes);
+    memcpy(w->head + w->header.records_at, records->p, records->n);
+    return write_head(w, e) || verify(w, false, e) ? -1 : 0;
+}
+
+static int finish(file_writer *w, err *e) {
+    if (!w->settled && file_write_settle(w, e)) return -1;
+    int fd = w->fd;
+    w->fd = -1;
+    if (close(fd)) return fail(e, "%s: writing failed: %s", w->path, strerror(errno));
+    if (target_free(w->path, w->force, e)) return -1;
     if (rename(w->temporary, w->path)) return fail(e, "%s: cannot be renamed to %s: %s", w->temporary, w->path, strerror(errno));
     free(w->temporary);
     w->temporary = NULL;
@@ -315,4 +338,52 @@ int file_write_end(file_writer **w, err *e) {
     int rc = finish(*w, e);
     file_write_abort(w);
     return rc;
+}
+
+/* ---- the image ---- */
+
+static int fill_image(const file_writer *w, file *f, uint8_t *base, uint64_t bytes, err *e) {
+    file_header h = w->header;
+    file_tensor *rows = (file_tensor *)(void *)(base + h.table_at);
+    uint64_t next = h.data_at;
+    memcpy(base, w->head, h.table_at);
+    h.file_bytes = bytes;
+    memcpy(base, &h, sizeof h);
+    for (int i = 0; i < w->n_rows; i++) {
+        int from = w->rows[i].same_as < 0 ? i : w->rows[i].same_as;
+        file_tensor t = w->rows[from].t;
+        memcpy(t.name, w->rows[i].t.name, sizeof t.name);
+        t.type = W_F32, t.layout = LAYOUT_ROWS, t.exponent = 0;
+        if (tensor_bytes(W_F32, t.n_dims, t.dims[0], t.dims[1], &t.bytes)) return fail(e, "%s: tensor %s is too large as f32", w->path, t.name);
+        t.at = from == i ? next : rows[from].at;
+        if (from == i) next += t.bytes;
+        rows[i] = t;
+    }
+    f->header = (const file_header *)(const void *)base;
+    f->tensors = rows;
+    f->n_tensors = (uint32_t)w->n_rows;
+    return file_index(f, e);
+}
+
+int file_write_image(const file_writer *w, file *f, err *e) {
+    uint64_t bytes = w->header.data_at, one;
+    *f = (file){ 0 };
+    snprintf(f->path, sizeof f->path, "%s", w->path);
+    for (int i = 0; i < w->n_rows; i++)
+        if (w->rows[i].same_as < 0 && (tensor_bytes(W_F32, w->rows[i].t.n_dims, w->rows[i].t.dims[0], w->rows[i].t.dims[1], &one) || add_overflows(bytes, one, &bytes) || bytes > SIZE_MAX / 2))
+            return fail(e, "%s: tensor %s is too large as f32", w->path, w->rows[i].t.name);
+    void *base = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) return fail_code(e, ERR_MEMORY, "out of memory: %.1f GB of address space for the model in f32", (double)bytes / 1e9);
+    f->map = (mapping){ base, (size_t)bytes };
+    if (fill_image(w, f, base, bytes, e) == 0) return 0;
+    file_close(f);
+    return -1;
+}
+
+int file_image_drop(const file *f, uint64_t at, uint64_t n, err *e) {
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), first = round_up(at, page), end = (at + n) / page * page;
+    if (end <= first) return 0;
+    void *p = (void *)(uintptr_t)(f->map.p + first);
+    void *fresh = mmap(p, (size_t)(end - first), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    return fresh == p ? 0 : fail_code(e, ERR_MEMORY, "memory could not be given back: %s", strerror(errno));
 }

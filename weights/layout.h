@@ -12,4 +12,6 @@ bool tensor_name_valid(const char *name, size_t n); /* 1 to 71 printable ASCII c
 int meta_layout(const file_header *h, file_header *want);
 uint64_t meta_hash(const uint8_t *p, size_t n); /* of [0, data_at), the hash's own field taken as 0 */
 
+int file_index(file *f, err *e); /* builds the index of names over f->tensors, which are known to be right */
+
 #endif

@@ -104,6 +104,7 @@ typedef struct output {
     const float *values;   /* [n][k] computed, not read; borrowed from the checkpoint's arena */
     const st_tensor *added;/* its first k values are added to every row */
     float scale, offset;   /* of a vector: w * scale + offset */
+    const float *importance; /* [pad64(k)] weights of each input's error in the search of scales, borrowed; NULL: all alike */
     int n_parts;
     source_rows part[MAX_PARTS];
 } output;
@@ -111,6 +112,7 @@ typedef struct plan {
     output *outputs;
     int n, cap;
     int embed;             /* the output that is the embedding */
+    wtype type;            /* of the matrices, as asked for */
     bool tied;
     const struct peft_list *merge; /* adapters to add to the weights, borrowed; NULL: none */
 } plan;
@@ -121,14 +123,17 @@ void plan_free(plan *p);
 int plan_untie(plan *p, err *e); /* the output matrix, which was the embedding, becomes a matrix of its own */
 
 /* ---- pack.c ---- */
+struct pool;
 typedef struct pack_opts {
-    int threads;
+    struct pool *pool;
     bool verbose, progress;
     const volatile int *stop; /* a signal's number once one came */
 } pack_opts;
 /* The checkpoint's tensor and row (or column) that row r of an output comes from; NULL: padding, or computed. */
 const st_tensor *source_row(const output *o, uint32_t r, uint32_t *row);
 int load_vector(const checkpoint *c, const output *o, float *x, err *e); /* x[pad64(n)] zero at first: a vector as the file gets it */
+/* Panels [first, first + n) of an output in f32, as a file of that type has them: to [16 n][pad64(k)], adapters added. */
+int load_panels(const checkpoint *c, const plan *p, const output *o, struct pool *workers, int first, int n, float *to, err *e);
 /* Writes the plan's tensors through w, which must have begun. */
 int pack_all(checkpoint *c, plan *p, file_writer *w, const pack_opts *o, err *e);
 

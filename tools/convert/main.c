@@ -1,6 +1,6 @@
 /* convert: a HuggingFace checkpoint, or a GGUF file, to one model file. This file is the command line and the order of the work;
- * config.c, rope.c and plan.c read the checkpoint (gguf*.c make one of a GGUF file), pack.c writes. Nothing appears under the
- * output's name before it is whole and was read back. */
+ * config.c, rope.c and plan.c read the checkpoint (gguf*.c make one of a GGUF file), write.c writes. Nothing appears under the
+ * output's name before it is whole, was read back and measured. */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stdarg.h>
@@ -11,13 +11,15 @@
 #include "runtime/options.h"
 #include "runtime/pool.h"
 #include "tokenizer/tokenizer.h"
+#include "tools/convert/certify.h"
 #include "tools/convert/families.h"
 #include "tools/convert/lora.h"
 
 typedef struct convert_opts {
     const char *checkpoint, *output, *type_name, *tokenizer, *base;
     texts merge;
-    bool vocab_only, force, verbose, type_given, families;
+    const char *calibrate;
+    bool vocab_only, force, verbose, type_given, families, verify;
     int threads;
     wtype type;
 } convert_opts;
@@ -102,63 +104,6 @@ static int load_tokenizer(checkpoint *c, const convert_opts *o, buf *blob, err *
 
 /* ---- the output ---- */
 
-static int write_ropes(const checkpoint *c, file_writer *w, int first, err *e) {
-    for (int i = 0; i < c->arch.n_ropes; i++) {
-        const rope_freqs *r = &c->rope[i];
-        size_t n = round_up((size_t)r->n, GROUP);
-        float *x = alloc_aligned(n * sizeof *x);
-        if (!x) return fail_memory(e, n * sizeof *x, "RoPE tables");
-        int rc = 0;
-        for (int j = 0; j < (r->inv_long ? 2 : 1) && !rc; j++) {
-            memcpy(x, j ? r->inv_long : r->inv_freq, (size_t)r->n * sizeof *x);
-            rc = file_write_data(w, first++, x, n * sizeof *x, e);
-        }
-        free_aligned(x);
-        if (rc) return -1;
-    }
-    return 0;
-}
-
-/* RoPE tables first, then the tensors as they are used. */
-static int declare(const checkpoint *c, plan *p, file_writer *w, err *e) {
-    for (int i = 0; i < c->arch.n_ropes; i++)
-        for (int j = 0; j < (c->rope[i].inv_long ? 2 : 1); j++) {
-            char name[32];
-            snprintf(name, sizeof name, "rope.%d%s", i, j ? ".long" : "");
-            if (file_write_tensor(w, name, W_F32, 1, (uint64_t)c->rope[i].n, 0, e) < 0) return -1;
-        }
-    for (int i = 0; i < p->n; i++) {
-        output *o = &p->outputs[i];
-        o->index = file_write_tensor(w, o->name, o->type, o->vector ? 1 : 2, o->n, o->vector ? 0 : o->k, e);
-        if (o->index < 0) return -1;
-    }
-    return p->tied && file_write_tied(w, "output", p->outputs[p->embed].index, e) < 0 ? -1 : 0;
-}
-
-static int write_model(checkpoint *c, plan *p, const convert_opts *o, const buf *blob, uint64_t *bytes, err *e) {
-    file_writer *w;
-    buf records = { 0 };
-    pack_opts pack = { o->threads, o->verbose, !o->verbose && isatty(STDERR_FILENO), &stopped };
-    if (file_write_open(&w, o->output, o->force, e)) return -1;
-    arch_write(&c->arch, &records);
-    for (int i = 0; p->merge && i < p->merge->n; i++) {
-        char key[32];
-        snprintf(key, sizeof key, "info.merged.%d", i);
-        record_add_bytes(&records, key, o->merge.p[i], strlen(o->merge.p[i]));
-    }
-    int rc = declare(c, p, w, e) || file_write_begin(w, &records, blob->p, blob->n, e) || write_ropes(c, w, 0, e) ||
-             pack_all(c, p, w, &pack, e);
-    if (!rc && stopped) rc = fail(e, "interrupted");
-    if (!rc) {
-        *bytes = file_write_total(w);
-        rc = file_write_end(&w, e);
-    } else {
-        file_write_abort(&w);
-    }
-    buf_free(&records);
-    return rc ? -1 : 0;
-}
-
 static int write_vocabulary(checkpoint *c, const convert_opts *o, err *e) {
     file_writer *w;
     buf blob = { 0 }, records = { 0 };
@@ -177,7 +122,7 @@ static int write_vocabulary(checkpoint *c, const convert_opts *o, err *e) {
 
 /* ---- the work ---- */
 
-static void summary(const checkpoint *c, const plan *p, const convert_opts *o, uint64_t bytes, double seconds) {
+static void summary(const checkpoint *c, const plan *p, const convert_opts *o, uint64_t bytes, const certificate *cert, double seconds) {
     uint64_t weights = 0;
     double bits = 0;
     for (int i = 0; i < p->n; i++) {
@@ -189,6 +134,9 @@ static void summary(const checkpoint *c, const plan *p, const convert_opts *o, u
     }
     fprintf(stderr, "%s: %s, %.1f M weights as %s, %.2f bits a weight, %.1f MB, %.1f s\n", o->output, c->family->model_type,
             (double)weights / 1e6, wtype_name(o->type), weights ? bits / (double)weights : 0, (double)bytes / 1e6, seconds);
+    if (!cert->tokens) return;
+    fprintf(stderr, "%s: against the checkpoint in f32: ", o->output);
+    certificate_line(cert, stderr);
 }
 
 /* The base read, as far as its plan. */
@@ -219,14 +167,17 @@ static int convert_model(checkpoint *c, const convert_opts *o, err *e) {
     peft_list merged = { 0 };
     buf blob = { 0 };
     uint64_t bytes = 0;
+    certificate cert;
     if (read_checkpoint(c, o, &p, e)) return -1;
     if (peft_folder(c->folder)) warn(c, "%s: adapter_config.json beside config.json is left aside; --base FOLDER converts the adapter", c->folder);
     int rc = open_merged(c, o, &p, &merged, e) || load_tokenizer(c, o, &blob, e);
     if (!rc && o->verbose) arch_print(&c->arch, stderr);
-    if (!rc) rc = write_model(c, &p, o, &blob, &bytes, e);
+    const write_opts w = { .output = o->output, .calibrate = o->calibrate, .merged = &o->merge, .force = o->force, .verbose = o->verbose, .verify = o->verify,
+                           .threads = o->threads, .stop = &stopped };
+    if (!rc) rc = write_model(c, &p, &blob, &w, &bytes, &cert, e);
     if (!rc) {
         if (c->warnings.n) fputs(c->warnings.p, stderr);
-        summary(c, &p, o, bytes, now_seconds() - began);
+        summary(c, &p, o, bytes, &cert, now_seconds() - began);
     }
     for (int i = 0; i < merged.n; i++) peft_close(&merged.p[i]);
     buf_free(&blob);
@@ -246,7 +197,7 @@ static bool is_adapter(const convert_opts *o) {
 }
 
 static int check_adapter_options(const program *p, const convert_opts *o) {
-    const char *other = o->merge.n ? "--merge" : o->vocab_only ? "--vocab-only" : o->tokenizer ? "--tokenizer" : o->type_given ? "--type" : NULL;
+    const char *other = o->merge.n ? "--merge" : o->vocab_only ? "--vocab-only" : o->tokenizer ? "--tokenizer" : o->type_given ? "--type" : o->calibrate ? "--calibrate" : o->verify ? "--verify" : NULL;
     return other ? usage_error(p, "%s is for models: %s is an adapter, which is written in f32 and has no tokenizer", other, o->checkpoint) : OPTIONS_GO_ON;
 }
 
@@ -271,6 +222,7 @@ static int check_options(const program *p, convert_opts *o, int n_words) {
     if (n_words != 1) return usage_error(p, "expected the folder of a checkpoint or an adapter, or a GGUF file");
     if (!o->output || !*o->output) return usage_error(p, "an output is needed: -o model.bin");
     if (o->merge.n && o->vocab_only) return usage_error(p, "--merge changes weights: not with --vocab-only");
+    if ((o->verify || o->calibrate) && o->vocab_only) return usage_error(p, "%s is about weights: not with --vocab-only", o->calibrate ? "--calibrate" : "--verify");
     if (wtype_parse(o->type_name, &o->type)) return usage_error(p, "--type: expected q4, q8, bf16 or f32, found %s", o->type_name);
     if (o->threads < 0 || o->threads > POOL_MAX)
         return usage_error(p, "--threads: expected 1 to %d, found %d", POOL_MAX, o->threads);
@@ -288,6 +240,8 @@ int main(int argc, char **argv) {
         { "--vocab-only", NULL, OPT_FLAG, &o.vocab_only, NULL, "write the tokenizer and its template alone; needs no config.json", NULL },
         { "--base", NULL, OPT_TEXT, &o.base, "CHECKPOINT", "the base of a PEFT adapter (its base_model_name_or_path)", NULL },
         { "--merge", NULL, OPT_TEXTS, &o.merge, "ADAPTER[:SCALE]", "add a PEFT adapter to the weights; may be given several times", NULL },
+        { "--calibrate", NULL, OPT_TEXT, &o.calibrate, "TEXT", "a text to weight the error of q4 and q8 by, and to measure perplexity on", NULL },
+        { "--verify", NULL, OPT_FLAG, &o.verify, NULL, "measure bf16 and f32 against the checkpoint too, as q4 and q8 always are", NULL },
         { "--force", NULL, OPT_FLAG, &o.force, NULL, "replace an existing file", NULL },
         { "--threads", "-t", OPT_INT, &o.threads, "N", "threads (physical cores this process may use)", NULL },
         { "--families", NULL, OPT_FLAG, &o.families, NULL, "print the model families that can be converted", NULL },

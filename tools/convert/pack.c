@@ -153,8 +153,34 @@ static void do_panel(void *arg, int task, int worker) {
     if (p->added.r) low_rank_add(&p->added, p->first + task, rows, o->k);
     r->amax_bits = largest(rows, floats);
     if (!p->measure && r->amax_bits < 0x7f800000)
-        pack_panel(p->type, rows, (int)o->k, p->exponent, NULL, p->batch + (size_t)task * panel_bytes(p->type, (int)o->k),
+        pack_panel(p->type, rows, (int)o->k, p->exponent, o->importance, p->batch + (size_t)task * panel_bytes(p->type, (int)o->k),
                    &r->error, &r->power);
+}
+
+typedef struct loader {
+    const checkpoint *c;
+    const output *o;
+    const low_rank *added;
+    int first;
+    float *to;
+} loader;
+
+static void fill_panel(void *arg, int task, int worker) {
+    (void)worker;
+    const loader *x = arg;
+    float *rows = x->to + (size_t)task * PANEL * round_up(x->o->k, GROUP);
+    load_panel(x->c, x->o, x->first + task, rows);
+    if (x->added->r) low_rank_add(x->added, x->first + task, rows, x->o->k);
+}
+
+int load_panels(const checkpoint *c, const plan *p, const output *o, struct pool *workers, int first, int n, float *to, err *e) {
+    low_rank added = { 0 };
+    if (p->merge && low_rank_make(&added, p->merge, c, o, e)) return -1;
+    pool_run(workers, fill_panel, &(loader){ c, o, &added, first, to }, n);
+    drop_panels(c, o, first, n);
+    if (o->columns) st_drop(&c->st, o->part[0].t, 0, o->part[0].t->n);
+    low_rank_free(&added);
+    return 0;
 }
 
 /* Names the first weight of a panel that is no number. */
@@ -305,8 +331,8 @@ static void note_rounding(checkpoint *c, double worst, const char *name) {
 int pack_all(checkpoint *c, plan *list, file_writer *w, const pack_opts *o, err *e) {
     packer *p = calloc(1, sizeof *p);
     if (!p) return fail_memory(e, sizeof *p, "the converter");
-    *p = (packer){ .c = c, .w = w, .o = o, .list = list, .total = weights_of(list), .began = now_seconds(), .e = e };
-    int rc = pool_new(&p->pool, o->threads, e);
+    *p = (packer){ .c = c, .w = w, .o = o, .list = list, .total = weights_of(list), .pool = o->pool, .began = now_seconds(), .e = e };
+    int rc = 0;
     double worst = 0;
     const char *worst_name = "";
     for (int i = 0; i < list->n && !rc; i++) {
@@ -322,7 +348,6 @@ int pack_all(checkpoint *c, plan *list, file_writer *w, const pack_opts *o, err 
     }
     show_progress(p, true);
     if (!rc) note_rounding(c, worst, worst_name);
-    if (p->pool) pool_free(p->pool);
     free_aligned(p->rows);
     free_aligned(p->batch);
     free(p);

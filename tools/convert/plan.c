@@ -397,7 +397,7 @@ static int check_layers(planner *b) {
 }
 
 int plan_make(plan *p, checkpoint *c, wtype type, err *e) {
-    *p = (plan){ .embed = -1 };
+    *p = (plan){ .embed = -1, .type = type };
     planner b = { p, c, type, NULL, calloc(c->st.n ? c->st.n : 1, sizeof(bool)), e };
     if (!b.used) return fail_memory(e, c->st.n, "the plan");
     find_prefix(&b);
