@@ -15,6 +15,7 @@
 typedef struct row {
     file_tensor t;
     int same_as; /* a tied tensor's owner, or -1 */
+    bool plain;  /* plain rows, whatever its type */
 } row;
 
 struct file_writer {
@@ -128,12 +129,14 @@ static int declare(file_writer *w, const char *name, int same_as, err *e) {
     return w->n_rows++;
 }
 
-static int set_type(file_writer *w, file_tensor *t, wtype type, err *e) {
-    if (tensor_bytes(type, t->n_dims, t->dims[0], t->dims[1], &t->bytes))
+static int set_type(file_writer *w, row *r, wtype type, err *e) {
+    file_tensor *t = &r->t;
+    wlayout layout = type == W_F32 || r->plain ? LAYOUT_ROWS : LAYOUT_P16;
+    if (tensor_bytes(type, layout, t->n_dims, t->dims[0], t->dims[1], &t->bytes))
         return fail(e, "%s: tensor %s: the format has no %s [%llu][%llu]", w->path, t->name, wtype_name(type),
                     (unsigned long long)t->dims[0], (unsigned long long)t->dims[1]);
     t->type = (uint8_t)type;
-    t->layout = type == W_F32 ? LAYOUT_ROWS : LAYOUT_P16;
+    t->layout = (uint8_t)layout;
     return 0;
 }
 
@@ -144,7 +147,14 @@ int file_write_tensor(file_writer *w, const char *name, wtype type, int n_dims, 
     t->n_dims = (uint8_t)n_dims;
     t->dims[0] = n;
     t->dims[1] = k;
-    return set_type(w, t, type, e) ? -1 : i;
+    return set_type(w, &w->rows[i], type, e) ? -1 : i;
+}
+
+int file_write_plain(file_writer *w, int index, err *e) {
+    if (w->begun || index < 0 || index >= w->n_rows || w->rows[index].same_as >= 0)
+        return fail(e, "%s: tensor %d cannot change its layout any more", w->path, index);
+    w->rows[index].plain = true;
+    return set_type(w, &w->rows[index], (wtype)w->rows[index].t.type, e);
 }
 
 int file_write_tied(file_writer *w, const char *name, int same_as, err *e) {
@@ -161,7 +171,7 @@ int file_write_retype(file_writer *w, int index, wtype type, err *e) {
         hash_begin(&w->hash);
     }
     w->rows[index].t.exponent = 0;
-    return set_type(w, &w->rows[index].t, type, e);
+    return set_type(w, &w->rows[index], type, e);
 }
 
 void file_write_exponent(file_writer *w, int index, int exponent) { w->rows[index].t.exponent = (int8_t)exponent; }

@@ -99,6 +99,7 @@ typedef struct output {
     wtype type;
     bool vector, interleaved;
     bool columns;          /* rows of the output are columns of the sources */
+    bool looked_up;        /* no product takes it: in plain rows */
     uint32_t pairs;        /* not 0: heads of so many dimensions, whose even rows come first */
     uint32_t n, k;         /* a vector has k = 1 */
     const float *values;   /* [n][k] computed, not read; borrowed from the checkpoint's arena */
@@ -107,6 +108,7 @@ typedef struct output {
     int n_parts;
     source_rows part[MAX_PARTS];
 } output;
+wlayout output_layout(const output *o);
 typedef struct plan {
     output *outputs;
     int n, cap;

@@ -206,7 +206,7 @@ static const weight gemma3_weights[] = {
     VECTOR_1(TO "k_norm", DIM_HEAD, L "self_attn.k_norm.weight"), GEMMA_NORMS, MLP, GEMMA_END };
 static const weight gemma3n_weights[] = {
     EMBED,
-    LINEAR("per_layer_embed", DIM_ALL_PER_LAYER, DIM_VOCAB_PER_LAYER, "{m}embed_tokens_per_layer"),
+    ROW("per_layer_embed", DIM_ALL_PER_LAYER, LOOKED_UP, NULL, "{m}embed_tokens_per_layer.weight", DIM_VOCAB_PER_LAYER),
     LINEAR("per_layer_proj", DIM_MODEL, DIM_ALL_PER_LAYER, "{m}per_layer_model_projection"),
     VECTOR("per_layer_norm", DIM_PER_LAYER, "{m}per_layer_projection_norm.weight"),
     LINEAR("stream_in.{s}", DIM_MODEL, DIM_MODEL, "{m}altup_projections.{s-1}"),

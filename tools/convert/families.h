@@ -44,7 +44,8 @@ enum {
     BIAS_BACK = 4096,   /* a decoder's */
     IF_OWN_KV = 1 << 13, IF_OTHER_KV = 1 << 14, /* only in layers with keys and values of their own, or not */
     IF_EXPERTS = 1 << 15, IF_DENSE = 1 << 16,   /* only in layers with experts, or not */
-    IF_GATED = 1 << 17, IF_UNGATED = 1 << 18
+    IF_GATED = 1 << 17, IF_UNGATED = 1 << 18,
+    LOOKED_UP = 1 << 19 /* no product takes it. Of the embedding the plan itself knows, once it is clear whether it is tied */
 };
 typedef struct weight {
     const char *name;

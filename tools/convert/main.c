@@ -130,7 +130,7 @@ static int declare(const checkpoint *c, plan *p, file_writer *w, err *e) {
     for (int i = 0; i < p->n; i++) {
         output *o = &p->outputs[i];
         o->index = file_write_tensor(w, o->name, o->type, o->vector ? 1 : 2, o->n, o->vector ? 0 : o->k, e);
-        if (o->index < 0) return -1;
+        if (o->index < 0 || (o->looked_up && file_write_plain(w, o->index, e))) return -1;
     }
     return p->tied && file_write_tied(w, "output", p->outputs[p->embed].index, e) < 0 ? -1 : 0;
 }
@@ -183,7 +183,7 @@ static void summary(const checkpoint *c, const plan *p, const convert_opts *o, u
     for (int i = 0; i < p->n; i++) {
         const output *out = &p->outputs[i];
         uint64_t stored;
-        if (out->vector || matrix_bytes(out->type, out->n, out->k, &stored)) continue;
+        if (out->vector || matrix_bytes(out->type, output_layout(out), out->n, out->k, &stored)) continue;
         weights += (uint64_t)out->n * out->k;
         bits += 8.0 * (double)stored;
     }

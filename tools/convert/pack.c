@@ -1,4 +1,4 @@
-/* pack: reads the plan's tensors panel by panel, packs them with all threads and streams them into the file. Memory holds a
+/* pack: reads the plan's tensors 16 rows at a time (a panel, or so many plain rows), packs them with all threads and streams them into the file. Memory holds a
  * batch of packed panels and one unpacked panel a worker, whatever the model's size: the checkpoint is mapped, and let go once
  * read. It must not know families or names.
  * A quantised tensor is read twice: its largest weight gives the exponent that its scales share. */
@@ -142,6 +142,20 @@ int load_vector(const checkpoint *c, const output *o, float *x, err *e) {
 
 /* ---- panels ---- */
 
+/* Bytes of 16 packed rows: a panel, or plain rows. */
+static size_t packed_bytes(const packer *p) {
+    int k = (int)p->out->k;
+    return p->out->looked_up ? PANEL * plain_row_bytes(p->type, k) : panel_bytes(p->type, k);
+}
+
+static void pack_rows(const packer *p, const float *rows, uint8_t *to, panel_result *r) {
+    int k = (int)p->out->k;
+    if (!p->out->looked_up) pack_panel(p->type, rows, k, p->exponent, NULL, to, &r->error, &r->power);
+    for (size_t i = 0; p->out->looked_up && i < PANEL; i++)
+        pack_plain_row(p->type, rows + i * round_up(p->out->k, GROUP), k, p->exponent, NULL, to + i * plain_row_bytes(p->type, k),
+                       &r->error, &r->power);
+}
+
 static void do_panel(void *arg, int task, int worker) {
     packer *p = arg;
     const output *o = p->out;
@@ -152,9 +166,7 @@ static void do_panel(void *arg, int task, int worker) {
     load_panel(p->c, o, p->first + task, rows);
     if (p->added.r) low_rank_add(&p->added, p->first + task, rows, o->k);
     r->amax_bits = largest(rows, floats);
-    if (!p->measure && r->amax_bits < 0x7f800000)
-        pack_panel(p->type, rows, (int)o->k, p->exponent, NULL, p->batch + (size_t)task * panel_bytes(p->type, (int)o->k),
-                   &r->error, &r->power);
+    if (!p->measure && r->amax_bits < 0x7f800000) pack_rows(p, rows, p->batch + (size_t)task * packed_bytes(p), r);
 }
 
 /* Names the first weight of a panel that is no number. */
@@ -197,7 +209,7 @@ static void show_progress(packer *p, bool last) {
 /* Runs do_panel over all panels of the tensor, in batches; write: each batch goes into the file. */
 static int run_panels(packer *p, bool write, panel_result *sum) {
     int n = (int)((p->out->n + PANEL - 1) / PANEL);
-    size_t bytes = panel_bytes(p->type, (int)p->out->k);
+    size_t bytes = packed_bytes(p);
     int batch = (int)(BATCH_BYTES / bytes);
     batch = batch < pool_size(p->pool) ? pool_size(p->pool) : batch > MAX_BATCH ? MAX_BATCH : batch;
     *sum = (panel_result){ 0 };

@@ -187,6 +187,7 @@ static int add_output(planner *b, const weight *w, int l, int i) {
     o->vector = w->k == DIM_NONE;
     o->interleaved = w->flags & INTERLEAVED;
     o->columns = w->flags & TRANSPOSED;
+    o->looked_up = w->flags & LOOKED_UP;
     o->pairs = w->flags & PAIRS ? (uint32_t)b->c->arch.head_dim : 0;
     o->type = o->vector || (w->flags & EXACT) ? W_F32 : b->type;
     o->k = (uint32_t)dim_value(b->c, w->k);
@@ -402,6 +403,7 @@ int plan_make(plan *p, checkpoint *c, wtype type, err *e) {
     if (!b.used) return fail_memory(e, c->st.n, "the plan");
     find_prefix(&b);
     int rc = check_layers(&b) || add_all(&b) || account(&b) ? -1 : 0;
+    if (!rc && p->embed >= 0) p->outputs[p->embed].looked_up = !p->tied;
     free(b.used);
     if (rc) plan_free(p);
     return rc;
@@ -412,6 +414,8 @@ void plan_free(plan *p) {
     *p = (plan){ .embed = -1 };
 }
 
+wlayout output_layout(const output *o) { return o->looked_up || o->type == W_F32 ? LAYOUT_ROWS : LAYOUT_P16; }
+
 int plan_untie(plan *p, err *e) {
     output *list = realloc(p->outputs, ((size_t)p->n + 1) * sizeof *list);
     if (!list) return fail_memory(e, ((size_t)p->n + 1) * sizeof *list, "the plan");
@@ -419,6 +423,7 @@ int plan_untie(plan *p, err *e) {
     p->cap = p->n + 1;
     list[p->n] = list[p->embed];
     snprintf(list[p->n++].name, sizeof list->name, "output");
+    list[p->embed].looked_up = true;
     p->tied = false;
     return 0;
 }
