@@ -172,7 +172,7 @@ static int bind_side_paths(binder *b, const char *stack, int l, layer *w) {
                    bind_norm(b, in_layer(stack, l, "", "altup_scale").name, false, &w->altup.scale) ? -1 : 0;
 }
 
-static int bind_layer(binder *b, const char *stack, int l, bool own_kv, layer *w) {
+static int bind_layer(binder *b, const char *stack, int l, bool own_kv, int d_ff, layer *w) {
     const arch *a = &b->m->arch;
     int d = a->d_model, q = b->m->q_rows, kv = own_kv ? b->m->kv_rows : 0;
     w->own_kv = own_kv;
@@ -181,7 +181,7 @@ static int bind_layer(binder *b, const char *stack, int l, bool own_kv, layer *w
         bind_part(b, stack, l, "", "attn_out", true, d, a->n_heads * a->head_dim, &w->attn_out))
         return -1;
     bool mixture = a->n_experts > 0 && file_find(&b->m->file, in_layer(stack, l, "", "router").name);
-    return mixture ? bind_experts(b, stack, l, w) : bind_mlp(b, stack, l, "", a->d_ff, &w->mlp);
+    return mixture ? bind_experts(b, stack, l, w) : bind_mlp(b, stack, l, "", d_ff, &w->mlp);
 }
 
 /* The encoder's layers keep their own pages, all positions, no rotation. */
@@ -189,7 +189,7 @@ static int bind_encoder(binder *b) {
     model *m = b->m;
     for (int l = 0; l < m->arch.n_enc_layers; l++) {
         layer *w = &m->enc_layers[l];
-        if (bind_layer(b, "enc", l, true, w)) return -1;
+        if (bind_layer(b, "enc", l, true, m->arch.d_ff, w)) return -1;
         w->rope = -1;
         w->kv_slot = l;
     }
@@ -198,8 +198,11 @@ static int bind_encoder(binder *b) {
 
 static int bind_decoder(binder *b) {
     model *m = b->m;
-    for (int l = 0; l < m->arch.n_layers; l++)
-        if (bind_layer(b, "layers", l, m->arch.kv_layer[l] < 0 || m->arch.kv_layer[l] == l, &m->layers[l]) || bind_kv(b, l) || (m->arch.n_enc_layers && bind_cross(b, "layers", l, &m->layers[l]))) return -1;
+    for (int l = 0; l < m->arch.n_layers; l++) {
+        bool own_kv = m->arch.kv_layer[l] < 0 || m->arch.kv_layer[l] == l;
+        int d_ff = m->arch.ff[l] ? m->arch.ff[l] : m->arch.d_ff;
+        if (bind_layer(b, "layers", l, own_kv, d_ff, &m->layers[l]) || bind_kv(b, l) || (m->arch.n_enc_layers && bind_cross(b, "layers", l, &m->layers[l]))) return -1;
+    }
     if (m->arch.n_layers == 0) return 0;
     return bind_norm(b, "final_norm", true, &m->final_norm) || bind_matrix(b, "output", "output_bias", true, m->arch.n_vocab, m->arch.d_model, &m->output) ? -1 : 0;
 }

@@ -30,7 +30,7 @@ static void small_arch(arch *a, arena *mem) {
     a->eos[0] = 3, a->eos[1] = 19, a->n_eos = 2;
     strcpy(a->name, "tiny \xc3\xa9");
     assert_int_equal(arch_vectors(a, mem, NULL), 0);
-    a->window[1] = 8, a->rope[2] = 1, a->kv_layer[2] = 0, a->rope_factor[1] = 1.25f;
+    a->window[1] = 8, a->ff[1] = 33, a->rope[2] = 1, a->kv_layer[2] = 0, a->rope_factor[1] = 1.25f;
 }
 
 static void write_all(void **state) {
@@ -102,7 +102,7 @@ static void test_round_trip(void **state) {
     arch_write(&want, &two);
     assert_int_equal(one.n, two.n);
     assert_memory_equal(one.p, two.p, one.n);
-    assert_true(a.window[1] == 8 && a.rope[2] == 1 && a.kv_layer[2] == 0 && a.kv_layer[1] == -1 && a.rope_factor[1] == 1.25f &&
+    assert_true(a.window[1] == 8 && a.ff[0] == 0 && a.ff[1] == 33 && a.rope[2] == 1 && a.kv_layer[2] == 0 && a.kv_layer[1] == -1 && a.rope_factor[1] == 1.25f &&
                 a.rope_factor_long[1] == 1 && a.top_k == 7 && a.top_p < 0);
     const char *bytes;
     assert_int_equal(record_bytes(&f, "info.note", &bytes), 5);
@@ -358,6 +358,7 @@ static void later_kv(arch *a) { a->kv_layer[1] = 2; }
 static void chained_kv(arch *a) { a->kv_layer[1] = 0, a->window[1] = 0, a->kv_layer[2] = 1; }
 static void other_window(arch *a) { a->kv_layer[1] = 0; }
 static void no_table(arch *a) { a->rope[0] = 2; }
+static void wide_ff(arch *a) { a->ff[1] = 66; }
 static void infinite_eps(arch *a) { a->norm_eps = INFINITY; }
 static void nan_scale(arch *a) { a->attn_scale = NAN; }
 static void big_eos(arch *a) { a->eos[0] = 20; }
@@ -370,7 +371,7 @@ static void test_arch(void **state) {
         void (*change)(arch *);
         const char *mention;
     } cases[] = { { no_heads, "n_heads" },      { odd_kv, "n_kv_heads" },    { later_kv, "layer 1" },
-                  { chained_kv, "layer 2" },    { other_window, "window" },  { no_table, "rope table 2" },
+                  { chained_kv, "layer 2" },    { other_window, "window" },  { no_table, "rope table 2" }, { wide_ff, "layer 1 has an MLP" },
                   { infinite_eps, "norm_eps" }, { nan_scale, "attn_scale" }, { big_eos, "eos" },
                   { odd_name, "name" },         { NULL, "banana" } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)

@@ -15,11 +15,12 @@
 #include "tools/convert/lora.h"
 
 typedef struct convert_opts {
-    const char *checkpoint, *output, *type_name, *tokenizer, *base;
+    const char *checkpoint, *output, *type_name, *tokenizer, *base, *slice;
     texts merge;
     bool vocab_only, force, verbose, type_given, families;
     int threads;
     wtype type;
+    matformer matformer;
 } convert_opts;
 
 static volatile int stopped; /* the signal that came; workers finish their batch, then the temporary file goes */
@@ -146,6 +147,7 @@ static int write_model(checkpoint *c, plan *p, const convert_opts *o, const buf 
         snprintf(key, sizeof key, "info.merged.%d", i);
         record_add_bytes(&records, key, o->merge.p[i], strlen(o->merge.p[i]));
     }
+    if (o->slice) record_add_bytes(&records, "info.matformer", o->slice, strlen(o->slice));
     int rc = declare(c, p, w, e) || file_write_begin(w, &records, blob->p, blob->n, e) || write_ropes(c, w, 0, e) ||
              pack_all(c, p, w, &pack, e);
     if (!rc && stopped) rc = fail(e, "interrupted");
@@ -187,15 +189,17 @@ static void summary(const checkpoint *c, const plan *p, const convert_opts *o, u
         weights += (uint64_t)out->n * out->k;
         bits += 8.0 * (double)stored;
     }
+    if (c->slice.n_layers)
+        fprintf(stderr, "%s: a slice of %s: %d of its %d layers, MLPs of up to %d units\n", o->output, c->folder, c->arch.n_layers, c->slice.n_layers, c->arch.d_ff);
     fprintf(stderr, "%s: %s, %.1f M weights as %s, %.2f bits a weight, %.1f MB, %.1f s\n", o->output, c->family->model_type,
             (double)weights / 1e6, wtype_name(o->type), weights ? bits / (double)weights : 0, (double)bytes / 1e6, seconds);
 }
 
 /* The base read, as far as its plan. */
-static int read_checkpoint(checkpoint *c, const convert_opts *o, plan *p, err *e) {
+static int read_checkpoint(checkpoint *c, convert_opts *o, plan *p, err *e) {
     bool gguf_file = is_gguf(c->folder);
     if (gguf_file && gguf_load(c, c->folder, false, e)) return -1;
-    return config_load(c, e) || (!gguf_file && safetensors_open(&c->st, c->folder, e)) || plan_make(p, c, o->type, e) ? -1 : 0;
+    return config_load(c, e) || (o->slice && matformer_apply(c, &o->matformer, e)) || (!gguf_file && safetensors_open(&c->st, c->folder, e)) || plan_make(p, c, o->type, e) ? -1 : 0;
 }
 
 static int open_merged(checkpoint *c, const convert_opts *o, plan *p, peft_list *list, err *e) {
@@ -213,7 +217,7 @@ static int open_merged(checkpoint *c, const convert_opts *o, plan *p, peft_list 
     return 0;
 }
 
-static int convert_model(checkpoint *c, const convert_opts *o, err *e) {
+static int convert_model(checkpoint *c, convert_opts *o, err *e) {
     double began = now_seconds();
     plan p;
     peft_list merged = { 0 };
@@ -246,11 +250,11 @@ static bool is_adapter(const convert_opts *o) {
 }
 
 static int check_adapter_options(const program *p, const convert_opts *o) {
-    const char *other = o->merge.n ? "--merge" : o->vocab_only ? "--vocab-only" : o->tokenizer ? "--tokenizer" : o->type_given ? "--type" : NULL;
+    const char *other = o->merge.n ? "--merge" : o->vocab_only ? "--vocab-only" : o->tokenizer ? "--tokenizer" : o->type_given ? "--type" : o->slice ? "--matformer" : NULL;
     return other ? usage_error(p, "%s is for models: %s is an adapter, which is written in f32 and has no tokenizer", other, o->checkpoint) : OPTIONS_GO_ON;
 }
 
-static int convert_adapter(checkpoint *c, const convert_opts *o, err *e) {
+static int convert_adapter(checkpoint *c, convert_opts *o, err *e) {
     peft a;
     plan p;
     int rc = peft_open(&a, o->checkpoint, 1, e);
@@ -274,6 +278,9 @@ static int check_options(const program *p, convert_opts *o, int n_words) {
     if (wtype_parse(o->type_name, &o->type)) return usage_error(p, "--type: expected q4, q8, bf16 or f32, found %s", o->type_name);
     if (o->threads < 0 || o->threads > POOL_MAX)
         return usage_error(p, "--threads: expected 1 to %d, found %d", POOL_MAX, o->threads);
+    if (o->slice && (o->vocab_only || o->merge.n)) return usage_error(p, "--matformer slices a checkpoint as it is: not with %s", o->merge.n ? "--merge" : "--vocab-only");
+    err e = { 0 };
+    if (o->slice && matformer_parse(&o->matformer, o->slice, &e)) return usage_error(p, "%s", e.msg);
     char reason[256];
     if (!o->threads) o->threads = pool_default_threads(reason, sizeof reason);
     return OPTIONS_GO_ON;
@@ -288,6 +295,7 @@ int main(int argc, char **argv) {
         { "--vocab-only", NULL, OPT_FLAG, &o.vocab_only, NULL, "write the tokenizer and its template alone; needs no config.json", NULL },
         { "--base", NULL, OPT_TEXT, &o.base, "CHECKPOINT", "the base of a PEFT adapter (its base_model_name_or_path)", NULL },
         { "--merge", NULL, OPT_TEXTS, &o.merge, "ADAPTER[:SCALE]", "add a PEFT adapter to the weights; may be given several times", NULL },
+        { "--matformer", NULL, OPT_TEXT, &o.slice, "SLICE", "of a Gemma 3n: e2b of an E4B, or ff=WIDTH[xLAYERS],...:skip=LAYER[-LAYER],...", NULL },
         { "--force", NULL, OPT_FLAG, &o.force, NULL, "replace an existing file", NULL },
         { "--threads", "-t", OPT_INT, &o.threads, "N", "threads (physical cores this process may use)", NULL },
         { "--families", NULL, OPT_FLAG, &o.families, NULL, "print the model families that can be converted", NULL },

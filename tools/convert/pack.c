@@ -58,8 +58,14 @@ const st_tensor *source_row(const output *o, uint32_t r, uint32_t *row) {
         uint32_t half = o->pairs / 2, i = r % o->pairs;
         r = r - i + (i < half ? 2 * i : 2 * (i - half) + 1);
     }
-    *row = part->first + r / part->chunk * part->stride + r % part->chunk;
+    uint32_t block = r / part->chunk;
+    *row = part->first + (part->blocks ? (uint32_t)part->blocks[block] : block) * part->stride + r % part->chunk;
     return part->t;
+}
+
+/* The source's input that is input j of the output. */
+static uint32_t source_input(const output *o, uint32_t j) {
+    return (o->k_blocks ? (uint32_t)o->k_blocks[j / o->k_chunk] * o->k_chunk : j / o->k_chunk * o->k_chunk) + j % o->k_chunk;
 }
 
 /* n inputs of one row in f32; false: padding. */
@@ -68,7 +74,8 @@ static bool load_row(const checkpoint *c, const output *o, uint32_t r, float *x)
     if (o->values) return memcpy(x, o->values + (size_t)r * o->k, o->k * sizeof *x), true;
     const st_tensor *t = source_row(o, r, &row);
     if (!t) return false;
-    st_read(&c->st, t, (uint64_t)row * o->k, o->k, x);
+    for (uint32_t j = 0; j < o->k; j += o->k_chunk)
+        st_read(&c->st, t, (uint64_t)row * o->k_source + source_input(o, j), o->k_chunk, x + j);
     return true;
 }
 
@@ -111,7 +118,7 @@ static void drop_panels(const checkpoint *c, const output *o, int first, int n) 
         uint32_t row, next;
         const st_tensor *t = source_row(o, r, &row);
         for (rows = 1; r + rows < end && source_row(o, r + rows, &next) == t && (!t || next == row + rows);) rows++;
-        if (t) st_drop(&c->st, t, (uint64_t)row * o->k, (uint64_t)rows * o->k);
+        if (t) st_drop(&c->st, t, (uint64_t)row * o->k_source, (uint64_t)rows * o->k_source);
     }
 }
 
@@ -184,7 +191,7 @@ static int refuse_value(packer *p, int panel) {
                             isnan(x) ? "NaN" : "infinite");
             const st_tensor *t = source_row(o, (uint32_t)panel * PANEL + i, &row);
             return fail(p->e, "%s: tensor %s: the weight at [%u, %u] is %s; the checkpoint is damaged: fetch it again",
-                        p->c->st.shards[t->shard].path, t->name, o->columns ? j : row, o->columns ? row : j,
+                        p->c->st.shards[t->shard].path, t->name, o->columns ? j : row, o->columns ? row : source_input(o, j),
                         isnan(x) ? "NaN" : "infinite");
         }
     if (p->added.r) return fail(p->e, "%s: %s with the adapter added is more than f32 can hold", p->c->folder, o->name);
