@@ -18,8 +18,7 @@
 enum { PANEL = 16, GROUP = 64, KV_PAGE = 64, ATTN_SEGMENT = 512, ATTN_Q8_MOST = 512 };
 
 typedef enum { W_F32, W_BF16, W_Q8, W_Q4, W_COUNT } wtype;        /* numbers of the file format: never renumber */
-typedef enum { LAYOUT_ROWS, LAYOUT_P16 } wlayout;                 /* quant.h draws them; f32 is ROWS, a matrix of another type that
-                                                                    * takes part in products P16, a table that is looked up either */
+typedef enum { LAYOUT_ROWS, LAYOUT_P16 } wlayout;                 /* quant.h draws them. f32: ROWS; else P16, a table that is looked up either */
 typedef enum { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU, ACT_COUNT } act_kind;
 typedef enum { KV_F16, KV_F32, KV_Q8 } kv_type;
 

@@ -309,7 +309,8 @@ static float panel_value(const mat *w, const uint8_t *panel, size_t row, size_t 
 static void plain_row_load(const mat *w, int row, float *x) {
     wtype t = (wtype)w->type;
     size_t groups = groups_of(w->k);
-    const uint8_t *from = (const uint8_t *)w->data + (size_t)row * plain_row_bytes(t, w->k), *data = from + plain_row_scale_bytes(t, w->k);
+    const uint8_t *from = (const uint8_t *)w->data + (size_t)row * plain_row_bytes(t, w->k);
+    const uint8_t *data = from + plain_row_scale_bytes(t, w->k);
     const uint16_t *half = (const uint16_t *)(const void *)from;
     if (t == W_F32) memcpy(x, from, groups * GROUP * sizeof *x);
     for (size_t i = 0; t == W_BF16 && i < groups * GROUP; i++) x[i] = bf16_to_f32(half[i]) * w->scale;

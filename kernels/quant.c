@@ -1,5 +1,5 @@
-/* quant: packs f32 rows into P16 panels or plain rows and back: the reference of the layouts. It owns the choice of each group's scale.
- * It must not know files, threads or instruction sets: every CPU packs the same bytes, so loops here are plain C that a
+/* quant: packs f32 rows into P16 panels or plain rows and back: the reference of the layouts. It owns the choice of each group's
+ * scale. It must not know files, threads or instruction sets: every CPU packs the same bytes, so loops here are plain C that a
  * compiler vectorises without reassociating (explicit lanes, rounding by a magic addend, no fma).
  * A block is a panel, or one plain row: the same text with 16 rows or one.
  *
@@ -45,7 +45,8 @@ size_t plain_row_bytes(wtype t, int k) { return block_bytes(t, 1, k); }
 int matrix_bytes(wtype t, wlayout layout, uint64_t n, uint64_t k, uint64_t *bytes) {
     *bytes = 0;
     if ((unsigned)t >= W_COUNT || n > INT32_MAX || k > INT32_MAX) return -1;
-    uint64_t panels = (n + PANEL - 1) / PANEL, each = layout == LAYOUT_ROWS ? PANEL * plain_row_bytes(t, (int)k) : panel_bytes(t, (int)k);
+    uint64_t panels = (n + PANEL - 1) / PANEL;
+    uint64_t each = layout == LAYOUT_ROWS ? PANEL * plain_row_bytes(t, (int)k) : panel_bytes(t, (int)k);
     if (mul_overflows(panels, each, bytes) || *bytes > 1ull << 62) return *bytes = 0, -1;
     return 0;
 }
@@ -283,7 +284,10 @@ static void unpack_block(wtype t, const void *block, size_t rows, int k, int exp
         for (size_t i = 0; i < padded; i++) {
             size_t g = i / GROUP;
             if (t == W_BF16) to[r * padded + i] = bf16_to_f32(half[(i / 2 * rows + r) * 2 + i % 2]);
-            else to[r * padded + i] = (float)get_quantised(t, data + g * step, rows, r, i % GROUP) * f16_to_f32(half[g * rows + r]) * up;
+            else {
+                int q = get_quantised(t, data + g * step, rows, r, i % GROUP);
+                to[r * padded + i] = (float)q * f16_to_f32(half[g * rows + r]) * up;
+            }
         }
 }
 
@@ -292,14 +296,18 @@ void pack_panel(wtype t, const float *rows, int k, int exponent, const float *im
     pack_block(t, rows, PANEL, k, exponent, importance, panel, error, power);
 }
 
-void unpack_panel(wtype t, const void *panel, int k, int exponent, float *rows) { unpack_block(t, panel, PANEL, k, exponent, rows); }
+void unpack_panel(wtype t, const void *panel, int k, int exponent, float *rows) {
+    unpack_block(t, panel, PANEL, k, exponent, rows);
+}
 
 void pack_plain_row(wtype t, const float *row, int k, int exponent, const float *importance, void *packed, double *error,
     double *power) {
     pack_block(t, row, 1, k, exponent, importance, packed, error, power);
 }
 
-void unpack_plain_row(wtype t, const void *packed, int k, int exponent, float *row) { unpack_block(t, packed, 1, k, exponent, row); }
+void unpack_plain_row(wtype t, const void *packed, int k, int exponent, float *row) {
+    unpack_block(t, packed, 1, k, exponent, row);
+}
 
 size_t kv_block_bytes(kv_type type, int hd, bool value) {
     size_t rows = value || type == KV_Q8 ? round_up((size_t)hd, PANEL) : (size_t)hd;

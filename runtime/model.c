@@ -49,7 +49,8 @@ static int bind_matrix(binder *b, const char *name, const char *bias, bool requi
     if (bind_table(b, name, required, n, k, out)) return -1;
     if (!out->data) return 0;
     if (out->type != W_F32 && out->layout != LAYOUT_P16)
-        return fail(b->e, "%s: tensor %s: expected panels, found plain rows, which are for tables that are looked up; convert again", b->m->file.path, name);
+        return fail(b->e, "%s: tensor %s: expected panels, found plain rows, which are for tables that are looked up; convert again",
+                    b->m->file.path, name);
     return bias ? bind_vector(b, bias, false, n, &out->bias, NULL) : 0;
 }
 
@@ -201,7 +202,8 @@ static int bind_decoder(binder *b) {
     for (int l = 0; l < m->arch.n_layers; l++) {
         bool own_kv = m->arch.kv_layer[l] < 0 || m->arch.kv_layer[l] == l;
         int d_ff = m->arch.ff[l] ? m->arch.ff[l] : m->arch.d_ff;
-        if (bind_layer(b, "layers", l, own_kv, d_ff, &m->layers[l]) || bind_kv(b, l) || (m->arch.n_enc_layers && bind_cross(b, "layers", l, &m->layers[l]))) return -1;
+        if (bind_layer(b, "layers", l, own_kv, d_ff, &m->layers[l]) || bind_kv(b, l)) return -1;
+        if (m->arch.n_enc_layers && bind_cross(b, "layers", l, &m->layers[l])) return -1;
     }
     if (m->arch.n_layers == 0) return 0;
     return bind_norm(b, "final_norm", true, &m->final_norm) || bind_matrix(b, "output", "output_bias", true, m->arch.n_vocab, m->arch.d_model, &m->output) ? -1 : 0;

@@ -82,7 +82,8 @@ static void test_round_trip(void **state) {
     for (int i = 0; i < N_SHAPES; i++) {
         const file_tensor *t = file_find(&f, shapes[i].name);
         assert_non_null(t);
-        assert_true(t->type == shapes[i].type && t->n_dims == shapes[i].n_dims && t->layout == layout_of(i) && t->dims[0] == shapes[i].n &&
+        assert_int_equal(t->layout, layout_of(i));
+        assert_true(t->type == shapes[i].type && t->n_dims == shapes[i].n_dims && t->dims[0] == shapes[i].n &&
                     t->dims[1] == shapes[i].k && t->at % 64 == 0);
         const uint8_t *p = file_data(&f, t);
         for (size_t j = 0; j < t->bytes; j++) assert_int_equal(p[j], content(i, j));
@@ -102,7 +103,8 @@ static void test_round_trip(void **state) {
     arch_write(&want, &two);
     assert_int_equal(one.n, two.n);
     assert_memory_equal(one.p, two.p, one.n);
-    assert_true(a.window[1] == 8 && a.ff[0] == 0 && a.ff[1] == 33 && a.rope[2] == 1 && a.kv_layer[2] == 0 && a.kv_layer[1] == -1 && a.rope_factor[1] == 1.25f &&
+    assert_true(a.ff[0] == 0 && a.ff[1] == 33);
+    assert_true(a.window[1] == 8 && a.rope[2] == 1 && a.kv_layer[2] == 0 && a.kv_layer[1] == -1 && a.rope_factor[1] == 1.25f &&
                 a.rope_factor_long[1] == 1 && a.top_k == 7 && a.top_p < 0);
     const char *bytes;
     assert_int_equal(record_bytes(&f, "info.note", &bytes), 5);
@@ -282,7 +284,8 @@ static const struct {
 } lies[] = {
 #define LIE(x) { #x, lie_##x }
     LIE(overlap), LIE(bytes_moved), LIE(gap), LIE(unaligned), LIE(before_data), LIE(at_wraps), LIE(bytes), LIE(dims_wrap),
-    LIE(dims_int), LIE(dims_huge), LIE(dims_zero), LIE(rows), LIE(type), LIE(other_type), LIE(layout), LIE(layout_f32), LIE(layout_unknown), LIE(layout_tied), LIE(layout_older), LIE(rank), LIE(vector_k),
+    LIE(dims_int), LIE(dims_huge), LIE(dims_zero), LIE(rows), LIE(type), LIE(other_type), LIE(layout), LIE(layout_f32), LIE(layout_unknown),
+    LIE(layout_tied), LIE(layout_older), LIE(rank), LIE(vector_k),
     LIE(vector_type), LIE(name_twice), LIE(name_empty), LIE(name_endless), LIE(name_tail), LIE(name_escape), LIE(reserved),
     LIE(header_reserved), LIE(exponent), LIE(tied_shape), LIE(tied_hash), LIE(tied_into), LIE(fewer_tensors), LIE(more_tensors),
     LIE(many_tensors), LIE(records_long), LIE(tokenizer_long), LIE(tokenizer_at), LIE(data_at), LIE(record_key),
@@ -371,7 +374,8 @@ static void test_arch(void **state) {
         void (*change)(arch *);
         const char *mention;
     } cases[] = { { no_heads, "n_heads" },      { odd_kv, "n_kv_heads" },    { later_kv, "layer 1" },
-                  { chained_kv, "layer 2" },    { other_window, "window" },  { no_table, "rope table 2" }, { wide_ff, "layer 1 has an MLP" },
+                  { chained_kv, "layer 2" },    { other_window, "window" },  { no_table, "rope table 2" },
+                  { wide_ff, "layer 1 has an MLP" },
                   { infinite_eps, "norm_eps" }, { nan_scale, "attn_scale" }, { big_eos, "eos" },
                   { odd_name, "name" },         { NULL, "banana" } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -461,7 +465,8 @@ static int end(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_flips),
                                         cmocka_unit_test(test_flips_rehashed), cmocka_unit_test(test_truncation),
-                                        cmocka_unit_test(test_lies),           cmocka_unit_test(test_arch), cmocka_unit_test(test_older_version),
+                                        cmocka_unit_test(test_lies),           cmocka_unit_test(test_arch),
+                                        cmocka_unit_test(test_older_version),
                                         cmocka_unit_test(test_format_md),      cmocka_unit_test(test_writer) };
     return cmocka_run_group_tests(tests, begin, end);
 }

@@ -38,7 +38,8 @@ static void same_records(const file *a, const file *b) {
         if (same_key(&x, "info.matformer")) continue;
         assert_true(record_next(b, &at2, &y));
         size_t bytes = (size_t)x.count * (x.type == REC_BYTES ? 1 : 8);
-        bool same = x.key_n == y.key_n && memcmp(x.key, y.key, x.key_n) == 0 && x.type == y.type && x.count == y.count && memcmp(x.values, y.values, bytes) == 0;
+        bool same = x.key_n == y.key_n && memcmp(x.key, y.key, x.key_n) == 0 && x.type == y.type && x.count == y.count &&
+                    memcmp(x.values, y.values, bytes) == 0;
         if (!same && !same_key(&x, "name")) fail_msg("record %.*s differs", (int)x.key_n, x.key);
     }
     assert_false(record_next(b, &at2, &y));

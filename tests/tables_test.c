@@ -115,7 +115,8 @@ static float *rows_of(engine *g, bool spread) {
     float *rows = alloc_aligned((size_t)N * (size_t)engine_about(g)->logits_ld * sizeof *rows);
     for (int i = 0; i < N; i++) tok[i] = (i * 7919 + 13) % N_VOCAB + (spread ? (i * 2741 + 99) % TIMES * N_VOCAB : 0);
     must(engine_step(g, &(step){ s, tok, 60, rows }, 1, &e), &e);
-    for (int i = 60; i < N; i++) must(engine_step(g, &(step){ s, tok + i, 1, rows + (size_t)i * (size_t)engine_about(g)->logits_ld }, 1, &e), &e);
+    for (int i = 60; i < N; i++)
+        must(engine_step(g, &(step){ s, tok + i, 1, rows + (size_t)i * (size_t)engine_about(g)->logits_ld }, 1, &e), &e);
     session_free(s);
     return rows;
 }

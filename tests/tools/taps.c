@@ -36,8 +36,10 @@ static int run_model(engine *g, recorder *r, const ids *tokens, const ids *decod
     r->stack = "dec";
     float *rows = alloc_aligned((text->n + 1) * (size_t)i->logits_ld * sizeof *rows);
     if (!rc && !rows) rc = fail_memory(e, text->n * (size_t)i->logits_ld * sizeof *rows, "logits");
-    if (!rc && i->has_decoder && text->n) rc = engine_step(g, &(step){ s, text->p, (int)text->n, rows }, 1, e);
-    if (!rc && i->has_decoder && text->n) record_rows(r, "logits", i->n_layers, rows, (int)text->n, (size_t)i->logits_ld, i->n_vocab);
+    if (!rc && i->has_decoder && text->n) {
+        rc = engine_step(g, &(step){ s, text->p, (int)text->n, rows }, 1, e);
+        if (!rc) record_rows(r, "logits", i->n_layers, rows, (int)text->n, (size_t)i->logits_ld, i->n_vocab);
+    }
     free_aligned(rows);
     session_free(s);
     if (!rc && r->failed) rc = fail(e, "writing failed");
@@ -51,7 +53,8 @@ int main(int argc, char **argv) {
         { "--ids", NULL, OPT_TEXT, &list, "IDS", "token ids", NULL },
         { "--decoder-ids", NULL, OPT_TEXT, &decoder_list, "IDS", "of the decoder, where --ids are the encoder's", NULL },
     };
-    const program p = { "taps", "MODEL.bin --ids IDS -o FILE", "Writes what each step of a forward pass computes.", options, sizeof options / sizeof *options };
+    const program p = { "taps", "MODEL.bin --ids IDS -o FILE", "Writes what each step of a forward pass computes.", options,
+                        sizeof options / sizeof *options };
     int n_words, rc = options_parse(&p, argc, argv, &path, 1, &n_words);
     if (rc != OPTIONS_GO_ON) return rc;
     if (n_words != 1 || !list || !output) return usage_error(&p, "expected a model file, --ids and --output");
@@ -62,7 +65,8 @@ int main(int argc, char **argv) {
     if (!r.out) fail(&e, "%s: cannot be written", output);
     if (!e.code && (ids_parse(&tokens, list, &e) || ids_parse(&decoder, decoder_list, &e))) rc = 1;
     int n = (int)(tokens.n > decoder.n ? tokens.n : decoder.n);
-    if (!e.code && !engine_open(&g, &(engine_opts){ .path = path, .exact = true, .ctx = n, .max_rows = n }, &e)) run_model(g, &r, &tokens, &decoder, &e);
+    if (!e.code && !engine_open(&g, &(engine_opts){ .path = path, .exact = true, .ctx = n, .max_rows = n }, &e))
+        run_model(g, &r, &tokens, &decoder, &e);
     if (r.out && fclose(r.out) && !e.code) fail(&e, "%s: writing failed", output);
     engine_close(g);
     ids_free(&tokens);

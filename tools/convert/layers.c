@@ -190,7 +190,8 @@ static int read_widths(checkpoint *c, err *e) {
     int l = 0;
     if (absent(list) || list->type != JSON_ARRAY) return 0;
     if (list->n != (uint32_t)c->arch.n_layers)
-        return fail(e, "%s: intermediate_size: expected a list of %d, one for each layer, found %u", c->config_path, c->arch.n_layers, list->n);
+        return fail(e, "%s: intermediate_size: expected a list of %d, one for each layer, found %u", c->config_path,
+                    c->arch.n_layers, list->n);
     for (const json *j = list->child; j; j = j->next, l++) {
         int64_t v;
         if (json_int(j, &v) == 0) c->arch.ff[l] = (int)v;

@@ -190,7 +190,8 @@ static void summary(const checkpoint *c, const plan *p, const convert_opts *o, u
         bits += 8.0 * (double)stored;
     }
     if (c->slice.n_layers)
-        fprintf(stderr, "%s: a slice of %s: %d of its %d layers, MLPs of up to %d units\n", o->output, c->folder, c->arch.n_layers, c->slice.n_layers, c->arch.d_ff);
+        fprintf(stderr, "%s: a slice of %s: %d of its %d layers, MLPs of up to %d units\n", o->output, c->folder, c->arch.n_layers,
+                c->slice.n_layers, c->arch.d_ff);
     fprintf(stderr, "%s: %s, %.1f M weights as %s, %.2f bits a weight, %.1f MB, %.1f s\n", o->output, c->family->model_type,
             (double)weights / 1e6, wtype_name(o->type), weights ? bits / (double)weights : 0, (double)bytes / 1e6, seconds);
 }
@@ -199,7 +200,8 @@ static void summary(const checkpoint *c, const plan *p, const convert_opts *o, u
 static int read_checkpoint(checkpoint *c, convert_opts *o, plan *p, err *e) {
     bool gguf_file = is_gguf(c->folder);
     if (gguf_file && gguf_load(c, c->folder, false, e)) return -1;
-    return config_load(c, e) || (o->slice && matformer_apply(c, &o->matformer, e)) || (!gguf_file && safetensors_open(&c->st, c->folder, e)) || plan_make(p, c, o->type, e) ? -1 : 0;
+    if (config_load(c, e) || (o->slice && matformer_apply(c, &o->matformer, e))) return -1;
+    return (!gguf_file && safetensors_open(&c->st, c->folder, e)) || plan_make(p, c, o->type, e) ? -1 : 0;
 }
 
 static int open_merged(checkpoint *c, const convert_opts *o, plan *p, peft_list *list, err *e) {
@@ -278,7 +280,8 @@ static int check_options(const program *p, convert_opts *o, int n_words) {
     if (wtype_parse(o->type_name, &o->type)) return usage_error(p, "--type: expected q4, q8, bf16 or f32, found %s", o->type_name);
     if (o->threads < 0 || o->threads > POOL_MAX)
         return usage_error(p, "--threads: expected 1 to %d, found %d", POOL_MAX, o->threads);
-    if (o->slice && (o->vocab_only || o->merge.n)) return usage_error(p, "--matformer slices a checkpoint as it is: not with %s", o->merge.n ? "--merge" : "--vocab-only");
+    if (o->slice && (o->vocab_only || o->merge.n))
+        return usage_error(p, "--matformer slices a checkpoint as it is: not with %s", o->merge.n ? "--merge" : "--vocab-only");
     err e = { 0 };
     if (o->slice && matformer_parse(&o->matformer, o->slice, &e)) return usage_error(p, "%s", e.msg);
     char reason[256];

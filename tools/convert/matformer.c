@@ -1,7 +1,8 @@
 /* matformer: the smaller models inside a MatFormer checkpoint (Devvrit et al. 2023; Gemma 3n E4B). A slice keeps the first units of
  * each layer's MLP and leaves some layers out: it needs no training, and is what Google's MatFormer Lab makes. It owns what
- * --matformer says and what that means for the architecture; which rows and columns are taken is plan.c's. It must not know tensors.
- * A kept layer stays what it was: its window, its sparsity, whose keys and values it reads; so layers that others read from stay. */
+ * --matformer says and what that means for the architecture; which rows and columns are taken is plan.c's. It must not know
+ * tensors. A kept layer stays what it was: its window, its sparsity, whose keys and values it reads; so layers that others read
+ * from stay. */
 #include "tools/convert/families.h"
 
 #include <string.h>
@@ -79,7 +80,8 @@ int matformer_parse(matformer *m, const char *spec, err *e) {
         ok = take_list(m, &t, ff ? take_width : take_skip) == 0;
     } while (ok && take(&t, ':'));
     if (ok && (m->e2b || !peek(&t))) return 0;
-    return fail(e, "--matformer: expected e2b, or ff=WIDTH[xLAYERS],... and skip=LAYER[-LAYER],... with a colon between, found %.100s", spec);
+    return fail(e, "--matformer: expected e2b, or ff=WIDTH[xLAYERS],... and skip=LAYER[-LAYER],... with a colon between, found %.100s",
+                spec);
 }
 
 /* ---- the architecture ---- */
@@ -92,8 +94,8 @@ static int resolve_e2b(const checkpoint *c, matformer *m, err *e) {
     bool even = a->d_ff % 2 == 0;
     for (int l = 0; l < a->n_layers; l++) even = even && own_width(a, l) == a->d_ff;
     if (a->n_layers != 35 || !even)
-        return fail(e, "%s: --matformer e2b: expected the 35 equal layers of E4B, found %d%s; say the slice with ff= and skip=", c->config_path,
-                    a->n_layers, even ? "" : " with different MLPs");
+        return fail(e, "%s: --matformer e2b: expected the 35 equal layers of E4B, found %d%s; say the slice with ff= and skip=",
+                    c->config_path, a->n_layers, even ? "" : " with different MLPs");
     for (int l = 20; l < 25; l++) m->skip[l] = true;
     m->ff[m->n_ff++] = a->d_ff / 2;
     m->one_width = true;
@@ -112,7 +114,8 @@ static int keep_layers(checkpoint *c, const matformer *m, err *e) {
         if (!m->skip[l]) c->slice.layer[kept++] = l;
     if (kept == 0) return fail(e, "%s: --matformer: all %d layers are skipped; keep some", c->config_path, n);
     if (m->n_ff && !(m->one_width && m->n_ff == 1) && m->n_ff != kept)
-        return fail(e, "%s: --matformer: widths of %d layers, expected one width, or one for each of the %d layers that are kept", c->config_path, m->n_ff, kept);
+        return fail(e, "%s: --matformer: widths of %d layers, expected one width, or one for each of the %d layers that are kept",
+                    c->config_path, m->n_ff, kept);
     return kept;
 }
 
@@ -145,7 +148,8 @@ static int move_layer(checkpoint *c, const matformer *m, int kept, int i, err *e
 int matformer_apply(checkpoint *c, matformer *m, err *e) {
     arch *a = &c->arch;
     if (!c->family->matformer)
-        return fail(e, "%s: --matformer: %s is no MatFormer: it has no smaller model inside; only gemma3n has", c->config_path, c->family->model_type);
+        return fail(e, "%s: --matformer: %s is no MatFormer: it has no smaller model inside; only gemma3n has", c->config_path,
+                    c->family->model_type);
     if (m->e2b && resolve_e2b(c, m, e)) return -1;
     int kept = keep_layers(c, m, e);
     if (kept < 0) return -1;

@@ -1,6 +1,6 @@
-/* pack: reads the plan's tensors 16 rows at a time (a panel, or so many plain rows), packs them with all threads and streams them into the file. Memory holds a
- * batch of packed panels and one unpacked panel a worker, whatever the model's size: the checkpoint is mapped, and let go once
- * read. It must not know families or names.
+/* pack: reads the plan's tensors 16 rows at a time (a panel, or so many plain rows), packs them with all threads and streams them
+ * into the file. Memory holds a batch of packed panels and one unpacked panel a worker, whatever the model's size: the checkpoint
+ * is mapped, and let go once read. It must not know families or names.
  * A quantised tensor is read twice: its largest weight gives the exponent that its scales share. */
 #define _GNU_SOURCE
 #include <math.h>
