@@ -7,6 +7,7 @@
 #   asan ubsan tsan  the tests under a sanitizer
 #   fuzz           fuzzers over the parsers (clang)      FUZZ_SECONDS=60
 #   bench          the demo model's speed against this machine's limits
+#   taps           a developers' tool that writes what each step of a forward pass computes (CONTRIBUTING.md)
 #   lint           include directions, sizes of functions and files, forbidden words
 #   install        programs into $(PREFIX)/bin           PREFIX=/usr/local
 #   clean
@@ -53,7 +54,7 @@ BENCHES   := $(foreach b,$(basename $(wildcard bench/*.c)),$(if $(findstring _,$
 TESTS     := $(patsubst tests/%.c,%,$(wildcard tests/*_test.c))
 PROGRAMS  := $(TOOLS:%=$(BIN)/%) $(BENCHES:%=$(BIN)/%)
 
-.PHONY: all demo test test-emulated test-clients bench asan ubsan tsan fuzz lint install clean
+.PHONY: all demo test test-emulated test-clients bench asan ubsan tsan fuzz taps lint install clean
 .SECONDARY:
 all: $(PROGRAMS)
 
@@ -100,8 +101,13 @@ $(BUILD)/tests/%_test.o: | cmocka
 cmocka:
 	@CC="$(CC)" sh tests/need_cmocka.sh
 
-test: cmocka all $(TESTS:%=$(BUILD)/tests/%)
+test: cmocka all taps $(TESTS:%=$(BUILD)/tests/%)
 	@set -e; for t in $(TESTS); do echo "== $$t"; QUERN_BIN=$(BIN) $(BUILD)/tests/$$t; done; echo "all tests passed"
+
+# A developers' tool, not installed; the tests build it so that it stays buildable.
+taps: $(BUILD)/taps
+$(BUILD)/taps: $(BUILD)/tests/tools/taps.o $(BUILD)/libquern.a
+	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 test-emulated:
 	@MAKE="$(MAKE)" sh tests/emulated.sh $(BUILD)

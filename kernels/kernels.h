@@ -18,13 +18,13 @@
 enum { PANEL = 16, GROUP = 64, KV_PAGE = 64, ATTN_SEGMENT = 512, ATTN_Q8_MOST = 512 };
 
 typedef enum { W_F32, W_BF16, W_Q8, W_Q4, W_COUNT } wtype;        /* numbers of the file format: never renumber */
-typedef enum { LAYOUT_ROWS, LAYOUT_P16 } wlayout;                 /* f32 is ROWS, the others P16 (quant.h draws it) */
+typedef enum { LAYOUT_ROWS, LAYOUT_P16 } wlayout;                 /* quant.h draws them. f32: ROWS; else P16, a table that is looked up either */
 typedef enum { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU, ACT_COUNT } act_kind;
 typedef enum { KV_F16, KV_F32, KV_Q8 } kv_type;
 
 /* A weight matrix [n][k] as it lies in the file, borrowed from the mapping. */
 typedef struct mat {
-    const void *data;  /* panels of 16 rows; f32: rows of pad64(k) floats */
+    const void *data;  /* panels of 16 rows, or plain rows; matmul takes plain rows of f32 only, row_load takes all */
     uint8_t type, layout;
     int n, k;          /* stored rows are pad16(n), stored inputs pad64(k), padding zero */
     float scale;       /* 2^e of the tensor: its f16 group scales times this are the real ones; 1 for bf16, f32 */

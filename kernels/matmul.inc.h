@@ -266,10 +266,30 @@ static float panel_value(const mat *w, const uint8_t *panel, size_t row, size_t 
     return (float)q * f16_to_f32(half[g * PANEL + row]);
 }
 
+/* A plain row: it lies in one piece. */
+static void plain_row_load(const mat *w, int row, float *x) {
+    wtype t = (wtype)w->type;
+    size_t groups = groups_of(w->k);
+    const uint8_t *from = (const uint8_t *)w->data + (size_t)row * plain_row_bytes(t, w->k);
+    const uint8_t *data = from + plain_row_scale_bytes(t, w->k);
+    const uint16_t *half = (const uint16_t *)(const void *)from;
+    if (t == W_F32) memcpy(x, from, groups * GROUP * sizeof *x);
+    for (size_t i = 0; t == W_BF16 && i < groups * GROUP; i++) x[i] = bf16_to_f32(half[i]) * w->scale;
+    for (size_t g = 0; (t == W_Q8 || t == W_Q4) && g < groups; g++, x += GROUP) {
+        float scale = f16_to_f32(half[g]);
+        for (int i = 0; t == W_Q8 && i < GROUP; i++) x[i] = (float)(int8_t)data[g * GROUP + (size_t)i] * scale * w->scale;
+        for (int i = 0; t == W_Q4 && i < GROUP / 2; i++) {
+            int both = data[g * (GROUP / 2) + (size_t)i];
+            x[i] = (float)((both & 15) - 8) * scale * w->scale;
+            x[i + GROUP / 2] = (float)((both >> 4) - 8) * scale * w->scale;
+        }
+    }
+}
+
 static void row_load(const mat *w, int row, float *x) {
     size_t k = groups_of(w->k) * GROUP;
-    if (w->type == W_F32) {
-        memcpy(x, (const float *)w->data + (size_t)row * k, k * sizeof *x);
+    if (w->layout == LAYOUT_ROWS) {
+        plain_row_load(w, row, x);
         return;
     }
     const uint8_t *panel = (const uint8_t *)w->data + (size_t)(row / PANEL) * panel_bytes((wtype)w->type, w->k);

@@ -1,6 +1,7 @@
-/* quant: packs f32 rows into P16 panels and back: the reference of the layout. It owns the choice of each group's scale.
- * It must not know files, threads or instruction sets: every CPU packs the same bytes, so loops here are plain C that a
+/* quant: packs f32 rows into P16 panels or plain rows and back: the reference of the layouts. It owns the choice of each group's
+ * scale. It must not know files, threads or instruction sets: every CPU packs the same bytes, so loops here are plain C that a
  * compiler vectorises without reassociating (explicit lanes, rounding by a magic addend, no fma).
+ * A block is a panel, or one plain row: the same text with 16 rows or one.
  *
  * The search: a candidate scale fixes the integers q; for fixed q the best scale is sum(w x q) / sum(w q q), and it removes
  * sum(w x q)^2 / sum(w q q) of the squared error. Candidates are compared by that; the winner is rounded to f16 and then
@@ -27,20 +28,26 @@ double wtype_bits(wtype t) { return (unsigned)t < W_COUNT ? bits[t] : 0; }
 static size_t groups_of(int k) { return ((size_t)k + GROUP - 1) / GROUP; }
 static bool quantised(wtype t) { return t == W_Q8 || t == W_Q4; }
 
-size_t panel_scale_bytes(wtype t, int k) {
-    return quantised(t) && k > 0 ? round_up(groups_of(k) * PANEL * sizeof(uint16_t), 64) : 0;
+static size_t block_scale_bytes(wtype t, size_t rows, int k) {
+    return quantised(t) && k > 0 ? round_up(groups_of(k) * rows * sizeof(uint16_t), 64) : 0;
 }
 
-size_t panel_bytes(wtype t, int k) {
+static size_t block_bytes(wtype t, size_t rows, int k) {
     if ((unsigned)t >= W_COUNT || k <= 0) return 0;
-    return panel_scale_bytes(t, k) + groups_of(k) * group_bytes[t];
+    return block_scale_bytes(t, rows, k) + groups_of(k) * (group_bytes[t] / PANEL * rows);
 }
 
-int matrix_bytes(wtype t, uint64_t n, uint64_t k, uint64_t *bytes) {
+size_t panel_scale_bytes(wtype t, int k) { return block_scale_bytes(t, PANEL, k); }
+size_t panel_bytes(wtype t, int k) { return block_bytes(t, PANEL, k); }
+size_t plain_row_scale_bytes(wtype t, int k) { return block_scale_bytes(t, 1, k); }
+size_t plain_row_bytes(wtype t, int k) { return block_bytes(t, 1, k); }
+
+int matrix_bytes(wtype t, wlayout layout, uint64_t n, uint64_t k, uint64_t *bytes) {
     *bytes = 0;
     if ((unsigned)t >= W_COUNT || n > INT32_MAX || k > INT32_MAX) return -1;
     uint64_t panels = (n + PANEL - 1) / PANEL;
-    if (mul_overflows(panels, panel_bytes(t, (int)k), bytes) || *bytes > 1ull << 62) return *bytes = 0, -1;
+    uint64_t each = layout == LAYOUT_ROWS ? PANEL * plain_row_bytes(t, (int)k) : panel_bytes(t, (int)k);
+    if (mul_overflows(panels, each, bytes) || *bytes > 1ull << 62) return *bytes = 0, -1;
     return 0;
 }
 
@@ -187,33 +194,32 @@ int quant_exponent(wtype t, float amax) {
     return e < -126 ? -126 : e > 127 ? 127 : e;
 }
 
-/* ---- panels ---- */
+/* ---- blocks: [rows][pad64(k)] floats, 16 rows for a panel, one for a plain row ---- */
 
-static void put_quantised(wtype t, uint8_t *group, int row, const int8_t *q) {
-    for (int i = 0; i < GROUP; i++) {
-        if (t == W_Q8) group[i / 4 * 64 + row * 4 + i % 4] = (uint8_t)q[i];
-        else if (i < 32) group[i / 4 * 64 + row * 4 + i % 4] = (uint8_t)((q[i] + 8) | (q[i + 32] + 8) << 4);
+static void put_quantised(wtype t, uint8_t *group, size_t rows, size_t row, const int8_t *q) {
+    for (size_t i = 0; i < GROUP; i++) {
+        uint8_t *to = group + (i / 4 * rows + row) * 4 + i % 4;
+        if (t == W_Q8) *to = (uint8_t)q[i];
+        else if (i < 32) *to = (uint8_t)((q[i] + 8) | (q[i + 32] + 8) << 4);
     }
 }
 
-static int get_quantised(wtype t, const uint8_t *group, int row, int i) {
-    if (t == W_Q8) return (int8_t)group[i / 4 * 64 + row * 4 + i % 4];
-    int byte = group[i % 32 / 4 * 64 + row * 4 + i % 4];
+static int get_quantised(wtype t, const uint8_t *group, size_t rows, size_t row, size_t i) {
+    if (t == W_Q8) return (int8_t)group[(i / 4 * rows + row) * 4 + i % 4];
+    int byte = group[(i % 32 / 4 * rows + row) * 4 + i % 4];
     return (i < 32 ? byte & 15 : byte >> 4) - 8;
 }
 
-/* One row's group: x[64] in units of 2^exponent. Returns its scale as stored, and adds the weighted squared error. */
-static uint16_t pack_group(wtype t, const float *x, const float *w, uint8_t *group, int row, double *error) {
+/* One row's group: x[64] in units of 2^exponent, to q. Returns its scale as stored, and adds the weighted squared error. */
+static uint16_t pack_group(wtype t, const float *x, const float *w, int8_t *q, double *error) {
     const struct grid *g = t == W_Q8 ? &grid_q8 : &grid_q4;
     float scale = search_scale(x, w, g), inverse = scale != 0 && scale == scale ? 1 / scale : 0, e[LANES] = { 0 };
-    int8_t q[GROUP];
     for (int i = 0; i < GROUP; i += LANES)
         for (int l = 0; l < LANES; l++) {
             float v = inverse != 0 ? round_clamp(x[i + l] * inverse, g->lo, g->hi) : 0, d = x[i + l] - scale * v;
             q[i + l] = (int8_t)v;
             e[l] += w[i + l] * d * d;
         }
-    put_quantised(t, group, row, q);
     *error += lane_sum(e);
     return f32_to_f16(scale);
 }
@@ -229,78 +235,98 @@ static double group_importance(const float *importance, float *w) {
     return usable ? most : importance ? 0 : 1;
 }
 
-static void pack_quantised(wtype t, const float *rows, int k, int exponent, const float *importance, uint8_t *panel,
+static void pack_quantised(wtype t, const float *from, size_t rows, int k, int exponent, const float *importance, uint8_t *block,
     double *error) {
-    size_t groups = groups_of(k), padded = groups * GROUP;
-    uint16_t *scales = (uint16_t *)(void *)panel;
-    uint8_t *data = panel + panel_scale_bytes(t, k);
+    size_t groups = groups_of(k), padded = groups * GROUP, step = group_bytes[t] / PANEL * rows;
+    uint16_t *scales = (uint16_t *)(void *)block;
+    uint8_t *data = block + block_scale_bytes(t, rows, k);
+    int8_t q[GROUP];
     float down = power_of_two(-exponent), x[GROUP], w[GROUP];
     double sum = 0;
     for (size_t g = 0; g < groups; g++) {
         double unit = group_importance(importance ? importance + g * GROUP : NULL, w), one = 0;
-        for (int r = 0; r < PANEL; r++) {
-            for (int i = 0; i < GROUP; i++) x[i] = rows[(size_t)r * padded + g * GROUP + (size_t)i] * down;
-            scales[g * PANEL + (size_t)r] = pack_group(t, x, w, data + g * group_bytes[t], r, &one);
+        for (size_t r = 0; r < rows; r++) {
+            for (size_t i = 0; i < GROUP; i++) x[i] = from[r * padded + g * GROUP + i] * down;
+            scales[g * rows + r] = pack_group(t, x, w, q, &one);
+            put_quantised(t, data + g * step, rows, r, q);
         }
         sum += one * unit;
     }
-    size_t used = groups * PANEL * sizeof *scales;
-    memset(panel + used, 0, panel_scale_bytes(t, k) - used);
+    size_t used = groups * rows * sizeof *scales;
+    memset(block + used, 0, block_scale_bytes(t, rows, k) - used);
     *error += ldexp(sum, 2 * exponent);
 }
 
-static void pack_bf16(const float *rows, int k, uint16_t *panel, double *error) {
+static void pack_bf16(const float *from, size_t rows, int k, uint16_t *block, double *error) {
     size_t padded = groups_of(k) * GROUP;
     for (size_t i = 0; i < padded; i++)
-        for (size_t r = 0; r < PANEL; r++) {
-            float x = rows[r * padded + i];
+        for (size_t r = 0; r < rows; r++) {
+            float x = from[r * padded + i];
             uint16_t b = f32_to_bf16(x);
             double d = (double)x - bf16_to_f32(b);
-            panel[i / 2 * 32 + r * 2 + i % 2] = b;
+            block[(i / 2 * rows + r) * 2 + i % 2] = b;
             *error += d * d;
         }
 }
 
-/* Of 16 rows; importance weights it only where it weights the error too. */
-static double squares(const float *rows, size_t padded, const float *importance) {
+/* Importance weights it only where it weights the error too. */
+static double squares(const float *from, size_t rows, size_t padded, const float *importance) {
     double sum = 0;
-    for (size_t r = 0; r < PANEL; r++)
+    for (size_t r = 0; r < rows; r++)
         for (size_t i = 0; i < padded; i++) {
-            double x = rows[r * padded + i];
+            double x = from[r * padded + i];
             sum += importance ? importance[i] * x * x : x * x;
         }
     return sum;
 }
 
-void pack_panel(wtype t, const float *rows, int k, int exponent, const float *importance, void *panel, double *error,
-    double *power) {
+static void pack_block(wtype t, const float *from, size_t rows, int k, int exponent, const float *importance, void *block,
+    double *error, double *power) {
     size_t padded = groups_of(k) * GROUP;
     double e = 0;
-    if (t == W_F32) memcpy(panel, rows, PANEL * padded * sizeof *rows);
-    else if (t == W_BF16) pack_bf16(rows, k, panel, &e);
-    else pack_quantised(t, rows, k, exponent, importance, panel, &e);
+    if (t == W_F32) memcpy(block, from, rows * padded * sizeof *from);
+    else if (t == W_BF16) pack_bf16(from, rows, k, block, &e);
+    else pack_quantised(t, from, rows, k, exponent, importance, block, &e);
     if (error) *error += e;
-    if (power) *power += squares(rows, padded, quantised(t) ? importance : NULL);
+    if (power) *power += squares(from, rows, padded, quantised(t) ? importance : NULL);
+}
+
+static void unpack_block(wtype t, const void *block, size_t rows, int k, int exponent, float *to) {
+    size_t groups = groups_of(k), padded = groups * GROUP, step = group_bytes[t] / PANEL * rows;
+    if (t == W_F32) {
+        memcpy(to, block, rows * padded * sizeof *to);
+        return;
+    }
+    const uint16_t *half = block;
+    const uint8_t *data = (const uint8_t *)block + block_scale_bytes(t, rows, k);
+    float up = power_of_two(exponent);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < padded; i++) {
+            size_t g = i / GROUP;
+            if (t == W_BF16) to[r * padded + i] = bf16_to_f32(half[(i / 2 * rows + r) * 2 + i % 2]);
+            else {
+                int q = get_quantised(t, data + g * step, rows, r, i % GROUP);
+                to[r * padded + i] = (float)q * f16_to_f32(half[g * rows + r]) * up;
+            }
+        }
+}
+
+void pack_panel(wtype t, const float *rows, int k, int exponent, const float *importance, void *panel, double *error,
+    double *power) {
+    pack_block(t, rows, PANEL, k, exponent, importance, panel, error, power);
 }
 
 void unpack_panel(wtype t, const void *panel, int k, int exponent, float *rows) {
-    size_t groups = groups_of(k), padded = groups * GROUP;
-    if (t == W_F32) {
-        memcpy(rows, panel, PANEL * padded * sizeof *rows);
-        return;
-    }
-    const uint16_t *half = panel;
-    const uint8_t *data = (const uint8_t *)panel + panel_scale_bytes(t, k);
-    float up = power_of_two(exponent);
-    for (size_t r = 0; r < PANEL; r++)
-        for (size_t i = 0; i < padded; i++) {
-            size_t g = i / GROUP;
-            if (t == W_BF16) rows[r * padded + i] = bf16_to_f32(half[i / 2 * 32 + r * 2 + i % 2]);
-            else {
-                int q = get_quantised(t, data + g * group_bytes[t], (int)r, (int)(i % GROUP));
-                rows[r * padded + i] = (float)q * f16_to_f32(half[g * PANEL + r]) * up;
-            }
-        }
+    unpack_block(t, panel, PANEL, k, exponent, rows);
+}
+
+void pack_plain_row(wtype t, const float *row, int k, int exponent, const float *importance, void *packed, double *error,
+    double *power) {
+    pack_block(t, row, 1, k, exponent, importance, packed, error, power);
+}
+
+void unpack_plain_row(wtype t, const void *packed, int k, int exponent, float *row) {
+    unpack_block(t, packed, 1, k, exponent, row);
 }
 
 size_t kv_block_bytes(kv_type type, int hd, bool value) {

@@ -200,6 +200,7 @@ int arch_read(arch *a, const file *f, arena *mem, err *e) {
 
 static int check_layer(const arch *a, int l, err *e) {
     if (a->rope[l] >= a->n_ropes) return fail(e, "layer %d uses rope table %d, there are %d", l, a->rope[l], a->n_ropes);
+    if (a->ff[l] > a->d_ff) return fail(e, "layer %d has an MLP of %d, d_ff is %d", l, a->ff[l], a->d_ff);
     int owner = a->kv_layer[l];
     if (owner < 0) return 0;
     if (owner >= l || a->kv_layer[owner] >= 0)

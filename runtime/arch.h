@@ -14,7 +14,7 @@
     X(n_heads,      0, 1, 4096,      "query heads") \
     X(n_kv_heads,   0, 1, 4096,      "key/value heads; divides n_heads") \
     X(head_dim,     0, 1, 4096,      "dimension of a head") \
-    X(d_ff,         0, 1, 1 << 22,   "inner dimension of the MLP") \
+    X(d_ff,         0, 1, 1 << 22,   "inner dimension of the MLP; the largest where layers differ") \
     X(n_vocab,      0, 1, 1 << 24,   "rows of the embedding and of the output matrix") \
     X(n_ctx,        0, 1, 1 << 28,   "positions the model was made for") \
     X(act,          0, 0, 3,         "0 silu, 1 gelu (tanh), 2 gelu (erf), 3 relu") \
@@ -48,6 +48,7 @@
 
 /* Vectors of whole numbers: X(name, length, default, min, max, what). */
 #define ARCH_INT_VECTORS(X) \
+    X(ff,       n_layers, 0,  0, 1 << 22, "inner dimension of the layer's MLP; 0: d_ff") \
     X(window,   n_layers, 0,  0, 1 << 28, "positions a layer sees, itself included; 0: all") \
     X(rope,     n_layers, 0, -1, 63,      "the layer's rope table; -1: no rotation") \
     X(kv_layer, n_layers, -1, -1, 1023,   "the layer whose keys and values this one reads; -1: its own")

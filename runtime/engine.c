@@ -233,6 +233,7 @@ static void add_pool(const kv_pool *p, engine_memory *m) {
 engine_memory engine_plan(const engine *g) {
     engine_memory m = { .weights = g->info.file_bytes, .kv_position = g->info.kv_bytes_position, .scratch = g->scratch_bytes,
                         .machine = memory_bytes(), .kv_type = kv_type_name(g->kv.type) };
+    m.looked_up = model_table_bytes(&g->model, &m.looked_up_row);
     add_pool(&g->kv, &m);
     add_pool(&g->enc_kv, &m);
     m.tables += g->model.mem.used;
@@ -266,7 +267,7 @@ typedef struct read_task {
 
 static void read_share(const read_task *t, const mat *w, int task, uint64_t *bytes, uint64_t *sum) {
     uint64_t all = 0;
-    if (!w->data || matrix_bytes((wtype)w->type, (uint64_t)w->n, (uint64_t)w->k, &all)) return;
+    if (!w->data || matrix_bytes((wtype)w->type, (wlayout)w->layout, (uint64_t)w->n, (uint64_t)w->k, &all)) return;
     size_t from = (size_t)(all * (uint64_t)task / (uint64_t)t->n_tasks) / 256 * 256, to = (size_t)(all * ((uint64_t)task + 1) / (uint64_t)t->n_tasks) / 256 * 256;
     *sum ^= t->g->f.ops.k->probe_read((const char *)w->data + from, to - from);
     *bytes += to - from;

@@ -349,6 +349,7 @@ static void per_layer_inputs(forward_ctx *f, int m) {
         float *row = f->per_layer + (size_t)i * f->per_layer_ld, *own = f->gate_up; /* free here; at least as wide, see forward_layout */
         for (int l = 0; l < a->n_layers; l++) f->ops.k->rmsnorm(row + (size_t)l * (size_t)p, row + (size_t)l * (size_t)p, mo->per_layer_norm, p, a->norm_eps);
         f->ops.k->row_load(&mo->per_layer_embed, f->tok[i] < a->n_vocab_per_layer ? f->tok[i] : 0, own);
+        model_forget_rows(mo, &mo->per_layer_embed);
         f->ops.k->add(row, own, a->per_layer_scale, wide);
     }
     ops_scale(&f->ops, f->per_layer, f->per_layer_ld, m, wide, 0.70710678f);
@@ -422,12 +423,21 @@ static void write_out(forward_ctx *f, const span *spans, int n_spans) {
     }
 }
 
+/* to[m] = rows of a table, times scale; of one that is not kept in memory a few at a time. */
+static void look_up(forward_ctx *f, const mat *table, const int32_t *rows, int m, float *to, float scale) {
+    int few = model_lone_table(f->model, table) ? 8 : m;
+    for (int i = 0; i < m; i += few) {
+        ops_embed(&f->ops, table, rows + i, min_int(few, m - i), to + (size_t)i * f->d_ld, f->d_ld, scale);
+        model_forget_rows(f->model, table);
+    }
+}
+
 /* Token and position embeddings into x. */
 static void embed(forward_ctx *f, int m) {
     const model *mo = f->model;
-    ops_embed(&f->ops, &mo->embed, f->tok, m, f->x, f->d_ld, mo->arch.embed_scale);
+    look_up(f, &mo->embed, f->tok, m, f->x, mo->arch.embed_scale);
     if (mo->pos_embed.data) {
-        ops_embed(&f->ops, &mo->pos_embed, f->pos, m, f->h, f->d_ld, 1);
+        look_up(f, &mo->pos_embed, f->pos, m, f->h, 1);
         ops_add(&f->ops, f->x, f->h, f->d_ld, m, mo->arch.d_model, 1);
     }
     norm(f, &mo->embed_norm, f->x, f->x, "embed_norm", -1, m);

@@ -34,12 +34,23 @@ static int bind_vector(binder *b, const char *name, bool required, int64_t n, co
     return 0;
 }
 
-static int bind_matrix(binder *b, const char *name, const char *bias, bool required, int n, int k, mat *out) {
+/* A matrix that is only looked up: its rows may lie in either layout. */
+static int bind_table(binder *b, const char *name, bool required, int n, int k, mat *out) {
     const file_tensor *t = bind(b, name, required);
     *out = (mat){ 0 };
     if (!t) return required ? -1 : 0;
     if (t->n_dims != 2 || t->dims[0] != (uint64_t)n || t->dims[1] != (uint64_t)k) return bad_shape(b, name, t, (uint64_t)n, (uint64_t)k);
     *out = (mat){ .data = file_data(&b->m->file, t), .type = t->type, .layout = t->layout, .n = n, .k = k, .scale = ldexpf(1, t->exponent) };
+    return 0;
+}
+
+/* A matrix that takes part in products: plain rows are for f32 alone. */
+static int bind_matrix(binder *b, const char *name, const char *bias, bool required, int n, int k, mat *out) {
+    if (bind_table(b, name, required, n, k, out)) return -1;
+    if (!out->data) return 0;
+    if (out->type != W_F32 && out->layout != LAYOUT_P16)
+        return fail(b->e, "%s: tensor %s: expected panels, found plain rows, which are for tables that are looked up; convert again",
+                    b->m->file.path, name);
     return bias ? bind_vector(b, bias, false, n, &out->bias, NULL) : 0;
 }
 
@@ -163,7 +174,7 @@ static int bind_side_paths(binder *b, const char *stack, int l, layer *w) {
                    bind_norm(b, in_layer(stack, l, "", "altup_scale").name, false, &w->altup.scale) ? -1 : 0;
 }
 
-static int bind_layer(binder *b, const char *stack, int l, bool own_kv, layer *w) {
+static int bind_layer(binder *b, const char *stack, int l, bool own_kv, int d_ff, layer *w) {
     const arch *a = &b->m->arch;
     int d = a->d_model, q = b->m->q_rows, kv = own_kv ? b->m->kv_rows : 0;
     w->own_kv = own_kv;
@@ -172,7 +183,7 @@ static int bind_layer(binder *b, const char *stack, int l, bool own_kv, layer *w
         bind_part(b, stack, l, "", "attn_out", true, d, a->n_heads * a->head_dim, &w->attn_out))
         return -1;
     bool mixture = a->n_experts > 0 && file_find(&b->m->file, in_layer(stack, l, "", "router").name);
-    return mixture ? bind_experts(b, stack, l, w) : bind_mlp(b, stack, l, "", a->d_ff, &w->mlp);
+    return mixture ? bind_experts(b, stack, l, w) : bind_mlp(b, stack, l, "", d_ff, &w->mlp);
 }
 
 /* The encoder's layers keep their own pages, all positions, no rotation. */
@@ -180,7 +191,7 @@ static int bind_encoder(binder *b) {
     model *m = b->m;
     for (int l = 0; l < m->arch.n_enc_layers; l++) {
         layer *w = &m->enc_layers[l];
-        if (bind_layer(b, "enc", l, true, w)) return -1;
+        if (bind_layer(b, "enc", l, true, m->arch.d_ff, w)) return -1;
         w->rope = -1;
         w->kv_slot = l;
     }
@@ -189,8 +200,12 @@ static int bind_encoder(binder *b) {
 
 static int bind_decoder(binder *b) {
     model *m = b->m;
-    for (int l = 0; l < m->arch.n_layers; l++)
-        if (bind_layer(b, "layers", l, m->arch.kv_layer[l] < 0 || m->arch.kv_layer[l] == l, &m->layers[l]) || bind_kv(b, l) || (m->arch.n_enc_layers && bind_cross(b, "layers", l, &m->layers[l]))) return -1;
+    for (int l = 0; l < m->arch.n_layers; l++) {
+        bool own_kv = m->arch.kv_layer[l] < 0 || m->arch.kv_layer[l] == l;
+        int d_ff = m->arch.ff[l] ? m->arch.ff[l] : m->arch.d_ff;
+        if (bind_layer(b, "layers", l, own_kv, d_ff, &m->layers[l]) || bind_kv(b, l)) return -1;
+        if (m->arch.n_enc_layers && bind_cross(b, "layers", l, &m->layers[l])) return -1;
+    }
     if (m->arch.n_layers == 0) return 0;
     return bind_norm(b, "final_norm", true, &m->final_norm) || bind_matrix(b, "output", "output_bias", true, m->arch.n_vocab, m->arch.d_model, &m->output) ? -1 : 0;
 }
@@ -207,7 +222,7 @@ static int bind_streams(binder *b) {
         if (bind_matrix(b, in, NULL, true, a->d_model, a->d_model, &m->stream_in[i]) || bind_matrix(b, out, NULL, true, a->d_model, a->d_model, &m->stream_out[i])) return -1;
     }
     if (wide == 0) return 0;
-    return bind_matrix(b, "per_layer_embed", NULL, true, a->n_vocab_per_layer, wide, &m->per_layer_embed) ||
+    return bind_table(b, "per_layer_embed", true, a->n_vocab_per_layer, wide, &m->per_layer_embed) ||
                    bind_matrix(b, "per_layer_proj", NULL, true, wide, a->d_model, &m->per_layer_proj) ||
                    bind_vector(b, "per_layer_norm", true, a->d_per_layer, &m->per_layer_norm, NULL) ? -1 : 0;
 }
@@ -251,6 +266,52 @@ static int refuse_unknown(binder *b) {
     return 0;
 }
 
+static uint64_t mat_bytes(const mat *w) {
+    uint64_t bytes = 0;
+    if (w->data) matrix_bytes((wtype)w->type, (wlayout)w->layout, (uint64_t)w->n, (uint64_t)w->k, &bytes);
+    return bytes;
+}
+
+/* ---- tables that are only looked up ---- */
+
+enum { N_TABLES = 3, LONE_BYTES = 16 << 20 }; /* a smaller table is read ahead and kept like any matrix */
+
+static const mat *table_at(const model *m, int i) {
+    const mat *const all[N_TABLES] = { &m->embed, &m->pos_embed, &m->per_layer_embed };
+    return all[i];
+}
+
+bool model_lone_table(const model *m, const mat *table) {
+    for (int i = 0; i < N_TABLES; i++)
+        if (table == table_at(m, i)) return m->file_mapped && table->data && table->data != m->output.data && mat_bytes(table) >= LONE_BYTES;
+    return false;
+}
+
+static uint64_t place_of(const model *m, const mat *w) { return (uint64_t)((const uint8_t *)w->data - m->file.map.p); }
+
+/* Without this each row that is looked up brings in as much of its table as the kernel likes to read ahead. */
+static void read_rows_alone(const model *m) {
+    for (int i = 0; i < N_TABLES; i++)
+        if (model_lone_table(m, table_at(m, i))) lone_pages(&m->file.map, place_of(m, table_at(m, i)), mat_bytes(table_at(m, i)));
+}
+
+/* And without this it would still keep mapped what the file's cache happens to hold around a row: up to 2 MiB. */
+void model_forget_rows(const model *m, const mat *table) {
+    if (model_lone_table(m, table)) drop_pages(&m->file.map, place_of(m, table), mat_bytes(table));
+}
+
+uint64_t model_table_bytes(const model *m, uint64_t *row) {
+    uint64_t sum = 0;
+    *row = 0;
+    for (int i = 0; i < N_TABLES; i++) {
+        const mat *t = table_at(m, i);
+        if (!model_lone_table(m, t)) continue;
+        *row += t->layout == LAYOUT_ROWS ? plain_row_bytes((wtype)t->type, t->k) : panel_bytes((wtype)t->type, t->k);
+        sum += mat_bytes(t);
+    }
+    return sum;
+}
+
 static int bind_all(binder *b) {
     model *m = b->m;
     const arch *a = &m->arch;
@@ -260,7 +321,7 @@ static int bind_all(binder *b) {
     if (!m->layers || !m->enc_layers) return fail_memory(b->e, (size_t)(a->n_layers + a->n_enc_layers) * sizeof *m->layers, "layers");
     m->q_rows = (int)round_up((size_t)a->n_heads * (size_t)a->head_dim, PANEL);
     m->kv_rows = (int)round_up((size_t)a->n_kv_heads * (size_t)a->head_dim, PANEL);
-    if (bind_matrix(b, "embed", NULL, true, a->n_vocab, a->d_model, &m->embed) || bind_matrix(b, "pos_embed", NULL, false, a->n_ctx, a->d_model, &m->pos_embed) ||
+    if (bind_table(b, "embed", true, a->n_vocab, a->d_model, &m->embed) || bind_table(b, "pos_embed", false, a->n_ctx, a->d_model, &m->pos_embed) ||
         bind_norm(b, "embed_norm", false, &m->embed_norm) || bind_encoder(b) || bind_decoder(b) || bind_streams(b) || bind_bias(b, "rel_bias", &m->rel_bias) ||
         bind_bias(b, "enc.rel_bias", &m->enc_rel_bias) || bind_ropes(b) || refuse_unknown(b))
         return -1;
@@ -286,7 +347,10 @@ int model_bind(model *m, err *e) {
 
 int model_open(model *m, const char *path, err *e) {
     *m = (model){ 0 };
-    return file_open(&m->file, path, e) || model_bind(m, e) ? -1 : 0;
+    if (file_open(&m->file, path, e) || model_bind(m, e)) return -1;
+    m->file_mapped = true;
+    read_rows_alone(m);
+    return 0;
 }
 
 void model_close(model *m) {
@@ -326,12 +390,6 @@ static int expand(const model *m, bias_table *t, int ctx, arena *mem, err *e) {
 }
 
 int model_expand_biases(model *m, int ctx, err *e) { return expand(m, &m->rel_bias, ctx, &m->mem, e) || expand(m, &m->enc_rel_bias, ctx, &m->mem, e) ? -1 : 0; }
-
-static uint64_t mat_bytes(const mat *w) {
-    uint64_t bytes = 0;
-    if (w->data) matrix_bytes((wtype)w->type, (uint64_t)w->n, (uint64_t)w->k, &bytes);
-    return bytes;
-}
 
 static uint64_t mat_macs(const mat *w) { return w->data ? (uint64_t)w->n * (uint64_t)w->k : 0; }
 

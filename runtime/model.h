@@ -72,10 +72,11 @@ typedef struct bias_table {
 
 typedef struct model {
     file file;
+    bool file_mapped; /* from a disk, which has what is dropped from memory; an image made by file_write_image has not */
     arch arch;
     arena mem;
     layer *layers, *enc_layers; /* [n_layers], [n_enc_layers] */
-    mat embed, output;          /* [n_vocab][d_model] */
+    mat embed, output;          /* [n_vocab][d_model]; embed, pos_embed and per_layer_embed are looked up: rows in either layout */
     mat pos_embed;              /* [n_ctx][d_model] added to the embedding */
     mat per_layer_embed;        /* [n_vocab_per_layer][n_layers * d_per_layer] rows, read on demand */
     mat per_layer_proj;         /* [n_layers * d_per_layer][d_model] */
@@ -104,6 +105,11 @@ int model_expand_biases(model *m, int ctx, err *e);
 
 /* Bytes of weights that one decode step reads (the embedding is looked up; a tied output is read once). */
 uint64_t model_decode_bytes(const model *m);
+/* Large tables that are only looked up are not kept in memory: a token reads its row from the file's mapping, and the memory is
+ * given back when the row is read. */
+bool model_lone_table(const model *m, const mat *table);   /* is it such a table? */
+void model_forget_rows(const model *m, const mat *table);  /* gives back what was read of it, if it is one */
+uint64_t model_table_bytes(const model *m, uint64_t *row); /* of all such tables; *row: of their rows that one token reads */
 /* Multiply-adds of all matrices for one token, without attention scores; with_output: the output matrix too. */
 uint64_t model_macs(const model *m, bool with_output);
 

@@ -131,6 +131,15 @@ static bool source_row(const safetensors *st, const source *parts, int n_parts, 
     return true;
 }
 
+/* Rows r to r + 16 of a matrix in either layout. */
+static void unpack16(const file_tensor *t, const char *data, int r, int k, float *rows) {
+    size_t one = plain_row_bytes((wtype)t->type, k), padded = round_up((size_t)k, 64);
+    if (t->layout == LAYOUT_P16)
+        unpack_panel((wtype)t->type, data + (size_t)r / 16 * panel_bytes((wtype)t->type, k), k, t->exponent, rows);
+    for (size_t i = 0; t->layout == LAYOUT_ROWS && i < 16; i++)
+        unpack_plain_row((wtype)t->type, data + ((size_t)r + i) * one, k, t->exponent, rows + i * padded);
+}
+
 static double limit_of(wtype t) { return t == W_Q4 ? 0.13 : t == W_Q8 ? 0.008 : t == W_BF16 ? 0.003 : 0; }
 
 static void check_output(const file *f, const safetensors *st, const char *name, const source *parts, int n_parts, bool interleaved,
@@ -145,8 +154,7 @@ static void check_output(const file *f, const safetensors *st, const char *name,
     for (int r = 0; r < (int)round_up((size_t)n, vector ? 64 : 16); r++) {
         if (vector) rows[0] = ((const float *)file_data(f, t))[r];
         else if (r % 16 == 0)
-            unpack_panel((wtype)t->type, (const char *)file_data(f, t) + (size_t)r / 16 * panel_bytes((wtype)t->type, k), k,
-                         t->exponent, rows);
+            unpack16(t, (const char *)file_data(f, t), r, k, rows);
         const float *have = vector ? rows : rows + (size_t)(r % 16) * padded;
         memset(want, 0, padded * 4);
         if (r < n && !source_row(st, parts, n_parts, interleaved, layer, r, k, want)) memset(want, 0, padded * 4);

@@ -11,7 +11,8 @@ static const char *const cases[] = { "tests/fixtures/golden/llama3",   "tests/fi
                                      "tests/fixtures/golden/llama_v5", "tests/fixtures/golden/gemma2",
                                      "tests/fixtures/golden/gemma3",   "tests/fixtures/golden/phi",
                                      "tests/fixtures/golden/gpt2",     "tests/fixtures/golden/mixtral",
-                                     "tests/fixtures/golden/gemma3n",  "tests/fixtures/golden/t5_v11" };
+                                     "tests/fixtures/golden/gemma3n",  "tests/fixtures/golden/t5_v11",
+                                     "tests/fixtures/golden/gemma3n_mixed" };
 enum { ALL_TYPES = 5 }; /* the first cases go in all types of weights, the others, for what a forward pass does beyond, in two */
 static const char *const types[] = { "f32", "q8", "bf16", "q4" };
 

@@ -16,8 +16,9 @@ static char path[64];
 static const char tokenizer[] = "a tokenizer, for all this file knows";
 static const struct { const char *name; wtype type; int n_dims; uint64_t n, k; } shapes[] = {
     { "embed", W_Q8, 2, 20, 70 }, { "layers.0.attn_norm", W_F32, 1, 70, 0 }, { "layers.0.qkv", W_Q4, 2, 48, 70 },
-    { "layers.0.down", W_BF16, 2, 3, 65 }, { "layers.0.exact", W_F32, 2, 17, 5 } };
-enum { N_SHAPES = sizeof shapes / sizeof *shapes };
+    { "layers.0.down", W_BF16, 2, 3, 65 }, { "layers.0.exact", W_F32, 2, 17, 5 }, { "table", W_Q4, 2, 20, 70 } };
+enum { N_SHAPES = sizeof shapes / sizeof *shapes, PLAIN = N_SHAPES - 1 }; /* PLAIN: in plain rows */
+static wlayout layout_of(int i) { return shapes[i].type == W_F32 || i == PLAIN ? LAYOUT_ROWS : LAYOUT_P16; }
 
 static uint8_t content(int tensor, size_t i) { return (uint8_t)(tensor * 31 + (int)(i * 7919 >> 5)); }
 
@@ -29,7 +30,7 @@ static void small_arch(arch *a, arena *mem) {
     a->eos[0] = 3, a->eos[1] = 19, a->n_eos = 2;
     strcpy(a->name, "tiny \xc3\xa9");
     assert_int_equal(arch_vectors(a, mem, NULL), 0);
-    a->window[1] = 8, a->rope[2] = 1, a->kv_layer[2] = 0, a->rope_factor[1] = 1.25f;
+    a->window[1] = 8, a->ff[1] = 33, a->rope[2] = 1, a->kv_layer[2] = 0, a->rope_factor[1] = 1.25f;
 }
 
 static void write_all(void **state) {
@@ -46,10 +47,13 @@ static void write_all(void **state) {
     for (int i = 0; i < N_SHAPES; i++)
         assert_int_equal(file_write_tensor(w, shapes[i].name, shapes[i].type, shapes[i].n_dims, shapes[i].n, shapes[i].k, &e), i);
     assert_int_equal(file_write_tied(w, "output", 0, &e), N_SHAPES);
+    assert_int_equal(file_write_plain(w, N_SHAPES, &e), -1);
+    e.code = 0;
+    assert_int_equal(file_write_plain(w, PLAIN, &e), 0);
     assert_int_equal(file_write_begin(w, &records, tokenizer, sizeof tokenizer, &e), 0);
     for (int i = 0; i < N_SHAPES; i++) {
         uint64_t bytes;
-        assert_int_equal(tensor_bytes(shapes[i].type, shapes[i].n_dims, shapes[i].n, shapes[i].k, &bytes), 0);
+        assert_int_equal(tensor_bytes(shapes[i].type, layout_of(i), shapes[i].n_dims, shapes[i].n, shapes[i].k, &bytes), 0);
         assert_int_equal(file_write_data(w, i == 0 ? 1 : 0, "x", 1, &e), -1); /* out of turn */
         e.code = 0;
         for (size_t j = 0; j < bytes; j += 100) {
@@ -78,6 +82,7 @@ static void test_round_trip(void **state) {
     for (int i = 0; i < N_SHAPES; i++) {
         const file_tensor *t = file_find(&f, shapes[i].name);
         assert_non_null(t);
+        assert_int_equal(t->layout, layout_of(i));
         assert_true(t->type == shapes[i].type && t->n_dims == shapes[i].n_dims && t->dims[0] == shapes[i].n &&
                     t->dims[1] == shapes[i].k && t->at % 64 == 0);
         const uint8_t *p = file_data(&f, t);
@@ -98,6 +103,7 @@ static void test_round_trip(void **state) {
     arch_write(&want, &two);
     assert_int_equal(one.n, two.n);
     assert_memory_equal(one.p, two.p, one.n);
+    assert_true(a.ff[0] == 0 && a.ff[1] == 33);
     assert_true(a.window[1] == 8 && a.rope[2] == 1 && a.kv_layer[2] == 0 && a.kv_layer[1] == -1 && a.rope_factor[1] == 1.25f &&
                 a.rope_factor_long[1] == 1 && a.top_k == 7 && a.top_p < 0);
     const char *bytes;
@@ -236,6 +242,10 @@ static void lie_rows(image *m) { row_of(m, 0)->dims[0] = 33; }
 static void lie_type(image *m) { row_of(m, 0)->type = W_COUNT; }
 static void lie_other_type(image *m) { row_of(m, 0)->type = W_Q4; }
 static void lie_layout(image *m) { row_of(m, 0)->layout = LAYOUT_ROWS; }
+static void lie_layout_f32(image *m) { row_of(m, 4)->layout = LAYOUT_P16; }
+static void lie_layout_unknown(image *m) { row_of(m, PLAIN)->layout = 2; }
+static void lie_layout_tied(image *m) { row_of(m, N_SHAPES)->layout = LAYOUT_ROWS; }
+static void lie_layout_older(image *m) { header_of(m)->version = 1; } /* which had no plain rows of q4 */
 static void lie_rank(image *m) { row_of(m, 0)->n_dims = 3; }
 static void lie_vector_k(image *m) { row_of(m, 1)->dims[1] = 1; }
 static void lie_vector_type(image *m) { row_of(m, 1)->type = W_BF16; }
@@ -265,7 +275,8 @@ static void lie_record_type(image *m) { m->p[258] = 9; }
 static void lie_record_count(image *m) { memset(m->p + 260, 255, 4); }
 /* Both keys have eight bytes or fewer: a record is 24. */
 static void lie_record_twice(image *m) { memcpy(m->p + 256 + 24, m->p + 256, 16); }
-static void lie_version(image *m) { header_of(m)->version = 2; }
+static void lie_version(image *m) { header_of(m)->version = FORMAT_VERSION + 1; }
+static void lie_version_zero(image *m) { header_of(m)->version = 0; }
 
 static const struct {
     const char *name;
@@ -273,11 +284,12 @@ static const struct {
 } lies[] = {
 #define LIE(x) { #x, lie_##x }
     LIE(overlap), LIE(bytes_moved), LIE(gap), LIE(unaligned), LIE(before_data), LIE(at_wraps), LIE(bytes), LIE(dims_wrap),
-    LIE(dims_int), LIE(dims_huge), LIE(dims_zero), LIE(rows), LIE(type), LIE(other_type), LIE(layout), LIE(rank), LIE(vector_k),
+    LIE(dims_int), LIE(dims_huge), LIE(dims_zero), LIE(rows), LIE(type), LIE(other_type), LIE(layout), LIE(layout_f32), LIE(layout_unknown),
+    LIE(layout_tied), LIE(layout_older), LIE(rank), LIE(vector_k),
     LIE(vector_type), LIE(name_twice), LIE(name_empty), LIE(name_endless), LIE(name_tail), LIE(name_escape), LIE(reserved),
     LIE(header_reserved), LIE(exponent), LIE(tied_shape), LIE(tied_hash), LIE(tied_into), LIE(fewer_tensors), LIE(more_tensors),
     LIE(many_tensors), LIE(records_long), LIE(tokenizer_long), LIE(tokenizer_at), LIE(data_at), LIE(record_key),
-    LIE(record_key_empty), LIE(record_type), LIE(record_count), LIE(record_twice), LIE(version)
+    LIE(record_key_empty), LIE(record_type), LIE(record_count), LIE(record_twice), LIE(version), LIE(version_zero)
 #undef LIE
 };
 
@@ -292,6 +304,29 @@ static void test_lies(void **state) {
         expect_refusal(lies[i].name);
         image_free(&m);
     }
+}
+
+/* A file of version 1 is read as it lies: it has the same layout, without plain rows of other types than f32. */
+static void test_older_version(void **state) {
+    (void)state;
+    file_writer *w;
+    file f;
+    err e = { 0 };
+    buf none = { 0 };
+    uint8_t bytes[576] = { 1 };
+    assert_int_equal(file_write_open(&w, path, true, &e), 0);
+    assert_int_equal(file_write_tensor(w, "a", W_Q4, 2, 16, 64, &e), 0);
+    assert_int_equal(file_write_begin(w, &none, NULL, 0, &e), 0);
+    assert_int_equal(file_write_plain(w, 0, &e), -1); /* too late */
+    e.code = 0;
+    assert_int_equal(file_write_data(w, 0, bytes, sizeof bytes, &e), 0);
+    assert_int_equal(file_write_end(&w, &e), 0);
+    image m = image_of_file();
+    header_of(&m)->version = 1;
+    header_of(&m)->meta_hash = meta_hash(m.p, header_of(&m)->data_at);
+    if (file_open(&f, path, &e)) fail_msg("%s", e.msg);
+    file_close(&f);
+    image_free(&m);
 }
 
 /* ---- the architecture's own rules ---- */
@@ -326,6 +361,7 @@ static void later_kv(arch *a) { a->kv_layer[1] = 2; }
 static void chained_kv(arch *a) { a->kv_layer[1] = 0, a->window[1] = 0, a->kv_layer[2] = 1; }
 static void other_window(arch *a) { a->kv_layer[1] = 0; }
 static void no_table(arch *a) { a->rope[0] = 2; }
+static void wide_ff(arch *a) { a->ff[1] = 66; }
 static void infinite_eps(arch *a) { a->norm_eps = INFINITY; }
 static void nan_scale(arch *a) { a->attn_scale = NAN; }
 static void big_eos(arch *a) { a->eos[0] = 20; }
@@ -339,6 +375,7 @@ static void test_arch(void **state) {
         const char *mention;
     } cases[] = { { no_heads, "n_heads" },      { odd_kv, "n_kv_heads" },    { later_kv, "layer 1" },
                   { chained_kv, "layer 2" },    { other_window, "window" },  { no_table, "rope table 2" },
+                  { wide_ff, "layer 1 has an MLP" },
                   { infinite_eps, "norm_eps" }, { nan_scale, "attn_scale" }, { big_eos, "eos" },
                   { odd_name, "name" },         { NULL, "banana" } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -389,10 +426,10 @@ static void test_writer(void **state) {
     assert_int_equal(file_write_tensor(w, "a", W_Q8, 2, 16, 64, &e), 0);
     assert_int_equal(file_write_tensor(w, "b", W_F32, 1, 3, 0, &e), 1);
     assert_int_equal(file_write_begin(w, &none, NULL, 0, &e), 0);
-    assert_int_equal(tensor_bytes(W_Q8, 2, 16, 64, &n), 0);
+    assert_int_equal(tensor_bytes(W_Q8, LAYOUT_P16, 2, 16, 64, &n), 0);
     assert_int_equal(file_write_data(w, 0, bytes, (size_t)n, &e), 0); /* whole, but the last so far */
     assert_int_equal(file_write_retype(w, 0, W_Q4, &e), 0);
-    assert_int_equal(tensor_bytes(W_Q4, 2, 16, 64, &n), 0);
+    assert_int_equal(tensor_bytes(W_Q4, LAYOUT_P16, 2, 16, 64, &n), 0);
     assert_int_equal(file_write_data(w, 0, bytes, (size_t)n, &e), 0);
     assert_int_equal(file_write_data(w, 1, bytes, 256, &e), 0);
     assert_int_equal(file_write_retype(w, 0, W_Q8, &e), -1); /* too late */
@@ -429,6 +466,7 @@ int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_flips),
                                         cmocka_unit_test(test_flips_rehashed), cmocka_unit_test(test_truncation),
                                         cmocka_unit_test(test_lies),           cmocka_unit_test(test_arch),
+                                        cmocka_unit_test(test_older_version),
                                         cmocka_unit_test(test_format_md),      cmocka_unit_test(test_writer) };
     return cmocka_run_group_tests(tests, begin, end);
 }

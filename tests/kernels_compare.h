@@ -138,8 +138,19 @@ static void case_row_load(const kernels *k, rng *r, sink *s) {
     int n = rng_int(r, 1, 40), inputs = rng_int(r, 1, 200);
     problem_make(&p, r, k, t, 1, n, inputs, false);
     float x[256];
-    k->row_load(&p.w, rng_int(r, 0, n - 1), x);
-    sink_floats(s, x, (size_t)padded(inputs, GROUP));
+    int row = rng_int(r, 0, n - 1), kp = padded(inputs, GROUP), e;
+    k->row_load(&p.w, row, x);
+    sink_floats(s, x, (size_t)kp);
+    /* the same row out of a table in plain rows, whose other rows are garbage */
+    size_t bytes = plain_row_bytes(t, inputs);
+    uint8_t *plain = memset(alloc_aligned(bytes * (size_t)padded(n, PANEL)), 0xab, bytes * (size_t)padded(n, PANEL));
+    frexpf(p.w.scale, &e);
+    pack_plain_row(t, p.rows + (size_t)row * (size_t)kp, inputs, e - 1, NULL, plain + (size_t)row * bytes, NULL, NULL);
+    p.w.data = plain;
+    p.w.layout = LAYOUT_ROWS;
+    k->row_load(&p.w, row, x);
+    sink_floats(s, x, (size_t)kp);
+    free_aligned(plain);
     problem_free(&p);
 }
 

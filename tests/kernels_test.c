@@ -443,6 +443,42 @@ static void test_pack(void **state) {
     assert_true(isnan(back[0]) && isnan(back[63]) && !isnan(back[64]) && !isnan(back[128]));
 }
 
+/* A table in plain rows has the weights of the same table in panels, bit for bit, packed with the same errors; and a row lies in
+ * its own bytes: garbage in all the others changes nothing. */
+static void test_plain_rows(void **state) {
+    (void)state;
+    enum { N = 16, K = 200, KP = 256 };
+    rng r = { 21, false };
+    float rows[N * KP] = { 0 }, panel_back[N * KP], back[KP], importance[KP];
+    _Alignas(64) uint8_t panel[N * KP * 4], plain[N * KP * 4];
+    for (int i = 0; i < N; i++) rng_fill(&r, rows + i * KP, K);
+    for (int i = 0; i < KP; i++) importance[i] = i % 8 ? 0.01f : 1;
+    for (int t = 0; t < W_COUNT; t++) {
+        int e = quant_exponent((wtype)t, 2);
+        size_t bytes = plain_row_bytes((wtype)t, K);
+        double error = 0, power = 0, plain_error = 0, plain_power = 0;
+        pack_panel((wtype)t, rows, K, e, importance, panel, &error, &power);
+        unpack_panel((wtype)t, panel, K, e, panel_back);
+        for (int i = 0; i < N; i++)
+            pack_plain_row((wtype)t, rows + i * KP, K, e, importance, plain + (size_t)i * bytes, &plain_error, &plain_power);
+        assert_true(fabs(plain_error - error) <= 1e-9 * error && fabs(plain_power - power) <= 1e-9 * power);
+        for (int i = 0; i < N; i++) {
+            uint8_t alone[N * KP * 4];
+            memset(alone, 0xab, sizeof alone);
+            memcpy(alone + (size_t)i * bytes, plain + (size_t)i * bytes, bytes);
+            unpack_plain_row((wtype)t, alone + (size_t)i * bytes, K, e, back);
+            assert_memory_equal(back, panel_back + i * KP, sizeof back);
+            mat w = { alone, (uint8_t)t, LAYOUT_ROWS, N, K, ldexpf(1, e), NULL, NULL };
+            for (int k = 0; kernels_all()[k]; k++) {
+                if (!kernels_usable(kernels_all()[k])) continue;
+                memset(back, 0, sizeof back);
+                kernels_all()[k]->row_load(&w, i, back);
+                assert_memory_equal(back, panel_back + i * KP, sizeof back);
+            }
+        }
+    }
+}
+
 /* Any size of tensor: the exponent keeps scales normal, so the relative error is the same from 2^-120 to 2^120. */
 static void test_exponent(void **state) {
     (void)state;
@@ -480,11 +516,17 @@ static void test_sizes(void **state) {
     assert_int_equal(panel_bytes(W_Q8, 129), 128 + 3072);
     assert_int_equal(panel_bytes(W_BF16, 1), 2048);
     assert_int_equal(panel_bytes(W_F32, 64), 4096);
-    assert_int_equal(matrix_bytes(W_Q4, 17, 64, &bytes), 0);
+    assert_int_equal(plain_row_bytes(W_Q4, 65), 64 + 2 * 32);
+    assert_int_equal(plain_row_bytes(W_Q8, 64 * 33), 128 + 33 * 64);
+    assert_int_equal(plain_row_bytes(W_BF16, 1), 128);
+    assert_int_equal(plain_row_bytes(W_F32, 64), 256);
+    assert_int_equal(matrix_bytes(W_Q8, LAYOUT_ROWS, 17, 64, &bytes), 0);
+    assert_true(bytes == 32 * 128);
+    assert_int_equal(matrix_bytes(W_Q4, LAYOUT_P16, 17, 64, &bytes), 0);
     assert_true(bytes == 2 * 576);
-    assert_int_equal(matrix_bytes(W_F32, 1ull << 31, 64, &bytes), -1);
-    assert_int_equal(matrix_bytes(W_F32, INT32_MAX, INT32_MAX, &bytes), -1);
-    assert_int_equal(matrix_bytes(W_F32, UINT64_MAX, 1, &bytes), -1);
+    assert_int_equal(matrix_bytes(W_F32, LAYOUT_ROWS, 1ull << 31, 64, &bytes), -1);
+    assert_int_equal(matrix_bytes(W_F32, LAYOUT_ROWS, INT32_MAX, INT32_MAX, &bytes), -1);
+    assert_int_equal(matrix_bytes(W_F32, LAYOUT_ROWS, UINT64_MAX, 1, &bytes), -1);
     for (int i = 0; i < W_COUNT; i++) assert_true(wtype_parse(wtype_name((wtype)i), &t) == 0 && (int)t == i);
     assert_int_equal(wtype_parse("q5", &t), -1);
 }
@@ -541,7 +583,7 @@ int main(void) {
         cmocka_unit_test(test_attention_masked), cmocka_unit_test(test_norm_reference), cmocka_unit_test(test_functions),
             cmocka_unit_test(test_sincos),
         cmocka_unit_test(test_f16), cmocka_unit_test(test_f16_tables), cmocka_unit_test(test_quantize_edges),
-            cmocka_unit_test(test_pack),
+            cmocka_unit_test(test_pack), cmocka_unit_test(test_plain_rows),
         cmocka_unit_test(test_exponent), cmocka_unit_test(test_sizes), cmocka_unit_test(test_choice), cmocka_unit_test(test_probes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -679,7 +679,7 @@ static void write_edited(const char *out, const edit *x) {
     for (uint32_t i = 0, n = 0; i < f.n_tensors; i++) {
         if (x->drop && strcmp(f.tensors[i].name, x->drop) == 0) continue;
         uint64_t bytes;
-        assert_int_equal(matrix_bytes(W_F32, f.tensors[i].dims[0],
+        assert_int_equal(matrix_bytes(W_F32, LAYOUT_ROWS, f.tensors[i].dims[0],
                                       f.tensors[i].dims[1] - (x->shape && strcmp(f.tensors[i].name, x->shape) == 0), &bytes),
                          0);
         must(file_write_data(w, (int)n++, file_data(&f, &f.tensors[i]), bytes, &e), &e);

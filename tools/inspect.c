@@ -23,12 +23,12 @@ static const file_tensor *owner(const file *f, uint32_t i) {
 }
 
 static void print_tensors(const file *f) {
-    printf("\n%-28s %-5s %-16s %14s %14s %4s\n", "tensor", "type", "shape", "at", "bytes", "2^e");
+    printf("\n%-28s %-5s %-6s %-16s %14s %14s %4s\n", "tensor", "type", "layout", "shape", "at", "bytes", "2^e");
     for (uint32_t i = 0; i < f->n_tensors; i++) {
         const file_tensor *t = &f->tensors[i], *first = owner(f, i);
         char text[64];
-        printf("%-28s %-5s %-16s %14llu %14llu", t->name, wtype_name((wtype)t->type), shape(t, text, sizeof text),
-               (unsigned long long)t->at, (unsigned long long)t->bytes);
+        printf("%-28s %-5s %-6s %-16s %14llu %14llu", t->name, wtype_name((wtype)t->type),
+               t->layout == LAYOUT_P16 ? "panels" : "rows", shape(t, text, sizeof text), (unsigned long long)t->at, (unsigned long long)t->bytes);
         if (t->exponent) printf(" %4d", t->exponent);
         else if (first) printf("     ");
         printf("%s%s\n", first ? "  is " : "", first ? first->name : "");

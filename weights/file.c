@@ -18,12 +18,12 @@ enum { MAX_RECORDS = 4096 };
 
 /* ---- what reading and writing share ---- */
 
-int tensor_bytes(wtype type, int n_dims, uint64_t n, uint64_t k, uint64_t *bytes) {
+int tensor_bytes(wtype type, wlayout layout, int n_dims, uint64_t n, uint64_t k, uint64_t *bytes) {
     *bytes = 0;
     if ((unsigned)type >= W_COUNT || n < 1 || n > INT32_MAX - FORMAT_TENSOR_ALIGN) return -1;
     if (n_dims == 1) return type == W_F32 && k == 0 ? *bytes = round_up(n, GROUP) * sizeof(float), 0 : -1;
     if (n_dims != 2 || k < 1 || k > INT32_MAX - FORMAT_TENSOR_ALIGN) return -1;
-    return matrix_bytes(type, n, k, bytes);
+    return matrix_bytes(type, layout, n, k, bytes);
 }
 
 bool tensor_name_valid(const char *name, size_t n) {
@@ -58,9 +58,18 @@ uint64_t meta_hash(const uint8_t *p, size_t n) {
     return hash_end(&h);
 }
 
-void drop_pages(const mapping *m, uint64_t at, uint64_t n) {
+static void advise(const mapping *m, uint64_t at, uint64_t n, int advice) {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), first = at / page * page;
-    if (m->p && n && at < m->n) madvise((void *)(uintptr_t)(m->p + first), (size_t)(at + n - first), MADV_DONTNEED);
+    if (m->p && n && at < m->n) madvise((void *)(uintptr_t)(m->p + first), (size_t)(at + n - first), advice);
+}
+
+void drop_pages(const mapping *m, uint64_t at, uint64_t n) { advise(m, at, n, MADV_DONTNEED); }
+
+void lone_pages(const mapping *m, uint64_t at, uint64_t n) {
+    advise(m, at, n, MADV_RANDOM);
+#ifdef MADV_NOHUGEPAGE
+    advise(m, at, n, MADV_NOHUGEPAGE); /* else a touched byte maps 2 MiB of what the file's cache holds in one piece */
+#endif
 }
 
 bool lfs_pointer(const void *p, size_t n) {
@@ -94,9 +103,9 @@ static int refuse_magic(const file *f, err *e) {
 static int check_header(const file *f, err *e) {
     const file_header *h = f->header;
     if (memcmp(h->magic, QUERN_MAGIC, sizeof h->magic) != 0) return refuse_magic(f, e);
-    if (h->version != FORMAT_VERSION)
-        return fail(e, "%s: format version %u, this program reads version %d; convert again with the convert of this version",
-                    f->path, h->version, FORMAT_VERSION);
+    if (h->version < FORMAT_OLDEST || h->version > FORMAT_VERSION)
+        return fail(e, "%s: format version %u, this program reads versions %d to %d; convert again with the convert of this version",
+                    f->path, h->version, FORMAT_OLDEST, FORMAT_VERSION);
     if (h->header_bytes != sizeof *h || h->row_bytes != sizeof(file_tensor))
         return fail(e, "%s: damaged: header of %u bytes and table rows of %u, expected %zu and %zu; convert again", f->path,
                     h->header_bytes, h->row_bytes, sizeof *h, sizeof(file_tensor));
@@ -214,17 +223,22 @@ const file_tensor *file_find(const file *f, const char *name) {
     return row ? &f->tensors[row - 1] : NULL;
 }
 
+/* f32 is always plain rows. Of other types there were none before version 2. */
+static bool layout_fits(const file_tensor *t, uint32_t version) {
+    return t->layout == (t->type == W_F32 ? LAYOUT_ROWS : LAYOUT_P16) || (t->layout == LAYOUT_ROWS && version >= 2);
+}
+
 /* What a row says by itself: name, type, shape, size. Returns what is wrong, or NULL. */
-static const char *row_fault(const file_tensor *t) {
+static const char *row_fault(const file_tensor *t, uint32_t version) {
     size_t n = strnlen(t->name, sizeof t->name);
     uint64_t bytes;
     if (!tensor_name_valid(t->name, n) || !all_zero((const uint8_t *)t->name + n, sizeof t->name - n)) return "malformed name";
     if (t->type >= W_COUNT) return "unknown type";
-    if (t->layout != (t->type == W_F32 ? LAYOUT_ROWS : LAYOUT_P16)) return "layout and type do not belong together";
+    if (!layout_fits(t, version)) return "layout and type do not belong together";
     if (t->n_dims != 1 && t->n_dims != 2) return "expected 1 or 2 dimensions";
     if (t->reserved || t->reserved2) return "reserved bytes are not zero";
     if (t->type == W_F32 || t->type == W_BF16 ? t->exponent != 0 : t->exponent < -126) return "exponent out of range";
-    if (tensor_bytes((wtype)t->type, t->n_dims, t->dims[0], t->dims[1], &bytes)) return "impossible shape";
+    if (tensor_bytes((wtype)t->type, (wlayout)t->layout, t->n_dims, t->dims[0], t->dims[1], &bytes)) return "impossible shape";
     if (t->bytes != bytes) return "shape and type contradict the size";
     if (t->at % FORMAT_TENSOR_ALIGN) return "data is not aligned";
     return NULL;
@@ -238,7 +252,7 @@ static const file_tensor *row_at(const file *f, uint32_t before, uint64_t at) {
 }
 
 static bool same_content(const file_tensor *a, const file_tensor *b) {
-    return a && a->type == b->type && a->n_dims == b->n_dims && a->exponent == b->exponent && a->dims[0] == b->dims[0] &&
+    return a && a->type == b->type && a->layout == b->layout && a->n_dims == b->n_dims && a->exponent == b->exponent && a->dims[0] == b->dims[0] &&
            a->dims[1] == b->dims[1] && a->bytes == b->bytes && a->hash == b->hash;
 }
 
@@ -248,7 +262,7 @@ static int check_table(file *f, err *e) {
     if (index_new(f, e)) return -1;
     for (uint32_t i = 0; i < f->n_tensors; i++) {
         const file_tensor *t = &f->tensors[i];
-        const char *fault = row_fault(t);
+        const char *fault = row_fault(t, f->header->version);
         if (fault)
             return fail(e, "%s: damaged: tensor %u (%.*s): %s (type %u, [%llu][%llu], %llu bytes at %llu); convert again", f->path,
                         i, FORMAT_NAME - 1, t->name, fault, t->type, ULL(t->dims[0]), ULL(t->dims[1]), ULL(t->bytes), ULL(t->at));

@@ -47,6 +47,7 @@ typedef struct file_writer file_writer;
 int file_write_open(file_writer **w, const char *path, bool force, err *e); /* an existing file is an error unless force */
 int file_write_tensor(file_writer *w, const char *name, wtype type, int n_dims, uint64_t n, uint64_t k,
                       err *e); /* declares; returns its index or -1 */
+int file_write_plain(file_writer *w, int index, err *e); /* before begin: in plain rows, for a table that is only looked up */
 int file_write_tied(file_writer *w, const char *name, int same_as, err *e);                      /* declares a second name */
 int file_write_begin(file_writer *w, const buf *records, const void *tokenizer, size_t tokenizer_bytes,
                      err *e);                                                        /* checks the disk's room */
@@ -71,6 +72,8 @@ int file_image_drop(const file *f, uint64_t at, uint64_t n, err *e);
 
 /* Gives back the memory of bytes [at, at + n) of a mapping; they are read again from the file when touched. */
 void drop_pages(const mapping *m, uint64_t at, uint64_t n);
+/* Touching a page of them is to bring in that page, not those around it. */
+void lone_pages(const mapping *m, uint64_t at, uint64_t n);
 bool lfs_pointer(const void *p, size_t n); /* a file that begins so is a git-LFS pointer, left where the file itself should be */
 
 #endif

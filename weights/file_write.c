@@ -16,6 +16,7 @@
 typedef struct row {
     file_tensor t;
     int same_as; /* a tied tensor's owner, or -1 */
+    bool plain;  /* plain rows, whatever its type */
 } row;
 
 struct file_writer {
@@ -129,12 +130,14 @@ static int declare(file_writer *w, const char *name, int same_as, err *e) {
     return w->n_rows++;
 }
 
-static int set_type(file_writer *w, file_tensor *t, wtype type, err *e) {
-    if (tensor_bytes(type, t->n_dims, t->dims[0], t->dims[1], &t->bytes))
+static int set_type(file_writer *w, row *r, wtype type, err *e) {
+    file_tensor *t = &r->t;
+    wlayout layout = type == W_F32 || r->plain ? LAYOUT_ROWS : LAYOUT_P16;
+    if (tensor_bytes(type, layout, t->n_dims, t->dims[0], t->dims[1], &t->bytes))
         return fail(e, "%s: tensor %s: the format has no %s [%llu][%llu]", w->path, t->name, wtype_name(type),
                     (unsigned long long)t->dims[0], (unsigned long long)t->dims[1]);
     t->type = (uint8_t)type;
-    t->layout = type == W_F32 ? LAYOUT_ROWS : LAYOUT_P16;
+    t->layout = (uint8_t)layout;
     return 0;
 }
 
@@ -145,7 +148,14 @@ int file_write_tensor(file_writer *w, const char *name, wtype type, int n_dims, 
     t->n_dims = (uint8_t)n_dims;
     t->dims[0] = n;
     t->dims[1] = k;
-    return set_type(w, t, type, e) ? -1 : i;
+    return set_type(w, &w->rows[i], type, e) ? -1 : i;
+}
+
+int file_write_plain(file_writer *w, int index, err *e) {
+    if (w->begun || index < 0 || index >= w->n_rows || w->rows[index].same_as >= 0)
+        return fail(e, "%s: tensor %d cannot change its layout any more", w->path, index);
+    w->rows[index].plain = true;
+    return set_type(w, &w->rows[index], (wtype)w->rows[index].t.type, e);
 }
 
 int file_write_tied(file_writer *w, const char *name, int same_as, err *e) {
@@ -162,7 +172,7 @@ int file_write_retype(file_writer *w, int index, wtype type, err *e) {
         hash_begin(&w->hash);
     }
     w->rows[index].t.exponent = 0;
-    return set_type(w, &w->rows[index].t, type, e);
+    return set_type(w, &w->rows[index], type, e);
 }
 
 void file_write_exponent(file_writer *w, int index, int exponent) { w->rows[index].t.exponent = (int8_t)exponent; }
@@ -354,7 +364,7 @@ static int fill_image(const file_writer *w, file *f, uint8_t *base, uint64_t byt
         file_tensor t = w->rows[from].t;
         memcpy(t.name, w->rows[i].t.name, sizeof t.name);
         t.type = W_F32, t.layout = LAYOUT_ROWS, t.exponent = 0;
-        if (tensor_bytes(W_F32, t.n_dims, t.dims[0], t.dims[1], &t.bytes)) return fail(e, "%s: tensor %s is too large as f32", w->path, t.name);
+        if (tensor_bytes(W_F32, LAYOUT_ROWS, t.n_dims, t.dims[0], t.dims[1], &t.bytes)) return fail(e, "%s: tensor %s is too large as f32", w->path, t.name);
         t.at = from == i ? next : rows[from].at;
         if (from == i) next += t.bytes;
         rows[i] = t;
@@ -370,7 +380,7 @@ int file_write_image(const file_writer *w, file *f, err *e) {
     *f = (file){ 0 };
     snprintf(f->path, sizeof f->path, "%s", w->path);
     for (int i = 0; i < w->n_rows; i++)
-        if (w->rows[i].same_as < 0 && (tensor_bytes(W_F32, w->rows[i].t.n_dims, w->rows[i].t.dims[0], w->rows[i].t.dims[1], &one) || add_overflows(bytes, one, &bytes) || bytes > SIZE_MAX / 2))
+        if (w->rows[i].same_as < 0 && (tensor_bytes(W_F32, LAYOUT_ROWS, w->rows[i].t.n_dims, w->rows[i].t.dims[0], w->rows[i].t.dims[1], &one) || add_overflows(bytes, one, &bytes) || bytes > SIZE_MAX / 2))
             return fail(e, "%s: tensor %s is too large as f32", w->path, w->rows[i].t.name);
     void *base = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) return fail_code(e, ERR_MEMORY, "out of memory: %.1f GB of address space for the model in f32", (double)bytes / 1e9);

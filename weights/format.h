@@ -6,11 +6,12 @@
 #include <stdint.h>
 
 #define QUERN_MAGIC "\x7fQUERN\r\n" /* 8 bytes; \r\n shows a transfer in text mode */
-enum { FORMAT_VERSION = 1, FORMAT_DATA_ALIGN = 2 << 20, FORMAT_TENSOR_ALIGN = 64, FORMAT_NAME = 72 };
+/* Version 2 has plain rows of any type of matrix. Every file of version 1 is one of version 2 but for the number. */
+enum { FORMAT_VERSION = 2, FORMAT_OLDEST = 1, FORMAT_DATA_ALIGN = 2 << 20, FORMAT_TENSOR_ALIGN = 64, FORMAT_NAME = 72 };
 
 typedef struct file_header {
     char magic[8];
-    uint32_t version, header_bytes; /* 1, 256 */
+    uint32_t version, header_bytes; /* 2, 256 */
     uint64_t file_bytes;
     uint64_t meta_hash;             /* XXH64 of bytes [0, data_at), this field taken as 0 */
     uint64_t records_at, records_bytes;

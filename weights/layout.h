@@ -5,7 +5,7 @@
 #include "weights/file.h"
 
 /* Stored bytes of a tensor; -1 for a shape that the format does not have. Vectors are f32 and padded to 64. */
-int tensor_bytes(wtype type, int n_dims, uint64_t n, uint64_t k, uint64_t *bytes);
+int tensor_bytes(wtype type, wlayout layout, int n_dims, uint64_t n, uint64_t k, uint64_t *bytes);
 bool tensor_name_valid(const char *name, size_t n); /* 1 to 71 printable ASCII characters without a space */
 
 /* *want = *h with the places of the sections as the sizes of h make them; -1 on overflow. */

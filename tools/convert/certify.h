@@ -98,7 +98,8 @@ void certificate_begin(certificate *c, const arch *a, const passages *s); /* all
 typedef struct write_opts {
     const char *output;
     const char *calibrate;  /* a text's path, or NULL */
-    const texts *merged;    /* adapters, for the records */
+    const texts *merged;    /* for the records: adapters, */
+    const char *slice;      /* and what was taken of a Gemma 3n, or NULL */
     bool force, verbose, verify;
     int threads;
     const volatile int *stop;

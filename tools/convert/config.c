@@ -64,9 +64,24 @@ static int read_truth(const checkpoint *c, const config_key *k, int *out, err *e
     return 0;
 }
 
+/* A number, or a list of them, one for each layer: the largest. */
+static int read_largest(checkpoint *c, const config_key *k, int min, int max, int *out, err *e) {
+    const json *list = json_get(c->config, k->key);
+    if (absent(list) || list->type != JSON_ARRAY) return config_int(c, k->key, min, max, k->otherwise, out, e);
+    *out = 0;
+    for (const json *j = list->child; j; j = j->next) {
+        int64_t v;
+        if (json_int(j, &v) || v < min || v > max)
+            return fail(e, "%s: %s: expected whole numbers from %d to %d, found %.40s", c->config_path, k->key, min, max, shown(j));
+        *out = max_int(*out, (int)v);
+    }
+    return *out ? 0 : fail(e, "%s: %s: the list is empty", c->config_path, k->key);
+}
+
 static int read_whole(checkpoint *c, const config_key *k, int min, int max, int *out, err *e) {
     if (k->use == TRUTH) return read_truth(c, k, out, e);
     if (k->use == FIXED) return *out = (int)k->otherwise, 0;
+    if (k->use == LARGEST) return read_largest(c, k, min, max, out, e);
     return config_int(c, k->key, min, max, k->use == WIDTHS ? fmin(k->otherwise * c->arch.d_model, max) : k->otherwise, out, e);
 }
 

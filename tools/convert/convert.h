@@ -21,6 +21,12 @@ typedef struct rope_freqs {
     int n_ctx;                   /* positions the model reaches with this scaling */
 } rope_freqs;
 
+/* A checkpoint of which only a part is taken (matformer.c): what it has itself, where arch says what is taken. */
+typedef struct taken_part {
+    int n_layers;                /* of the checkpoint; 0: it is taken whole */
+    int *layer, *ff;             /* [arch.n_layers] which of its layers each one is; inner dimension of the MLP there */
+} taken_part;
+
 typedef struct checkpoint {
     const char *folder, *config_path, *generation_path;
     arena mem;
@@ -33,6 +39,7 @@ typedef struct checkpoint {
     rope_freqs rope[MAX_ROPES];
     bool tied;                   /* the output matrix is the embedding */
     bool gated;                  /* the MLP has a gate, where the family has both */
+    taken_part slice;
     bool *mixture;               /* [n_layers] layers with experts; NULL: all, where there are any */
     int laurel_rank, n_types, n_buckets, max_distance; /* sizes of tensors that are no fields of the architecture */
     buf warnings;                /* lines for the end: an error is to be the only line */
@@ -49,6 +56,17 @@ int config_activation(checkpoint *c, const char *key, const char *name, err *e);
 /* A whole number of config.json; -1 with the key, the range and what was found. NAN otherwise: required. */
 int config_int(const checkpoint *c, const char *key, int64_t min, int64_t max, double otherwise, int *out, err *e);
 int config_json(arena *mem, const char *path, json **root, err *e); /* a JSON object from a file; a git-LFS pointer is named */
+
+/* ---- matformer.c ---- */
+enum { MATFORMER_MAX_LAYERS = 1024, MATFORMER_MAX_FF = 1 << 22 };
+typedef struct matformer { /* what --matformer says */
+    const char *spec;
+    bool e2b, one_width;     /* one_width: ff[0] is that of all layers */
+    int ff[MATFORMER_MAX_LAYERS], n_ff; /* of the layers that are kept, in order; n_ff 0: their own */
+    bool skip[MATFORMER_MAX_LAYERS];
+} matformer;
+int matformer_parse(matformer *m, const char *spec, err *e);
+int matformer_apply(checkpoint *c, matformer *m, err *e); /* to a checkpoint whose configuration is loaded */
 
 /* ---- gguf.c, gguf_names.c, gguf_vocab.c: a GGUF file as such a checkpoint ---- */
 
@@ -87,11 +105,12 @@ int pooling_load(checkpoint *c, err *e); /* into arch.pooling, arch.normalize; 0
 float *relative_biases(checkpoint *c, const st_tensor *t, bool both, err *e);
 
 /* ---- plan.c ---- */
-/* Row r of a part is row first + r / chunk * stride + r % chunk of t. */
+/* Row r of a part is row first + i * stride + r % chunk of t, i being r / chunk, or blocks[r / chunk] where there are blocks. */
 typedef struct source_rows {
     const st_tensor *t;    /* NULL: padding */
     uint32_t rows, padded; /* rows that are taken, and of their place in the output */
     uint32_t first, chunk, stride;
+    const int *blocks;     /* borrowed from the checkpoint's arena; NULL: none */
 } source_rows;
 typedef struct output {
     char name[FORMAT_NAME];
@@ -99,8 +118,12 @@ typedef struct output {
     wtype type;
     bool vector, interleaved;
     bool columns;          /* rows of the output are columns of the sources */
+    bool looked_up;        /* no product takes it: in plain rows */
     uint32_t pairs;        /* not 0: heads of so many dimensions, whose even rows come first */
     uint32_t n, k;         /* a vector has k = 1 */
+    uint32_t k_source;     /* inputs of a row of the sources; it has more than k where the checkpoint is sliced: */
+    uint32_t k_chunk;      /* input j is input j of the source, or with blocks input blocks[j / k_chunk] * k_chunk + j % k_chunk */
+    const int *k_blocks;   /* likewise */
     const float *values;   /* [n][k] computed, not read; borrowed from the checkpoint's arena */
     const st_tensor *added;/* its first k values are added to every row */
     float scale, offset;   /* of a vector: w * scale + offset */
@@ -108,6 +131,7 @@ typedef struct output {
     int n_parts;
     source_rows part[MAX_PARTS];
 } output;
+wlayout output_layout(const output *o);
 typedef struct plan {
     output *outputs;
     int n, cap;

@@ -8,13 +8,14 @@
 
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers" /* in these tables, what a row does not say is 0 */
 
-int dim_value(const checkpoint *c, dim_kind d) {
+int dim_value(const checkpoint *c, dim_kind d, int l) {
     const arch *a = &c->arch;
+    int ff = l >= 0 && l < a->n_layers && a->ff[l] ? a->ff[l] : a->d_ff;
     int q = a->n_heads * a->head_dim, kv = a->n_kv_heads * a->head_dim;
     switch (d) {
     case DIM_MODEL: return a->d_model;
-    case DIM_FF: return a->d_ff;
-    case DIM_FF2: return 2 * a->d_ff;
+    case DIM_FF: return ff;
+    case DIM_FF2: return 2 * ff;
     case DIM_VOCAB: return a->n_vocab;
     case DIM_Q: return q;
     case DIM_KV: return kv;
@@ -38,6 +39,12 @@ int dim_value(const checkpoint *c, dim_kind d) {
     case DIM_NONE: break;
     }
     return 1;
+}
+
+int dim_source(const checkpoint *c, dim_kind d, int l) {
+    if (c->slice.n_layers && d == DIM_FF) return c->slice.ff[l];
+    if (c->slice.n_layers && d == DIM_ALL_PER_LAYER) return c->slice.n_layers * c->arch.d_per_layer;
+    return dim_value(c, d, l);
 }
 
 /* ---- keys ---- */
@@ -72,7 +79,7 @@ static const config_key gemma3_keys[] = {
     SOFTCAPS(0, 0), QUERY_SCALE(256), LAST };
 static const config_key gemma3n_keys[] = {
     { "num_hidden_layers", AT(n_layers), 35 }, { "hidden_size", AT(d_model), 2048 }, { "num_attention_heads", AT(n_heads), 8 },
-    { "num_key_value_heads", AT(n_kv_heads), 2 }, { "head_dim", AT(head_dim), 256 }, { "intermediate_size", AT(d_ff), 16384 },
+    { "num_key_value_heads", AT(n_kv_heads), 2 }, { "head_dim", AT(head_dim), 256 }, { "intermediate_size", AT(d_ff), 16384, LARGEST },
     { "vocab_size", AT(n_vocab), 262400 }, POSITIONS(32768), RMS_EPS(1e-6), { "hidden_size", AT(embed_scale), 2048, ROOT },
     { "final_logit_softcapping", AT(logit_softcap), 30 }, { "", AT(attn_scale), 1, FIXED },
     { "altup_num_inputs", AT(n_streams), 4 }, { "hidden_size_per_layer_input", AT(d_per_layer), 256 },
@@ -206,7 +213,7 @@ static const weight gemma3_weights[] = {
     VECTOR_1(TO "k_norm", DIM_HEAD, L "self_attn.k_norm.weight"), GEMMA_NORMS, MLP, GEMMA_END };
 static const weight gemma3n_weights[] = {
     EMBED,
-    LINEAR("per_layer_embed", DIM_ALL_PER_LAYER, DIM_VOCAB_PER_LAYER, "{m}embed_tokens_per_layer"),
+    ROW("per_layer_embed", DIM_ALL_PER_LAYER, LOOKED_UP, NULL, "{m}embed_tokens_per_layer.weight", DIM_VOCAB_PER_LAYER),
     LINEAR("per_layer_proj", DIM_MODEL, DIM_ALL_PER_LAYER, "{m}per_layer_model_projection"),
     VECTOR("per_layer_norm", DIM_PER_LAYER, "{m}per_layer_projection_norm.weight"),
     LINEAR("stream_in.{s}", DIM_MODEL, DIM_MODEL, "{m}altup_projections.{s-1}"),
@@ -389,7 +396,7 @@ static const char *const gemma_towers[] = {
         GEMMA3_ROPE, .special = layers_gemma3
 #define GEMMA3N                                                                                                                    \
     .prefixes = PREFIXES, .keys = gemma3n_keys, .weights = gemma3n_weights, .unneeded = gemma3n_unneeded, .musts = gemma3n_musts,  \
-        .act_key = "hidden_activation", .act = "gelu_pytorch_tanh", GEMMA3_ROPE, .special = layers_gemma3n
+        .act_key = "hidden_activation", .act = "gelu_pytorch_tanh", GEMMA3_ROPE, .special = layers_gemma3n, .matformer = true
 #define NESTED .nested = "text_config", .aside = gemma_towers
 
 static const family families[] = {

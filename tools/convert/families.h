@@ -5,12 +5,12 @@
 #include "tools/convert/convert.h"
 
 /* A number of config.json: the arch field it fills, and how. otherwise: what a missing or null key means; NAN: it must be there. */
-typedef enum { AS_IS, TRUTH, FIXED, WIDTHS, ROOT, INVERSE, INVERSE_ROOT } key_use;
+typedef enum { AS_IS, TRUTH, FIXED, WIDTHS, ROOT, INVERSE, INVERSE_ROOT, LARGEST } key_use;
 typedef struct config_key {
     const char *key;
     size_t at;
     double otherwise;
-    key_use use; /* TRUTH: true is 1; FIXED: `otherwise`, no key is read; WIDTHS: otherwise is times d_model */
+    key_use use; /* TRUTH: true is 1; FIXED: `otherwise`, no key is read; WIDTHS: otherwise is times d_model; LARGEST: of a list */
 } config_key;
 
 /* A setting that this converter only knows at one value: any other is refused by name. */
@@ -24,7 +24,8 @@ typedef enum {
     DIM_EXPERT, DIM_SHARED, DIM_STREAMS, DIM_STREAMS2, DIM_LAUREL, DIM_PER_LAYER, DIM_ALL_PER_LAYER, DIM_VOCAB_PER_LAYER,
     DIM_TYPES, DIM_BUCKETS, DIM_HEADS
 } dim_kind;
-int dim_value(const checkpoint *c, dim_kind d);
+int dim_value(const checkpoint *c, dim_kind d, int l);  /* in layer l of the file; l is looked at where layers may differ */
+int dim_source(const checkpoint *c, dim_kind d, int l); /* and in the checkpoint's tensors: larger where it is sliced */
 
 /* An output tensor and the checkpoint's tensors it is made of; {l} stands for each layer, {e} for each expert, {s} for each stream
  * but the first ({s-1}: one less), {m} for the prefix. Parts follow one another, each padded to 16 rows where there are several. */
@@ -44,7 +45,8 @@ enum {
     BIAS_BACK = 4096,   /* a decoder's */
     IF_OWN_KV = 1 << 13, IF_OTHER_KV = 1 << 14, /* only in layers with keys and values of their own, or not */
     IF_EXPERTS = 1 << 15, IF_DENSE = 1 << 16,   /* only in layers with experts, or not */
-    IF_GATED = 1 << 17, IF_UNGATED = 1 << 18
+    IF_GATED = 1 << 17, IF_UNGATED = 1 << 18,
+    LOOKED_UP = 1 << 19 /* no product takes it. Of the embedding the plan itself knows, once it is clear whether it is tied */
 };
 typedef struct weight {
     const char *name;
@@ -81,6 +83,7 @@ typedef struct family {
     int head_dim;                     /* where config.json is silent; 0: d_model / n_heads */
     const char *act_key, *act;        /* act_key NULL: hidden_act; act: where config.json is silent, NULL: silu */
     bool gelu_is_tanh;                /* the name gelu means the tanh form */
+    bool matformer;                   /* --matformer can slice it */
     rope_spec rope[MAX_ROPES];
     int (*special)(checkpoint *c, err *e); /* what varies by layer, and other things that are no key; NULL: nothing */
 } family;
@@ -97,6 +100,7 @@ int layers_alternate(checkpoint *c, err *e);    /* a window in all but each seco
 int layers_gemma3(checkpoint *c, err *e);
 int layers_gemma3n(checkpoint *c, err *e);
 int layers_smollm3(checkpoint *c, err *e);
+void widths_settle(arch *a);                    /* a->ff as a file has it: d_ff the largest, 0 where all layers have it */
 int layers_t5(checkpoint *c, err *e);
 int layers_bert(checkpoint *c, err *e);
 

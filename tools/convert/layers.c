@@ -177,13 +177,36 @@ static int read_sparsity(checkpoint *c, err *e) {
     return 0;
 }
 
+void widths_settle(arch *a) {
+    a->d_ff = 0;
+    for (int l = 0; l < a->n_layers; l++) a->d_ff = max_int(a->d_ff, a->ff[l]);
+    for (int l = 0; l < a->n_layers; l++)
+        if (a->ff[l] == a->d_ff) a->ff[l] = 0;
+}
+
+/* intermediate_size may be a list, one for each layer; config.c took the largest. */
+static int read_widths(checkpoint *c, err *e) {
+    const json *list = json_get(c->config, "intermediate_size");
+    int l = 0;
+    if (absent(list) || list->type != JSON_ARRAY) return 0;
+    if (list->n != (uint32_t)c->arch.n_layers)
+        return fail(e, "%s: intermediate_size: expected a list of %d, one for each layer, found %u", c->config_path,
+                    c->arch.n_layers, list->n);
+    for (const json *j = list->child; j; j = j->next, l++) {
+        int64_t v;
+        if (json_int(j, &v) == 0) c->arch.ff[l] = (int)v;
+    }
+    widths_settle(&c->arch);
+    return 0;
+}
+
 int layers_gemma3n(checkpoint *c, err *e) {
     int window;
     if (read_window(c, 512, &window, e) || windows_by_type(c, window, 5, e) ||
         config_int(c, "laurel_rank", 1, 1 << 20, 64, &c->laurel_rank, e))
         return -1;
     local_ropes(c);
-    return share_kv(c, e) || read_sparsity(c, e) ? -1 : 0;
+    return read_widths(c, e) || share_kv(c, e) || read_sparsity(c, e) ? -1 : 0;
 }
 
 /* ---- the others ---- */

@@ -16,12 +16,13 @@
 #include "tools/convert/lora.h"
 
 typedef struct convert_opts {
-    const char *checkpoint, *output, *type_name, *tokenizer, *base;
+    const char *checkpoint, *output, *type_name, *tokenizer, *base, *slice;
     texts merge;
     const char *calibrate;
     bool vocab_only, force, verbose, type_given, families, verify;
     int threads;
     wtype type;
+    matformer matformer;
 } convert_opts;
 
 static volatile int stopped; /* the signal that came; workers finish their batch, then the temporary file goes */
@@ -128,10 +129,13 @@ static void summary(const checkpoint *c, const plan *p, const convert_opts *o, u
     for (int i = 0; i < p->n; i++) {
         const output *out = &p->outputs[i];
         uint64_t stored;
-        if (out->vector || matrix_bytes(out->type, out->n, out->k, &stored)) continue;
+        if (out->vector || matrix_bytes(out->type, output_layout(out), out->n, out->k, &stored)) continue;
         weights += (uint64_t)out->n * out->k;
         bits += 8.0 * (double)stored;
     }
+    if (c->slice.n_layers)
+        fprintf(stderr, "%s: a slice of %s: %d of its %d layers, MLPs of up to %d units\n", o->output, c->folder, c->arch.n_layers,
+                c->slice.n_layers, c->arch.d_ff);
     fprintf(stderr, "%s: %s, %.1f M weights as %s, %.2f bits a weight, %.1f MB, %.1f s\n", o->output, c->family->model_type,
             (double)weights / 1e6, wtype_name(o->type), weights ? bits / (double)weights : 0, (double)bytes / 1e6, seconds);
     if (!cert->tokens) return;
@@ -140,10 +144,11 @@ static void summary(const checkpoint *c, const plan *p, const convert_opts *o, u
 }
 
 /* The base read, as far as its plan. */
-static int read_checkpoint(checkpoint *c, const convert_opts *o, plan *p, err *e) {
+static int read_checkpoint(checkpoint *c, convert_opts *o, plan *p, err *e) {
     bool gguf_file = is_gguf(c->folder);
     if (gguf_file && gguf_load(c, c->folder, false, e)) return -1;
-    return config_load(c, e) || (!gguf_file && safetensors_open(&c->st, c->folder, e)) || plan_make(p, c, o->type, e) ? -1 : 0;
+    if (config_load(c, e) || (o->slice && matformer_apply(c, &o->matformer, e))) return -1;
+    return (!gguf_file && safetensors_open(&c->st, c->folder, e)) || plan_make(p, c, o->type, e) ? -1 : 0;
 }
 
 static int open_merged(checkpoint *c, const convert_opts *o, plan *p, peft_list *list, err *e) {
@@ -161,7 +166,7 @@ static int open_merged(checkpoint *c, const convert_opts *o, plan *p, peft_list 
     return 0;
 }
 
-static int convert_model(checkpoint *c, const convert_opts *o, err *e) {
+static int convert_model(checkpoint *c, convert_opts *o, err *e) {
     double began = now_seconds();
     plan p;
     peft_list merged = { 0 };
@@ -172,7 +177,7 @@ static int convert_model(checkpoint *c, const convert_opts *o, err *e) {
     if (peft_folder(c->folder)) warn(c, "%s: adapter_config.json beside config.json is left aside; --base FOLDER converts the adapter", c->folder);
     int rc = open_merged(c, o, &p, &merged, e) || load_tokenizer(c, o, &blob, e);
     if (!rc && o->verbose) arch_print(&c->arch, stderr);
-    const write_opts w = { .output = o->output, .calibrate = o->calibrate, .merged = &o->merge, .force = o->force, .verbose = o->verbose, .verify = o->verify,
+    const write_opts w = { .output = o->output, .calibrate = o->calibrate, .merged = &o->merge, .slice = o->slice, .force = o->force, .verbose = o->verbose, .verify = o->verify,
                            .threads = o->threads, .stop = &stopped };
     if (!rc) rc = write_model(c, &p, &blob, &w, &bytes, &cert, e);
     if (!rc) {
@@ -197,11 +202,11 @@ static bool is_adapter(const convert_opts *o) {
 }
 
 static int check_adapter_options(const program *p, const convert_opts *o) {
-    const char *other = o->merge.n ? "--merge" : o->vocab_only ? "--vocab-only" : o->tokenizer ? "--tokenizer" : o->type_given ? "--type" : o->calibrate ? "--calibrate" : o->verify ? "--verify" : NULL;
+    const char *other = o->merge.n ? "--merge" : o->vocab_only ? "--vocab-only" : o->tokenizer ? "--tokenizer" : o->type_given ? "--type" : o->slice ? "--matformer" : o->calibrate ? "--calibrate" : o->verify ? "--verify" : NULL;
     return other ? usage_error(p, "%s is for models: %s is an adapter, which is written in f32 and has no tokenizer", other, o->checkpoint) : OPTIONS_GO_ON;
 }
 
-static int convert_adapter(checkpoint *c, const convert_opts *o, err *e) {
+static int convert_adapter(checkpoint *c, convert_opts *o, err *e) {
     peft a;
     plan p;
     int rc = peft_open(&a, o->checkpoint, 1, e);
@@ -226,6 +231,10 @@ static int check_options(const program *p, convert_opts *o, int n_words) {
     if (wtype_parse(o->type_name, &o->type)) return usage_error(p, "--type: expected q4, q8, bf16 or f32, found %s", o->type_name);
     if (o->threads < 0 || o->threads > POOL_MAX)
         return usage_error(p, "--threads: expected 1 to %d, found %d", POOL_MAX, o->threads);
+    if (o->slice && (o->vocab_only || o->merge.n))
+        return usage_error(p, "--matformer slices a checkpoint as it is: not with %s", o->merge.n ? "--merge" : "--vocab-only");
+    err e = { 0 };
+    if (o->slice && matformer_parse(&o->matformer, o->slice, &e)) return usage_error(p, "%s", e.msg);
     char reason[256];
     if (!o->threads) o->threads = pool_default_threads(reason, sizeof reason);
     return OPTIONS_GO_ON;
@@ -242,6 +251,7 @@ int main(int argc, char **argv) {
         { "--merge", NULL, OPT_TEXTS, &o.merge, "ADAPTER[:SCALE]", "add a PEFT adapter to the weights; may be given several times", NULL },
         { "--calibrate", NULL, OPT_TEXT, &o.calibrate, "TEXT", "a text to weight the error of q4 and q8 by, and to measure perplexity on", NULL },
         { "--verify", NULL, OPT_FLAG, &o.verify, NULL, "measure bf16 and f32 against the checkpoint too, as q4 and q8 always are", NULL },
+        { "--matformer", NULL, OPT_TEXT, &o.slice, "SLICE", "of a Gemma 3n: e2b of an E4B, or ff=WIDTH[xLAYERS],...:skip=LAYER[-LAYER],...", NULL },
         { "--force", NULL, OPT_FLAG, &o.force, NULL, "replace an existing file", NULL },
         { "--threads", "-t", OPT_INT, &o.threads, "N", "threads (physical cores this process may use)", NULL },
         { "--families", NULL, OPT_FLAG, &o.families, NULL, "print the model families that can be converted", NULL },

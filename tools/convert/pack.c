@@ -1,6 +1,6 @@
-/* pack: reads the plan's tensors panel by panel, packs them with all threads and streams them into the file. Memory holds a
- * batch of packed panels and one unpacked panel a worker, whatever the model's size: the checkpoint is mapped, and let go once
- * read. It must not know families or names.
+/* pack: reads the plan's tensors 16 rows at a time (a panel, or so many plain rows), packs them with all threads and streams them
+ * into the file. Memory holds a batch of packed panels and one unpacked panel a worker, whatever the model's size: the checkpoint
+ * is mapped, and let go once read. It must not know families or names.
  * A quantised tensor is read twice: its largest weight gives the exponent that its scales share. */
 #define _GNU_SOURCE
 #include <math.h>
@@ -58,8 +58,14 @@ const st_tensor *source_row(const output *o, uint32_t r, uint32_t *row) {
         uint32_t half = o->pairs / 2, i = r % o->pairs;
         r = r - i + (i < half ? 2 * i : 2 * (i - half) + 1);
     }
-    *row = part->first + r / part->chunk * part->stride + r % part->chunk;
+    uint32_t block = r / part->chunk;
+    *row = part->first + (part->blocks ? (uint32_t)part->blocks[block] : block) * part->stride + r % part->chunk;
     return part->t;
+}
+
+/* The source's input that is input j of the output. */
+static uint32_t source_input(const output *o, uint32_t j) {
+    return (o->k_blocks ? (uint32_t)o->k_blocks[j / o->k_chunk] * o->k_chunk : j / o->k_chunk * o->k_chunk) + j % o->k_chunk;
 }
 
 /* n inputs of one row in f32; false: padding. */
@@ -68,7 +74,8 @@ static bool load_row(const checkpoint *c, const output *o, uint32_t r, float *x)
     if (o->values) return memcpy(x, o->values + (size_t)r * o->k, o->k * sizeof *x), true;
     const st_tensor *t = source_row(o, r, &row);
     if (!t) return false;
-    st_read(&c->st, t, (uint64_t)row * o->k, o->k, x);
+    for (uint32_t j = 0; j < o->k; j += o->k_chunk)
+        st_read(&c->st, t, (uint64_t)row * o->k_source + source_input(o, j), o->k_chunk, x + j);
     return true;
 }
 
@@ -111,7 +118,7 @@ static void drop_panels(const checkpoint *c, const output *o, int first, int n) 
         uint32_t row, next;
         const st_tensor *t = source_row(o, r, &row);
         for (rows = 1; r + rows < end && source_row(o, r + rows, &next) == t && (!t || next == row + rows);) rows++;
-        if (t) st_drop(&c->st, t, (uint64_t)row * o->k, (uint64_t)rows * o->k);
+        if (t) st_drop(&c->st, t, (uint64_t)row * o->k_source, (uint64_t)rows * o->k_source);
     }
 }
 
@@ -142,6 +149,20 @@ int load_vector(const checkpoint *c, const output *o, float *x, err *e) {
 
 /* ---- panels ---- */
 
+/* Bytes of 16 packed rows: a panel, or plain rows. */
+static size_t packed_bytes(const packer *p) {
+    int k = (int)p->out->k;
+    return p->out->looked_up ? PANEL * plain_row_bytes(p->type, k) : panel_bytes(p->type, k);
+}
+
+static void pack_rows(const packer *p, const float *rows, uint8_t *to, panel_result *r) {
+    int k = (int)p->out->k;
+    if (!p->out->looked_up) pack_panel(p->type, rows, k, p->exponent, p->out->importance, to, &r->error, &r->power);
+    for (size_t i = 0; p->out->looked_up && i < PANEL; i++)
+        pack_plain_row(p->type, rows + i * round_up(p->out->k, GROUP), k, p->exponent, NULL, to + i * plain_row_bytes(p->type, k),
+                       &r->error, &r->power);
+}
+
 static void do_panel(void *arg, int task, int worker) {
     packer *p = arg;
     const output *o = p->out;
@@ -152,9 +173,7 @@ static void do_panel(void *arg, int task, int worker) {
     load_panel(p->c, o, p->first + task, rows);
     if (p->added.r) low_rank_add(&p->added, p->first + task, rows, o->k);
     r->amax_bits = largest(rows, floats);
-    if (!p->measure && r->amax_bits < 0x7f800000)
-        pack_panel(p->type, rows, (int)o->k, p->exponent, o->importance, p->batch + (size_t)task * panel_bytes(p->type, (int)o->k),
-                   &r->error, &r->power);
+    if (!p->measure && r->amax_bits < 0x7f800000) pack_rows(p, rows, p->batch + (size_t)task * packed_bytes(p), r);
 }
 
 typedef struct loader {
@@ -198,7 +217,7 @@ static int refuse_value(packer *p, int panel) {
                             isnan(x) ? "NaN" : "infinite");
             const st_tensor *t = source_row(o, (uint32_t)panel * PANEL + i, &row);
             return fail(p->e, "%s: tensor %s: the weight at [%u, %u] is %s; the checkpoint is damaged: fetch it again",
-                        p->c->st.shards[t->shard].path, t->name, o->columns ? j : row, o->columns ? row : j,
+                        p->c->st.shards[t->shard].path, t->name, o->columns ? j : row, o->columns ? row : source_input(o, j),
                         isnan(x) ? "NaN" : "infinite");
         }
     if (p->added.r) return fail(p->e, "%s: %s with the adapter added is more than f32 can hold", p->c->folder, o->name);
@@ -223,7 +242,7 @@ static void show_progress(packer *p, bool last) {
 /* Runs do_panel over all panels of the tensor, in batches; write: each batch goes into the file. */
 static int run_panels(packer *p, bool write, panel_result *sum) {
     int n = (int)((p->out->n + PANEL - 1) / PANEL);
-    size_t bytes = panel_bytes(p->type, (int)p->out->k);
+    size_t bytes = packed_bytes(p);
     int batch = (int)(BATCH_BYTES / bytes);
     batch = batch < pool_size(p->pool) ? pool_size(p->pool) : batch > MAX_BATCH ? MAX_BATCH : batch;
     *sum = (panel_result){ 0 };

@@ -75,12 +75,15 @@ static const st_tensor *find(const checkpoint *c, const char *name) {
     return t;
 }
 
-/* The tensor `name`, of shape [rows][k], or [rows] where k is DIM_NONE; turned: [k][rows]. */
-static const st_tensor *need(planner *b, const char *name, dim_kind rows, dim_kind k, bool turned) {
+/* The checkpoint's number of a layer of the file. */
+static int source_layer(const checkpoint *c, int l) { return c->slice.n_layers ? c->slice.layer[l] : l; }
+
+/* The tensor `name`, of shape [rows][k] in layer l, or [rows] where k is DIM_NONE; turned: [k][rows]. */
+static const st_tensor *need(planner *b, const char *name, dim_kind rows, dim_kind k, bool turned, int l) {
     const checkpoint *c = b->c;
     const st_tensor *t = find(c, name);
-    int n = dim_value(c, rows), inner = dim_value(c, k);
-    if (turned) n = inner, inner = dim_value(c, rows);
+    int n = dim_source(c, rows, l), inner = dim_source(c, k, l);
+    if (turned) n = inner, inner = dim_source(c, rows, l);
     char expected[64], found[256];
     if (k == DIM_NONE) snprintf(expected, sizeof expected, "[%d]", n);
     else snprintf(expected, sizeof expected, "[%d, %d]", n, inner);
@@ -116,7 +119,7 @@ static int add_values(output *o, uint64_t n, uint64_t k, float *values) {
     if (!values) return -1;
     o->values = values;
     o->n = (uint32_t)n;
-    o->k = (uint32_t)k;
+    o->k = o->k_source = o->k_chunk = (uint32_t)k;
     return 0;
 }
 
@@ -130,23 +133,29 @@ static float *ones(planner *b, int n) {
 /* Outputs that are computed here and now: small ones. */
 static int add_computed(planner *b, output *o, const weight *w) {
     checkpoint *c = b->c;
-    int n = dim_value(c, w->part[0].rows);
+    int n = dim_value(c, w->part[0].rows, 0);
     if (w->flags & ONES) return add_values(o, (uint64_t)n, 1, ones(b, n));
     char name[NAME_SIZE];
     expand(name, sizeof name, w->part[0].source, b->prefix, 0, 0);
-    const st_tensor *t = need(b, name, w->part[0].rows, w->k, false);
+    const st_tensor *t = need(b, name, w->part[0].rows, w->k, false, 0);
     if (!t) return -1;
     return add_values(o, (uint64_t)c->arch.n_heads, 2 * (uint64_t)c->max_distance + 1,
                       relative_biases(c, t, w->flags & BIAS_BOTH, b->e));
 }
 
+/* Of rows or inputs of all layers side by side a slice takes those of its own. */
+static const int *blocks_of(const checkpoint *c, dim_kind d) {
+    return c->slice.n_layers && d == DIM_ALL_PER_LAYER ? c->slice.layer : NULL;
+}
+
 /* Which rows of its source a part takes. */
-static void take_rows(const planner *b, const weight *w, int i, source_rows *part) {
+static void take_rows(const planner *b, const weight *w, int i, int l, source_rows *part) {
     const arch *a = &b->c->arch;
     uint32_t hd = (uint32_t)a->head_dim, group = (uint32_t)(a->n_heads / a->n_kv_heads);
-    part->rows = (uint32_t)dim_value(b->c, w->part[i].rows);
-    part->first = w->part[i].first == DIM_NONE ? 0 : (uint32_t)dim_value(b->c, w->part[i].first);
+    part->rows = (uint32_t)dim_value(b->c, w->part[i].rows, l);
+    part->first = w->part[i].first == DIM_NONE ? 0 : (uint32_t)dim_value(b->c, w->part[i].first, l);
     part->chunk = part->rows;
+    if ((part->blocks = blocks_of(b->c, w->part[i].rows))) part->chunk = part->stride = (uint32_t)a->d_per_layer;
     if (!(w->flags & HEADWISE)) return;
     part->stride = (group + 2) * hd;
     part->chunk = i == 0 ? group * hd : hd;
@@ -161,15 +170,15 @@ static int add_parts(planner *b, output *o, const weight *w, int l, int i) {
     for (int p = 0; p < n; p++) {
         char name[NAME_SIZE];
         source_rows *part = &o->part[p];
-        expand(name, sizeof name, w->part[p].source, b->prefix, l, i);
+        expand(name, sizeof name, w->part[p].source, b->prefix, source_layer(b->c, l), i);
         const st_tensor *t =
-            need(b, name, w->part[p].whole == DIM_NONE ? w->part[p].rows : w->part[p].whole, w->k, w->flags & TRANSPOSED);
+            need(b, name, w->part[p].whole == DIM_NONE ? w->part[p].rows : w->part[p].whole, w->k, w->flags & TRANSPOSED, l);
         if (!t) return -1;
         if (p >= o->n_parts) {
             o->added = t;
             break;
         }
-        take_rows(b, w, p, part);
+        take_rows(b, w, p, l, part);
         part->t = t;
         part->padded = o->n_parts > 1 || (w->flags & PADDED) ? (uint32_t)round_up(part->rows, PANEL) : part->rows;
         rows += part->padded;
@@ -187,9 +196,13 @@ static int add_output(planner *b, const weight *w, int l, int i) {
     o->vector = w->k == DIM_NONE;
     o->interleaved = w->flags & INTERLEAVED;
     o->columns = w->flags & TRANSPOSED;
+    o->looked_up = w->flags & LOOKED_UP;
     o->pairs = w->flags & PAIRS ? (uint32_t)b->c->arch.head_dim : 0;
     o->type = o->vector || (w->flags & EXACT) ? W_F32 : b->type;
-    o->k = (uint32_t)dim_value(b->c, w->k);
+    o->k = (uint32_t)dim_value(b->c, w->k, l);
+    o->k_source = (uint32_t)dim_source(b->c, w->k, l);
+    o->k_blocks = blocks_of(b->c, w->k);
+    o->k_chunk = o->k_blocks ? (uint32_t)b->c->arch.d_per_layer : o->k;
     o->scale = w->flags & OVER_WIDTH ? (float)(1 / (double)b->c->arch.d_model) : 1;
     o->offset = w->flags & PLUS_ONE ? 1 : 0;
     return w->flags & (ONES | BIAS_BOTH | BIAS_BACK) ? add_computed(b, o, w) : add_parts(b, o, w, l, i);
@@ -294,6 +307,18 @@ static int add_all(planner *b) {
     return 0;
 }
 
+/* Layers of the stack in the checkpoint. */
+static int stored_layers(const checkpoint *c, const weight *w) {
+    return c->slice.n_layers && strncmp(w->name, "enc.", 4) != 0 ? c->slice.n_layers : stack_layers(c, w);
+}
+
+/* A layer of the checkpoint that its slice leaves out. */
+static bool left_out(const checkpoint *c, int64_t l) {
+    bool kept = !c->slice.n_layers || l < 0;
+    for (int i = 0; i < c->arch.n_layers && !kept; i++) kept = c->slice.layer[i] == l;
+    return !kept;
+}
+
 /* What the names of a stack's layers begin with: its first pattern with {l}, up to there ("model.layers."). The next stack's
  * first row, or NULL past the last. */
 static const weight *stack_start(const planner *b, const weight *w, char *out, size_t size) {
@@ -318,7 +343,7 @@ static int64_t layer_of(const planner *b, const char *name, int *n_layers) {
     char start[NAME_SIZE];
     for (const weight *w = b->c->family->weights; (w = stack_start(b, w, start, sizeof start)); w = run_of(w, "{l}")) {
         int64_t l = layer_in(start, name);
-        *n_layers = stack_layers(b->c, w);
+        *n_layers = stored_layers(b->c, w);
         if (l >= 0) return l;
     }
     return -1;
@@ -370,6 +395,7 @@ static int account(planner *b) {
         if (l >= n_layers && l >= 0)
             return fail(b->e, "%s: tensor %.200s belongs to a layer that config.json does not have: it has %d",
                         c->st.shards[t->shard].path, t->name, n_layers);
+        if (left_out(c, l)) continue;
         char shape[256];
         shape_text(t, shape, sizeof shape);
         if (!unneeded(b, t->name))
@@ -384,7 +410,7 @@ static int check_layers(planner *b) {
     char start[NAME_SIZE];
     for (const weight *w = c->family->weights; (w = stack_start(b, w, start, sizeof start)); w = run_of(w, "{l}")) {
         int64_t last = -1;
-        int n_layers = stack_layers(c, w);
+        int n_layers = stored_layers(c, w);
         for (size_t i = 0; i < c->st.n; i++) {
             int64_t l = layer_in(start, c->st.tensors[i].name);
             last = l > last ? l : last;
@@ -402,6 +428,7 @@ int plan_make(plan *p, checkpoint *c, wtype type, err *e) {
     if (!b.used) return fail_memory(e, c->st.n, "the plan");
     find_prefix(&b);
     int rc = check_layers(&b) || add_all(&b) || account(&b) ? -1 : 0;
+    if (!rc && p->embed >= 0) p->outputs[p->embed].looked_up = !p->tied;
     free(b.used);
     if (rc) plan_free(p);
     return rc;
@@ -412,6 +439,8 @@ void plan_free(plan *p) {
     *p = (plan){ .embed = -1 };
 }
 
+wlayout output_layout(const output *o) { return o->looked_up || o->type == W_F32 ? LAYOUT_ROWS : LAYOUT_P16; }
+
 int plan_untie(plan *p, err *e) {
     output *list = realloc(p->outputs, ((size_t)p->n + 1) * sizeof *list);
     if (!list) return fail_memory(e, ((size_t)p->n + 1) * sizeof *list, "the plan");
@@ -419,6 +448,7 @@ int plan_untie(plan *p, err *e) {
     p->cap = p->n + 1;
     list[p->n] = list[p->embed];
     snprintf(list[p->n++].name, sizeof list->name, "output");
+    list[p->embed].looked_up = true;
     p->tied = false;
     return 0;
 }

@@ -90,7 +90,7 @@ static int remember(reference *r, uint64_t at, uint64_t bytes) {
 void reference_fetch(reference *r, const mat *w) {
     uint64_t at = offset_of(r, w), start, bytes = 0;
     const output *o = output_at(r, at, &start);
-    matrix_bytes(W_F32, (uint64_t)w->n, (uint64_t)w->k, &bytes);
+    matrix_bytes(W_F32, LAYOUT_ROWS, (uint64_t)w->n, (uint64_t)w->k, &bytes);
     for (int i = 0; i < r->n; i++)
         if (r->resident[i].at == at && r->resident[i].bytes == bytes) return;
     if (r->failed.code || remember(r, at, bytes)) return;

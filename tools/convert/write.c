@@ -40,7 +40,7 @@ int declare(const checkpoint *c, plan *p, file_writer *w, err *e) {
     for (int i = 0; i < p->n; i++) {
         output *o = &p->outputs[i];
         o->index = file_write_tensor(w, o->name, o->type, o->vector ? 1 : 2, o->n, o->vector ? 0 : o->k, e);
-        if (o->index < 0) return -1;
+        if (o->index < 0 || (o->looked_up && file_write_plain(w, o->index, e))) return -1;
     }
     return p->tied && file_write_tied(w, "output", p->outputs[p->embed].index, e) < 0 ? -1 : 0;
 }
@@ -66,6 +66,7 @@ static void make_records(const job *j, buf *records) {
         snprintf(key, sizeof key, "info.merged.%d", i);
         record_add_bytes(records, key, j->o->merged->p[i], strlen(j->o->merged->p[i]));
     }
+    if (j->o->slice) record_add_bytes(records, "info.matformer", j->o->slice, strlen(j->o->slice));
     if (j->measured) certificate_write(j->cert, records);
 }
 

@@ -21,8 +21,11 @@ static void line(const char *what, uint64_t bytes, const char *fmt, ...) {
 static void print_memory(const engine *g) {
     engine_memory m = engine_plan(g);
     const engine_info *i = engine_about(g);
-    uint64_t peak = m.weights + m.kv + m.scratch + m.tables + PROGRAM_BYTES, own = peak - m.weights;
+    uint64_t own = m.kv + m.scratch + m.tables + PROGRAM_BYTES, peak = own + m.weights - m.looked_up;
     line("weights", m.weights, "mapped from the file, %.1f MB read for each token", (double)i->decode_bytes / 1e6);
+    if (m.looked_up)
+        line("lookups", m.looked_up, "of these weights stay in the file: a token reads %.1f kB of them, which are not kept",
+             (double)m.looked_up_row / 1e3);
     line("cache", m.kv, "%s, %d session%s of %d positions, %.1f kB a position%s", m.kv_type, i->max_sessions, i->max_sessions == 1 ? "" : "s", i->ctx,
          (double)m.kv_position / 1e3, i->max_sessions == 1 ? "" : "; what they have in common they share, so this is the most");
     line("buffers", m.scratch, "a forward pass of up to %d tokens", i->max_rows);
