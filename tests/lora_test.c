@@ -66,10 +66,6 @@ static void copy_file(const char *from, const char *to, const char *name) {
 
 /* ---- what models compute ---- */
 
-static void make_text(int32_t *tok, int n, int n_vocab, int seed) {
-    for (int i = 0; i < n; i++) tok[i] = (int32_t)(((int64_t)i * 7919 + seed * 104729 + 13) % n_vocab);
-}
-
 /* All rows of logits of a text in pieces of `piece` tokens (0: at once), or the hidden states of an encoder alone: [n][*ld]. */
 static float *rows_of(engine *g, const int32_t *tok, int n, int piece, size_t *ld) {
     const engine_info *i = engine_about(g);
