@@ -69,8 +69,15 @@ typedef struct bias_table {
     float *expanded;            /* [n_heads][2 ctx]: column ctx + key - query */
 } bias_table;
 
+/* What a tensor of the file became. Both NULL: a table that nothing can be put in the place of. */
+typedef struct tensor_place {
+    mat *matrix;
+    const float **vector;
+} tensor_place;
+
 typedef struct model {
     file file;
+    tensor_place *places;       /* [file.n_tensors] */
     arch arch;
     arena mem;
     layer *layers, *enc_layers; /* [n_layers], [n_enc_layers] */

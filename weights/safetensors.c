@@ -300,7 +300,8 @@ int safetensors_open_file(safetensors *s, const char *path, err *e) {
 }
 
 void safetensors_close(safetensors *s) {
-    for (int i = 0; i < s->n_shards; i++) unmap_file(&s->shards[i].map);
+    for (int i = 0; i < s->n_shards; i++)
+        if (!s->shards[i].borrowed) unmap_file(&s->shards[i].map);
     free(s->shards);
     free(s->tensors);
     arena_free(&s->mem);
@@ -308,6 +309,31 @@ void safetensors_close(safetensors *s) {
 }
 
 int safetensors_sort(safetensors *s, err *e) { return sort_names(s, 0, e); }
+
+/* The number of from's shard in s, as a borrowed one where it is not there yet; -1: no memory. */
+static int borrow_shard(safetensors *s, const struct st_shard *shard, err *e) {
+    for (int i = 0; i < s->n_shards; i++)
+        if (s->shards[i].map.p == shard->map.p) return i;
+    size_t bytes = ((size_t)s->n_shards + 1) * sizeof *s->shards;
+    struct st_shard *list = realloc(s->shards, bytes);
+    if (!list) return fail_memory(e, bytes, "a list of files");
+    s->shards = list;
+    list[s->n_shards] = *shard;
+    list[s->n_shards].borrowed = true;
+    return s->n_shards++;
+}
+
+int safetensors_put(safetensors *s, const char *name, const safetensors *from, const st_tensor *t, err *e) {
+    st_tensor put = *t;
+    const st_tensor *old = safetensors_find(s, name);
+    put.name = name;
+    if ((put.shard = borrow_shard(s, &from->shards[t->shard], e)) < 0) return -1;
+    if (old) return s->tensors[old - s->tensors] = put, 0;
+    st_tensor *more = new_tensor(s, e);
+    if (!more) return -1;
+    *more = put;
+    return safetensors_sort(s, e);
+}
 
 const st_tensor *safetensors_find(const safetensors *s, const char *name) {
     st_tensor key = { .name = name };

@@ -30,6 +30,7 @@ typedef struct safetensors {
     struct st_shard {
         const char *path;
         mapping map;
+        bool borrowed; /* by safetensors_put */
     } *shards;
     int n_shards;
     st_tensor *tensors; /* [n], sorted by name */
@@ -43,6 +44,9 @@ int safetensors_open(safetensors *s, const char *folder, err *e);
 int safetensors_open_file(safetensors *s, const char *path, err *e); /* one file, of any name */
 void safetensors_close(safetensors *s);
 
+/* Puts t, a tensor of from (which may be s), in the place of the tensor of that name, or beside the others. The name and from's files
+ * are borrowed: from is closed after s. Pointers to tensors of s are none any more. */
+int safetensors_put(safetensors *s, const char *name, const safetensors *from, const st_tensor *t, err *e);
 int safetensors_sort(safetensors *s, err *e); /* by name, once tensors were renamed; two alike are an error */
 const st_tensor *safetensors_find(const safetensors *s, const char *name); /* NULL: not there */
 

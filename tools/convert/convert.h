@@ -102,6 +102,7 @@ typedef struct output {
     uint32_t pairs;        /* not 0: heads of so many dimensions, whose even rows come first */
     uint32_t n, k;         /* a vector has k = 1 */
     const float *values;   /* [n][k] computed, not read; borrowed from the checkpoint's arena */
+    const st_tensor *of;   /* what they were computed of; NULL: of nothing */
     const st_tensor *added;/* its first k values are added to every row */
     float scale, offset;   /* of a vector: w * scale + offset */
     int n_parts;
@@ -117,6 +118,7 @@ typedef struct plan {
 /* Finds every tensor, checks every shape; a tensor of the checkpoint without use becomes a warning, or an error where it shows
  * that config.json is wrong. plan_free frees it. */
 int plan_make(plan *p, checkpoint *c, wtype type, err *e);
+const st_tensor *plan_embedding(const checkpoint *c); /* NULL: the checkpoint has none under any of its family's names */
 void plan_free(plan *p);
 int plan_untie(plan *p, err *e); /* the output matrix, which was the embedding, becomes a matrix of its own */
 

@@ -191,43 +191,51 @@ static void summary(const checkpoint *c, const plan *p, const convert_opts *o, u
             (double)weights / 1e6, wtype_name(o->type), weights ? bits / (double)weights : 0, (double)bytes / 1e6, seconds);
 }
 
-/* The base read, as far as its plan. */
-static int read_checkpoint(checkpoint *c, const convert_opts *o, plan *p, err *e) {
+/* The base's fields and tensors, before its plan. */
+static int read_checkpoint(checkpoint *c, err *e) {
     bool gguf_file = is_gguf(c->folder);
     if (gguf_file && gguf_load(c, c->folder, false, e)) return -1;
-    return config_load(c, e) || (!gguf_file && safetensors_open(&c->st, c->folder, e)) || plan_make(p, c, o->type, e) ? -1 : 0;
+    return config_load(c, e) || (!gguf_file && safetensors_open(&c->st, c->folder, e)) ? -1 : 0;
 }
 
-static int open_merged(checkpoint *c, const convert_opts *o, plan *p, peft_list *list, err *e) {
+static int open_merged(checkpoint *c, const convert_opts *o, peft_list *list, err *e) {
     list->p = arena_alloc(&c->mem, (size_t)(o->merge.n + 1) * sizeof *list->p);
     if (!list->p) return fail_memory(e, sizeof *list->p, "adapters");
-    p->merge = o->merge.n ? list : NULL;
     while (list->n < o->merge.n) {
         const char *path;
         float scale;
         peft *a = &list->p[list->n];
         if (parse_scaled(&c->mem, o->merge.p[list->n], &path, &scale, e)) return -1;
         list->n++;
-        if (peft_open(a, path, (double)scale, e) || peft_match(a, c, p, e)) return -1;
+        if (peft_open(a, path, (double)scale, e) || whole_put(a, c, e)) return -1;
     }
+    return 0;
+}
+
+static int match_merged(checkpoint *c, plan *p, const peft_list *list, err *e) {
+    p->merge = list->n ? list : NULL;
+    for (int i = 0; i < list->n; i++)
+        if (peft_match(&list->p[i], c, p, e)) return -1;
     return 0;
 }
 
 static int convert_model(checkpoint *c, const convert_opts *o, err *e) {
     double began = now_seconds();
-    plan p;
+    plan p = { .embed = -1 };
     peft_list merged = { 0 };
     buf blob = { 0 };
     uint64_t bytes = 0;
-    if (read_checkpoint(c, o, &p, e)) return -1;
+    if (read_checkpoint(c, e)) return -1;
     if (peft_folder(c->folder)) warn(c, "%s: adapter_config.json beside config.json is left aside; --base FOLDER converts the adapter", c->folder);
-    int rc = open_merged(c, o, &p, &merged, e) || load_tokenizer(c, o, &blob, e);
+    int rc = open_merged(c, o, &merged, e) || plan_make(&p, c, o->type, e) || match_merged(c, &p, &merged, e) ||
+             load_tokenizer(c, o, &blob, e);
     if (!rc && o->verbose) arch_print(&c->arch, stderr);
     if (!rc) rc = write_model(c, &p, o, &blob, &bytes, e);
     if (!rc) {
         if (c->warnings.n) fputs(c->warnings.p, stderr);
         summary(c, &p, o, bytes, now_seconds() - began);
     }
+    safetensors_close(&c->st); /* before the adapters', of which it may have tensors */
     for (int i = 0; i < merged.n; i++) peft_close(&merged.p[i]);
     buf_free(&blob);
     plan_free(&p);
@@ -246,22 +254,40 @@ static bool is_adapter(const convert_opts *o) {
 }
 
 static int check_adapter_options(const program *p, const convert_opts *o) {
-    const char *other = o->merge.n ? "--merge" : o->vocab_only ? "--vocab-only" : o->tokenizer ? "--tokenizer" : o->type_given ? "--type" : NULL;
-    return other ? usage_error(p, "%s is for models: %s is an adapter, which is written in f32 and has no tokenizer", other, o->checkpoint) : OPTIONS_GO_ON;
+    const char *other = o->merge.n ? "--merge" : o->vocab_only ? "--vocab-only" : o->tokenizer ? "--tokenizer" : NULL;
+    return other ? usage_error(p, "%s is for models: %s is an adapter, which has no tokenizer", other, o->checkpoint) : OPTIONS_GO_ON;
+}
+
+/* The base's plan, with the adapter's whole tensors in it; *hash is of the base's own vectors. */
+static int plan_adapter(checkpoint *c, const convert_opts *o, peft *a, plan *p, uint64_t *hash, err *e) {
+    if (plan_make(p, c, o->type, e) || adapter_hash(c, p, hash, e)) return -1;
+    c->warnings.n = 0; /* those about the base */
+    if (o->type_given && !a->n_whole)
+        return fail(e, "%s: --type is for whole tensors (modules_to_save), and this adapter has none: low-rank ones are f32", a->folder);
+    if (a->n_whole) {
+        plan_free(p);
+        if (whole_put(a, c, e)) return -1;
+        buf said = c->warnings;
+        c->warnings = (buf){ 0 };
+        if (plan_make(p, c, o->type, e)) return buf_free(&said), -1;
+        buf_free(&c->warnings);
+        c->warnings = said;
+    }
+    return peft_match(a, c, p, e);
 }
 
 static int convert_adapter(checkpoint *c, const convert_opts *o, err *e) {
     peft a;
-    plan p;
+    plan p = { .embed = -1 };
+    uint64_t hash;
+    pack_opts pack = { o->threads, o->verbose, false, &stopped };
     int rc = peft_open(&a, o->checkpoint, 1, e);
     if (!rc && !(c->folder = o->base ? o->base : peft_base(&a, e))) rc = -1;
-    if (!rc) rc = check_input(c->folder, e) || read_checkpoint(c, o, &p, e) ? -1 : 0;
-    if (!rc) {
-        c->warnings.n = 0; /* those about the base */
-        rc = peft_match(&a, c, &p, e) || adapter_write(c, &p, &a, o->output, o->force, &stopped, e) ? -1 : 0;
-        plan_free(&p);
-    }
+    if (!rc) rc = check_input(c->folder, e) || read_checkpoint(c, e) || plan_adapter(c, o, &a, &p, &hash, e) ? -1 : 0;
+    if (!rc) rc = adapter_write(c, &p, &a, hash, o->output, o->force, &pack, e);
+    plan_free(&p);
     if (!rc && c->warnings.n) fwrite(c->warnings.p, 1, c->warnings.n, stderr);
+    safetensors_close(&c->st); /* before the adapter's, of which it may have tensors */
     peft_close(&a);
     return rc;
 }
@@ -283,7 +309,7 @@ int main(int argc, char **argv) {
     convert_opts o = { .type_name = "q8" };
     const option options[] = {
         { "--output", "-o", OPT_TEXT, &o.output, "FILE", "the model file to write", NULL },
-        { "--type", NULL, OPT_TEXT, &o.type_name, "TYPE", "of the matrices: q4, q8, bf16 or f32 (q8)", &o.type_given },
+        { "--type", NULL, OPT_TEXT, &o.type_name, "TYPE", "of the matrices, also of those that an adapter replaces: q4, q8, bf16 or f32 (q8)", &o.type_given },
         { "--tokenizer", NULL, OPT_TEXT, &o.tokenizer, "FILE", "take the tokenizer from this tokenizer.json or tokenizer.model", NULL },
         { "--vocab-only", NULL, OPT_FLAG, &o.vocab_only, NULL, "write the tokenizer and its template alone; needs no config.json", NULL },
         { "--base", NULL, OPT_TEXT, &o.base, "CHECKPOINT", "the base of a PEFT adapter (its base_model_name_or_path)", NULL },

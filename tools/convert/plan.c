@@ -39,17 +39,21 @@ static void expand(char *out, size_t size, const char *pattern, const char *pref
     }
 }
 
-static void find_prefix(planner *b) {
-    const family *f = b->c->family;
-    b->prefix = f->prefixes[0];
+/* The embedding, the first row of every family, and the prefix under which it is there. */
+static const st_tensor *find_embedding(const checkpoint *c, const char **prefix) {
+    const family *f = c->family;
     for (size_t i = 0; i < sizeof f->prefixes / sizeof *f->prefixes && f->prefixes[i]; i++) {
         char name[NAME_SIZE];
         expand(name, sizeof name, f->weights[0].part[0].source, f->prefixes[i], 0, 0);
-        if (safetensors_find(&b->c->st, name)) {
-            b->prefix = f->prefixes[i];
-            return;
-        }
+        const st_tensor *t = safetensors_find(&c->st, name);
+        if (t) return *prefix = f->prefixes[i], t;
     }
+    return *prefix = f->prefixes[0], NULL;
+}
+
+const st_tensor *plan_embedding(const checkpoint *c) {
+    const char *prefix;
+    return find_embedding(c, &prefix);
 }
 
 /* ---- one tensor of the checkpoint ---- */
@@ -136,6 +140,7 @@ static int add_computed(planner *b, output *o, const weight *w) {
     expand(name, sizeof name, w->part[0].source, b->prefix, 0, 0);
     const st_tensor *t = need(b, name, w->part[0].rows, w->k, false);
     if (!t) return -1;
+    o->of = t;
     return add_values(o, (uint64_t)c->arch.n_heads, 2 * (uint64_t)c->max_distance + 1,
                       relative_biases(c, t, w->flags & BIAS_BOTH, b->e));
 }
@@ -400,7 +405,7 @@ int plan_make(plan *p, checkpoint *c, wtype type, err *e) {
     *p = (plan){ .embed = -1 };
     planner b = { p, c, type, NULL, calloc(c->st.n ? c->st.n : 1, sizeof(bool)), e };
     if (!b.used) return fail_memory(e, c->st.n, "the plan");
-    find_prefix(&b);
+    find_embedding(c, &b.prefix);
     int rc = check_layers(&b) || add_all(&b) || account(&b) ? -1 : 0;
     free(b.used);
     if (rc) plan_free(p);
