@@ -152,6 +152,16 @@ static void fill_info(engine *g) {
     i->macs += g->lora.macs;
 }
 
+int engine_take_adapters(engine_opts *o, const char *const *texts, int n, arena *mem, err *e) {
+    adapter *list = arena_alloc(mem, (size_t)n * sizeof *list);
+    if (!list) return fail_memory(e, (size_t)n * sizeof *list, "adapters");
+    for (int i = 0; i < n; i++)
+        if (parse_scaled(mem, texts[i], &list[i].path, &list[i].scale, e)) return -1;
+    o->adapters = list;
+    o->n_adapters = n;
+    return 0;
+}
+
 static int open_adapters(engine *g, const engine_opts *o, err *e) {
     for (int i = 0; i < o->n_adapters; i++)
         if (lora_open(&g->lora, &g->model, o->adapters[i].path, o->adapters[i].scale, e)) return -1;

@@ -322,9 +322,56 @@ static void test_engine(void **state) {
     }
 }
 
+/* ---- quality and bench/model ---- */
+
+/* A number of the JSON that a program prints. */
+static double figure(const char *key, const char *fmt, ...) PRINTF_LIKE(2, 3);
+static double figure(const char *key, const char *fmt, ...) {
+    char command[4 * PATH];
+    buf text = { 0 };
+    arena mem = { 0 };
+    json *j;
+    err e = { 0 };
+    double x = NAN;
+    va_list list;
+    va_start(list, fmt);
+    vsnprintf(command, sizeof command, fmt, list);
+    va_end(list);
+    FILE *f = popen(command, "r");
+    assert_non_null(f);
+    must(read_stream(f, 0, &text, &e), &e);
+    if (pclose(f)) fail_msg("%s: failed", command);
+    must(json_parse(&mem, text.p, text.n, &j, &e), &e);
+    assert_int_equal(json_num(json_get(j, key), &x), 0);
+    buf_free(&text);
+    arena_free(&mem);
+    return x;
+}
+
+static void test_programs(void **state) {
+    (void)state;
+    char model[PATH], lora[PATH], command[4 * PATH];
+    const char *bin = bin_dir();
+    snprintf(model, sizeof model, "%s", converted("weights/pip-stories", "q8"));
+    must_convert(convert("'%s' --base weights/pip-stories -o '%s'", with_tensor("model.norm.weight", "F32", "\"norm\"", 256, 0), in_work(lora, "norm.bin")));
+    snprintf(command, sizeof command, "%s/quality '%s' README.md --ctx 64 --json", bin, model);
+    double plain = figure("perplexity", "%s", command), with = figure("perplexity", "%s --lora '%s'", command, lora),
+           away = figure("perplexity", "%s --lora '%s':0", command, lora);
+    assert_true(plain == away && fabs(with - plain) > 0.01 * plain);
+    assert_true(figure("ref_perplexity", "%s --lora '%s' --ref '%s'", command, lora, model) == plain);
+    assert_true(figure("ref_perplexity", "%s --ref '%s' --ref-lora '%s'", command, model, lora) == with);
+    assert_true(figure("kl", "%s --lora '%s' --ref '%s' --ref-lora '%s'", command, lora, model, lora) == 0);
+    snprintf(command, sizeof command, "%s/bench/model '%s' -p 8 -n 2 -r 1 --json", bin, converted(GOLDEN "llama", "q8"));
+    double bytes = figure("decode_bytes", "%s", command);
+    must_convert(convert("tests/fixtures/golden/lora_llama -o '%s'", lora));
+    assert_true(figure("adapters", "%s", command) == 0 && figure("adapters", "%s --lora '%s':0.5", command, lora) == 1);
+    assert_true(figure("decode_bytes", "%s --lora '%s'", command, lora) == bytes + figure("adapter_bytes", "%s --lora '%s'", command, lora));
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_reference), cmocka_unit_test(test_tied),    cmocka_unit_test(test_sameness),
-                                        cmocka_unit_test(test_twice),     cmocka_unit_test(test_tensors), cmocka_unit_test(test_engine) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_reference), cmocka_unit_test(test_tied),     cmocka_unit_test(test_sameness),
+                                        cmocka_unit_test(test_twice),     cmocka_unit_test(test_tensors), cmocka_unit_test(test_engine),
+                                        cmocka_unit_test(test_programs) };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     remove_work_dir();
