@@ -395,8 +395,16 @@ static void read_run(const safetensors *s, const st_tensor *t, uint64_t first, u
 
 static uint64_t row_length(const st_tensor *t) { return t->n_dims > 1 ? t->n / t->dims[0] : 1; }
 
+/* Where a file of queries, keys and values has a row of the groups of them. */
+static uint64_t stored_group_row(const st_tensor *t, uint64_t row) {
+    uint64_t hd = t->head, group = t->group, step = (group + 2) * hd, g = row / step, in = row % step, n = t->dims[0] / step;
+    if (in < group * hd) return g * group * hd + in;
+    return (group * n + (in < (group + 1) * hd ? 0 : n) + g) * hd + in % hd;
+}
+
 /* Where the file has row `row` of what is wanted. */
 static uint64_t stored_row(const st_tensor *t, uint64_t row) {
+    if (t->group) return stored_group_row(t, row);
     uint64_t in = row % t->head, half = t->head / 2;
     return row - in + in % half * 2 + in / half;
 }
@@ -418,8 +426,8 @@ void st_read(const safetensors *s, const st_tensor *t, uint64_t first, uint64_t 
 void st_drop(const safetensors *s, const st_tensor *t, uint64_t first, uint64_t n) {
     const block_type *b = block_of(t->type);
     uint64_t end = first + n;
-    if (!b || !n || (t->transposed && n < t->n)) return; /* a column is on every page */
-    if (t->head) {                                       /* whole heads */
+    if (!b || !n || ((t->transposed || t->group) && n < t->n)) return; /* a column is on every page, a group's rows are far apart */
+    if (t->head && !t->group) { /* whole heads */
         uint64_t step = t->head * row_length(t);
         first -= first % step;
         end = (end + step - 1) / step * step;

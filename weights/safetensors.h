@@ -21,6 +21,8 @@ typedef struct st_tensor {
     uint64_t n, at, bytes;    /* elements; place in its shard's file */
     /* How the file differs from what is wanted of it; zero: not at all. */
     uint32_t head;            /* so many rows are a head whose halves the file interleaves: 0, head/2, 1, head/2 + 1, ... */
+    uint32_t group;           /* not 0: the file has all queries, all keys, all values; wanted are, for each key and value, so many
+                                 heads of queries, then its key, its value */
     bool transposed;          /* dims are the wanted ones, the file has [dims[1]][dims[0]] */
     float plus;               /* is added to each value */
 } st_tensor;

@@ -57,22 +57,35 @@ int config_json(arena *mem, const char *path, json **root, err *e); /* a JSON ob
 int gguf_load(checkpoint *c, const char *path, bool vocab_only, err *e);
 int gguf_tokenizer(checkpoint *c, tokenizer **t, err *e); /* *t NULL: the file has none */
 
+int gguf_pooling(checkpoint *c, err *e); /* into arch.pooling, arch.normalize */
+/* The one GGUF file of a folder without a config.json, in the arena; *out NULL: there is none. Several are an error. */
+int gguf_in_folder(arena *mem, const char *folder, const char **out, err *e);
+
 /* An architecture of llama.cpp: what it is called here, and how its tensors differ from HuggingFace's. */
-enum { GGUF_INTERLEAVED = 1, GGUF_NORMS_PLUS_ONE = 2 }; /* rows of q and k; 1 + w is stored */
+enum {
+    GGUF_INTERLEAVED = 1,    /* rows of q and k */
+    GGUF_NORMS_PLUS_ONE = 2, /* 1 + w is stored */
+    GGUF_WINDOWS = 4,        /* attention.sliding_window_pattern says which layers have one */
+    GGUF_ENCODER = 8         /* attention.causal is false */
+};
 typedef struct gguf_name {
     const char *gguf, *name; /* without .weight and .bias; {l} a layer, {e} each expert; name NULL: of no use here */
     int flags;
 } gguf_name;
-enum { GGUF_Q = 1, GGUF_K = 2, GGUF_TRANSPOSED = 4, GGUF_NORM = 8, GGUF_ROW = 16 };
+enum {
+    GGUF_Q = 1, GGUF_K = 2, GGUF_TRANSPOSED = 4, GGUF_NORM = 8, GGUF_ROW = 16,
+    GGUF_GROUPS = 32, /* queries, keys and values one after another, where HuggingFace has them by key and value */
+    GGUF_BARE = 64    /* without .weight */
+};
 typedef struct gguf_arch {
     const char *arch, *model_type;
-    const char *marker;           /* this row only if the file has this key, above 0; NULL: always */
+    const char *marker;           /* this row only if the file has this key, above 0, or this tensor; NULL: always */
     int flags;
     const gguf_name *own;         /* names that differ from those of llama; to NULL; NULL: none */
     const struct gguf_key { const char *gguf, *config; } *keys; /* besides the common ones; to NULL; NULL: none */
     const char *extra;            /* members of config.json that follow from the architecture; NULL: none */
 } gguf_arch;
-const gguf_arch *gguf_arch_of(const gguf *g, err *e);
+const gguf_arch *gguf_arch_of(const checkpoint *c, err *e);
 int gguf_rename(checkpoint *c, const gguf_arch *a, err *e); /* needs c->config */
 
 /* ---- rope.c ---- */

@@ -158,9 +158,24 @@ static int sparsity_of(checkpoint *c, const json *j, int l, err *e) {
     return 0;
 }
 
+/* The multiples themselves, as GGUF files have them. */
+static int read_sparsity_scale(checkpoint *c, const json *list, err *e) {
+    int l = 0;
+    if (list->type != JSON_ARRAY || list->n != (uint32_t)c->arch.n_layers)
+        return fail(e, "%s: activation_sparsity_scale: expected a list of %d, found %s of %u", c->config_path, c->arch.n_layers,
+                    json_type_name(list), list->n);
+    for (const json *j = list->child; j; j = j->next) {
+        double x;
+        if (json_num(j, &x)) return fail(e, "%s: activation_sparsity_scale: expected numbers, found %.40s", c->config_path, shown(j));
+        c->arch.sparsity[l++] = (float)x;
+    }
+    return 0;
+}
+
 static int read_sparsity(checkpoint *c, err *e) {
-    const json *list = json_get(c->config, "activation_sparsity_pattern");
+    const json *list = json_get(c->config, "activation_sparsity_pattern"), *scale = json_get(c->config, "activation_sparsity_scale");
     int n = c->arch.n_layers, l = 0;
+    if (!absent(scale)) return read_sparsity_scale(c, scale, e);
     if (absent(list)) {
         for (int i = 0; n > 10 && i < 10; i++) c->arch.sparsity[i] = (float)normal_quantile(0.95);
         return 0;

@@ -60,6 +60,21 @@ static int check_input(const char *path, err *e) {
     return fail(e, "%s: is a file; give the folder that holds it, with config.json and model.safetensors", path);
 }
 
+static bool has_file(arena *mem, const char *folder, const char *name) {
+    const char *path = path_join(mem, folder, name);
+    return path && file_exists(path);
+}
+
+/* A folder with one GGUF file and no config.json means that file. */
+static int find_gguf(checkpoint *c, bool vocab_only, err *e) {
+    const char *one = NULL;
+    if (!is_folder(c->folder) || has_file(&c->mem, c->folder, "config.json")) return 0;
+    if (vocab_only && (has_file(&c->mem, c->folder, "tokenizer.json") || has_file(&c->mem, c->folder, "tokenizer.model"))) return 0;
+    if (gguf_in_folder(&c->mem, c->folder, &one, e)) return -1;
+    if (one) c->folder = one;
+    return 0;
+}
+
 static int refuse_pointer(arena *mem, const char *folder, const char *name, err *e) {
     char *path = path_join(mem, folder, name), start[64];
     FILE *f = path ? fopen(path, "rb") : NULL;
@@ -247,8 +262,7 @@ static int convert_model(checkpoint *c, const convert_opts *o, err *e) {
 /* A PEFT folder: with --base, or without a model's own configuration. */
 static bool is_adapter(const convert_opts *o) {
     arena mem = { 0 };
-    const char *config = path_join(&mem, o->checkpoint, "config.json");
-    bool yes = o->base || (is_folder(o->checkpoint) && peft_folder(o->checkpoint) && config && !file_exists(config));
+    bool yes = o->base || (is_folder(o->checkpoint) && peft_folder(o->checkpoint) && !has_file(&mem, o->checkpoint, "config.json"));
     arena_free(&mem);
     return yes;
 }
@@ -283,7 +297,7 @@ static int convert_adapter(checkpoint *c, const convert_opts *o, err *e) {
     pack_opts pack = { o->threads, o->verbose, false, &stopped };
     int rc = peft_open(&a, o->checkpoint, 1, e);
     if (!rc && !(c->folder = o->base ? o->base : peft_base(&a, e))) rc = -1;
-    if (!rc) rc = check_input(c->folder, e) || read_checkpoint(c, e) || plan_adapter(c, o, &a, &p, &hash, e) ? -1 : 0;
+    if (!rc) rc = check_input(c->folder, e) || find_gguf(c, false, e) || read_checkpoint(c, e) || plan_adapter(c, o, &a, &p, &hash, e) ? -1 : 0;
     if (!rc) rc = adapter_write(c, &p, &a, hash, o->output, o->force, &pack, e);
     plan_free(&p);
     if (!rc && c->warnings.n) fwrite(c->warnings.p, 1, c->warnings.n, stderr);
@@ -334,7 +348,8 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN); /* nobody reads stderr any more: the conversion still ends in order */
     err e = { 0 };
     checkpoint c = { .folder = o.checkpoint };
-    rc = check_input(o.checkpoint, &e) || (adapter ? convert_adapter(&c, &o, &e) : o.vocab_only ? write_vocabulary(&c, &o, &e) : convert_model(&c, &o, &e));
+    rc = check_input(o.checkpoint, &e) || (!adapter && find_gguf(&c, o.vocab_only, &e)) ||
+         (adapter ? convert_adapter(&c, &o, &e) : o.vocab_only ? write_vocabulary(&c, &o, &e) : convert_model(&c, &o, &e));
     safetensors_close(&c.st);
     buf_free(&c.warnings);
     arena_free(&c.mem);

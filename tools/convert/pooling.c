@@ -27,6 +27,7 @@ static int read_modes(checkpoint *c, const char *folder, err *e) {
 }
 
 int pooling_load(checkpoint *c, err *e) {
+    if (c->gguf.path) return gguf_pooling(c, e);
     char *path = path_join(&c->mem, c->folder, "modules.json");
     json *root;
     buf text = { 0 };
