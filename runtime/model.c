@@ -127,7 +127,9 @@ static int bind_qk_norms(binder *b, const char *stack, int l, layer *w) {
     const file_tensor *t = file_find(&b->m->file, in_layer(stack, l, "", "q_norm").name);
     w->qk_norm_whole = t && t->dims[0] != (uint64_t)a->head_dim;
     int q = w->qk_norm_whole ? a->n_heads * a->head_dim : a->head_dim, k = w->qk_norm_whole ? a->n_kv_heads * a->head_dim : a->head_dim;
-    return bind_vector(b, in_layer(stack, l, "", "q_norm").name, false, q, &w->q_norm) || bind_vector(b, in_layer(stack, l, "", "k_norm").name, false, k, &w->k_norm) ? -1 : 0;
+    part_name qn = in_layer(stack, l, "", "q_norm"), kn = in_layer(stack, l, "", "k_norm");
+    return bind_vector(b, qn.name, false, q, &w->q_norm) || bind_vector(b, kn.name, false, k, &w->k_norm) ||
+                   (w->q_norm && bind_vector(b, qn.bias, false, q, &w->q_norm_bias)) || (w->k_norm && bind_vector(b, kn.bias, false, k, &w->k_norm_bias)) ? -1 : 0;
 }
 
 static int bind_norms(binder *b, const char *stack, int l, layer *w) {
@@ -214,6 +216,21 @@ static int bind_streams(binder *b) {
                    bind_vector(b, "per_layer_norm", true, a->d_per_layer, &m->per_layer_norm) ? -1 : 0;
 }
 
+/* What a text's pooled hidden states go through: as many matrices as there are. */
+static int bind_dense(binder *b) {
+    model *m = b->m;
+    for (int k = m->arch.d_model; m->n_dense < MAX_DENSE; k = m->dense[m->n_dense++].n) {
+        char name[32], bias[32];
+        snprintf(name, sizeof name, "dense.%d", m->n_dense);
+        snprintf(bias, sizeof bias, "dense.%d_bias", m->n_dense);
+        const file_tensor *t = file_find(&m->file, name);
+        if (!t) break;
+        if (t->dims[0] > 1 << 20) return bad_shape(b, name, t, 1 << 20, (uint64_t)k);
+        if (bind_matrix(b, name, bias, true, (int)t->dims[0], k, &m->dense[m->n_dense])) return -1;
+    }
+    return 0;
+}
+
 static int bind_bias(binder *b, const char *name, bias_table *t) {
     const file_tensor *f = bind(b, name, false);
     uint64_t heads = (uint64_t)b->m->arch.n_heads;
@@ -282,7 +299,7 @@ int model_open(model *m, const char *path, err *e) {
     m->kv_rows = (int)round_up((size_t)a->n_kv_heads * (size_t)a->head_dim, PANEL);
     if (bind_matrix(&b, "embed", NULL, true, a->n_vocab, a->d_model, &m->embed) || bind_matrix(&b, "pos_embed", NULL, false, a->n_ctx, a->d_model, &m->pos_embed) ||
         bind_norm(&b, "embed_norm", false, &m->embed_norm) || bind_encoder(&b) || bind_decoder(&b) || bind_streams(&b) || bind_bias(&b, "rel_bias", &m->rel_bias) ||
-        bind_bias(&b, "enc.rel_bias", &m->enc_rel_bias) || bind_ropes(&b) || refuse_unknown(&b))
+        bind_bias(&b, "enc.rel_bias", &m->enc_rel_bias) || bind_dense(&b) || bind_ropes(&b) || refuse_unknown(&b))
         goto failed;
     model_choose_ropes(m, 1);
     return 0;

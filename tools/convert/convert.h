@@ -33,7 +33,11 @@ typedef struct checkpoint {
     rope_freqs rope[MAX_ROPES];
     bool tied;                   /* the output matrix is the embedding */
     bool gated;                  /* the MLP has a gate, where the family has both */
+    bool two_norms;              /* attention and MLP have norms of their own, where the family has both */
     bool *mixture;               /* [n_layers] layers with experts; NULL: all, where there are any */
+    safetensors dense[MAX_DENSE]; /* [n_dense] of the modules behind pooling: c->st has their tensors as dense.I.weight and .bias */
+    const char *dense_folder[MAX_DENSE];
+    int n_dense;
     int laurel_rank, n_types, n_buckets, max_distance; /* sizes of tensors that are no fields of the architecture */
     buf warnings;                /* lines for the end: an error is to be the only line */
 } checkpoint;
@@ -93,7 +97,9 @@ int rope_load(const checkpoint *c, const struct rope_spec *spec, int head_dim, i
               err *e);
 
 /* ---- pooling.c: the files that sentence-transformers lays beside a model ---- */
-int pooling_load(checkpoint *c, err *e); /* into arch.pooling, arch.normalize; 0 and nothing where there are none */
+int pooling_load(checkpoint *c, err *e); /* into arch.pooling, arch.normalize, dense_folder; 0 and nothing where there are none */
+int pooling_open(checkpoint *c, err *e); /* the matrices behind pooling, into c->dense and c->st, which is open */
+void checkpoint_close(checkpoint *c);    /* its tensors; what else it has is the arena's */
 
 /* ---- relative.c ---- */
 /* [n_heads][2 max_distance + 1] in the arena, of the checkpoint's [n_buckets][n_heads]; column max_distance + key - query. */

@@ -146,7 +146,6 @@ static int add_from_tensors(const writer *w) {
                   { "mlp_bias", { "blk.0.ffn_up.bias" }, false },
                   { "use_qk_norm", { "blk.0.attn_q_norm.weight" }, false },
                   { "qk_layernorm", { "blk.0.attn_q_norm.weight" }, false },
-                  { "new_decoder_architecture", { "blk.0.attn_norm_2.weight" }, false },
                   { "use_parallel_residual", { "blk.0.ffn_norm.weight" }, true } };
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
         const char *const *t = flags[i].tensors;

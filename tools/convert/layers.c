@@ -246,3 +246,21 @@ int layers_t5(checkpoint *c, err *e) {
 }
 
 int layers_bert(checkpoint *c, err *e) { return config_int(c, "type_vocab_size", 1, 1 << 20, 2, &c->n_types, e); }
+
+/* transformers: the new architecture has num_kv_heads, and two norms unless it says 1; the old one has one key and value for all
+ * queries (multi_query) or one for each, and one norm, or a second one behind attention where the MLP follows it. */
+int layers_falcon(checkpoint *c, err *e) {
+    arch *a = &c->arch;
+    bool new_kind = config_true(c, "new_decoder_architecture");
+    const json *parallel = json_get(c->config, "parallel_attn"), *queries = json_get(c->config, "multi_query");
+    int norms;
+    if (config_int(c, "num_ln_in_parallel_attn", 1, 2, new_kind ? 2 : 1, &norms, e)) return -1;
+    if (!absent(parallel) && parallel->type == JSON_FALSE) a->parallel = 0;
+    if (new_kind && !a->parallel)
+        return fail(e, "%s: parallel_attn: false is not known together with new_decoder_architecture", c->config_path);
+    if (!new_kind && norms == 2)
+        return fail(e, "%s: num_ln_in_parallel_attn: 2 is not known without new_decoder_architecture", c->config_path);
+    if (!new_kind) a->n_kv_heads = !absent(queries) && queries->type == JSON_FALSE ? a->n_heads : 1;
+    c->two_norms = norms == 2;
+    return 0;
+}

@@ -210,7 +210,7 @@ static void summary(const checkpoint *c, const plan *p, const convert_opts *o, u
 static int read_checkpoint(checkpoint *c, err *e) {
     bool gguf_file = is_gguf(c->folder);
     if (gguf_file && gguf_load(c, c->folder, false, e)) return -1;
-    return config_load(c, e) || (!gguf_file && safetensors_open(&c->st, c->folder, e)) ? -1 : 0;
+    return config_load(c, e) || (!gguf_file && (safetensors_open(&c->st, c->folder, e) || experts_split(c, e) || pooling_open(c, e))) ? -1 : 0;
 }
 
 static int open_merged(checkpoint *c, const convert_opts *o, peft_list *list, err *e) {
@@ -250,7 +250,7 @@ static int convert_model(checkpoint *c, const convert_opts *o, err *e) {
         if (c->warnings.n) fputs(c->warnings.p, stderr);
         summary(c, &p, o, bytes, now_seconds() - began);
     }
-    safetensors_close(&c->st); /* before the adapters', of which it may have tensors */
+    checkpoint_close(c); /* before the adapters', of which it may have tensors */
     for (int i = 0; i < merged.n; i++) peft_close(&merged.p[i]);
     buf_free(&blob);
     plan_free(&p);
@@ -301,7 +301,7 @@ static int convert_adapter(checkpoint *c, const convert_opts *o, err *e) {
     if (!rc) rc = adapter_write(c, &p, &a, hash, o->output, o->force, &pack, e);
     plan_free(&p);
     if (!rc && c->warnings.n) fwrite(c->warnings.p, 1, c->warnings.n, stderr);
-    safetensors_close(&c->st); /* before the adapter's, of which it may have tensors */
+    checkpoint_close(c); /* before the adapter's, of which it may have tensors */
     peft_close(&a);
     return rc;
 }
@@ -350,7 +350,7 @@ int main(int argc, char **argv) {
     checkpoint c = { .folder = o.checkpoint };
     rc = check_input(o.checkpoint, &e) || (!adapter && find_gguf(&c, o.vocab_only, &e)) ||
          (adapter ? convert_adapter(&c, &o, &e) : o.vocab_only ? write_vocabulary(&c, &o, &e) : convert_model(&c, &o, &e));
-    safetensors_close(&c.st);
+    checkpoint_close(&c);
     buf_free(&c.warnings);
     arena_free(&c.mem);
     if (!rc) return 0;
