@@ -24,6 +24,8 @@ typedef struct list {
 
 typedef struct bench {
     engine_opts engine_opts;
+    texts lora;
+    arena mem; /* of adapters' names */
     list prompts, depths, batches;
     int steps, repeats;
     bool json, csv, explain;
@@ -99,6 +101,7 @@ static int refuse_context(const bench *b, int have, const char *whose, err *e) {
 
 /* Opens the engine with just the context that the rows need, or says that the model has less. */
 static int open_engine(bench *b, err *e) {
+    if (engine_take_adapters(&b->engine_opts, b->lora.p, b->lora.n, &b->mem, e)) return -1;
     engine_opts o = b->engine_opts;
     if (o.ctx && o.ctx < b->positions) return refuse_context(b, o.ctx, "--ctx", e);
     o.max_sessions = b->steps ? largest(&b->batches) : 1;
@@ -137,6 +140,7 @@ static int open_all(bench *b, err *e) {
     for (int k = 0; k < b->n_sessions; k++)
         if (session_new(&b->s[k], b->g, e)) return -1;
     cpu_describe(b->report.cpu, sizeof b->report.cpu);
+    if (i->adapter_warning) fprintf(stderr, "bench/model: warning: %s\n", i->adapter_warning);
     b->report.exact = b->engine_opts.exact;
     b->report.repeats = b->repeats;
     return 0;
@@ -151,6 +155,7 @@ static void close_all(bench *b) {
     buf_free(&b->explained);
     free(b->report.rows);
     engine_close(b->g);
+    arena_free(&b->mem);
 }
 
 /* ---- limits ---- */
@@ -391,6 +396,7 @@ int main(int argc, char **argv) {
         { "--threads", "-t", OPT_INT, &b.engine_opts.threads, "N", "threads (physical cores this process may use)", NULL },
         { "--ctx", "-c", OPT_INT, &b.engine_opts.ctx, "N", "positions of context (what the rows need)", NULL },
         { "--cache-type", NULL, OPT_TEXT, &b.engine_opts.cache_type, "TYPE", "of the keys and values kept: f16, or q8, which takes half the memory (f16)", NULL },
+        { "--lora", NULL, OPT_TEXTS, &b.lora, "FILE[:SCALE]", "with an adapter that convert made; may be given several times", NULL },
         { "--exact", NULL, OPT_FLAG, &b.engine_opts.exact, NULL, "f32 activations and cache", NULL },
         { "--kernels", NULL, OPT_TEXT, &b.engine_opts.kernels, "NAME", "kernel table ($QUERN_KERNELS, else the best for this CPU)",
           NULL },

@@ -75,6 +75,10 @@ void bench_text(const bench_report *r, buf *out) {
     const engine_info *i = r->info;
     buf_fmt(out, "%s, %s%s, kernels %s\n%s\n%s\n", i->name, i->type, r->exact ? " exact" : "", i->kernels, r->cpu,
             i->threads_reason);
+    if (i->n_adapters) {
+        buf_fmt(out, "adapters: %d, of ", i->n_adapters);
+        add_size(out, (double)i->adapter_bytes, "B a step\n");
+    }
     add_limits(r, out);
     if (r->cpu_share < 0.9)
         buf_fmt(out, "the threads got %.0f %% of their time (other programs, or too few CPUs): figures are low and uneven\n\n",
@@ -115,6 +119,7 @@ void bench_json(const bench_report *r, buf *out) {
     }
     buf_fmt(out, ",\"threads\":%d,\"exact\":%s,\"repeats\":%d,\"cpu_share\":%.3g,\"decode_bytes\":%llu", i->threads,
             r->exact ? "true" : "false", r->repeats, r->cpu_share, (unsigned long long)i->decode_bytes);
+    buf_fmt(out, ",\"adapters\":%d,\"adapter_bytes\":%llu", i->n_adapters, (unsigned long long)i->adapter_bytes);
     buf_fmt(out,
             ",\n\"limits\":{\"read_gb_per_s\":%.6g,\"weights_gb_per_s\":%.6g,\"f32_gflop_per_s\":%.6g,\"int8_gop_per_s\":%.6g,"
             "\"bf16_gflop_per_s\":%.6g},\n\"rows\":[",

@@ -33,6 +33,7 @@
     X(decoder_start, -1, -1, 1 << 24, "id that begins the decoder's text where there is an encoder; -1: none") \
     X(pooling,      0, 0, 3,         "embedding of a text: 0 none, 1 its first token, 2 the mean, 3 its last token") \
     X(normalize,    0, 0, 1,         "1: embeddings are scaled to length 1") \
+    X(dense_tanh,   0, 0, 15,        "bit I: tanh follows the matrix dense.I, which follows pooling") \
     X(bos,         -1, -1, 1 << 24,  "id that begins a text, for files without a tokenizer; -1: none")
 
 /* Real numbers. */
@@ -74,7 +75,7 @@
     X(int,   min_length,           "min_length",            0, 0, 1e9) /* the prompt counted; of an encoder-decoder, the decoder's */ \
     X(int,   min_new_tokens,       "min_new_tokens",        0, 0, 1e9)
 
-enum { MAX_EOS = 16 };
+enum { MAX_EOS = 16, MAX_DENSE = 4 };
 
 typedef struct arch {
 #define X(name, def, min, max, what) int name;

@@ -146,5 +146,7 @@ void unmap_file(mapping *m);
 char *path_join(arena *a, const char *dir, const char *name);
 bool file_exists(const char *path);
 bool is_folder(const char *path);
+/* PATH or PATH:SCALE; a path that is there as it stands is one, whatever its name. Without SCALE: 1. */
+int parse_scaled(arena *mem, const char *text, const char **path, float *scale, err *e);
 
 #endif

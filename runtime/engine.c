@@ -140,6 +140,7 @@ static void fill_info(engine *g) {
     i->n_vocab = a->n_vocab;
     i->n_layers = a->n_layers;
     i->d_model = a->d_model;
+    i->d_embed = g->model.n_dense ? g->model.dense[g->model.n_dense - 1].n : a->d_model;
     i->has_encoder = a->n_enc_layers > 0;
     i->has_decoder = a->n_layers > 0;
     i->decoder_start = a->decoder_start;
@@ -166,6 +167,16 @@ static void fill_info(engine *g) {
     i->adapter_warning = *g->lora.warning ? g->lora.warning : NULL;
     i->decode_bytes += g->lora.bytes;
     i->macs += g->lora.macs;
+}
+
+int engine_take_adapters(engine_opts *o, const char *const *texts, int n, arena *mem, err *e) {
+    adapter *list = arena_alloc(mem, (size_t)n * sizeof *list);
+    if (!list) return fail_memory(e, (size_t)n * sizeof *list, "adapters");
+    for (int i = 0; i < n; i++)
+        if (parse_scaled(mem, texts[i], &list[i].path, &list[i].scale, e)) return -1;
+    o->adapters = list;
+    o->n_adapters = n;
+    return 0;
 }
 
 static int open_adapters(engine *g, const engine_opts *o, err *e) {
@@ -488,9 +499,29 @@ static int hidden_states(session *s, const int32_t *tok, int n, float *hidden, e
     return 0;
 }
 
+/* out[d_embed]: n hidden states pooled, through the matrices behind, at the end scaled to length 1 where the model says so. */
+static int pool_states(engine *g, const float *hidden, int n, int pooling, float *out, err *e) {
+    const model *m = &g->model;
+    size_t wide = round_up((size_t)m->arch.d_model, GROUP);
+    for (int i = 0; i < m->n_dense; i++) wide = wide > (size_t)m->dense[i].n ? wide : round_up((size_t)m->dense[i].n, GROUP);
+    float *x = alloc_aligned(2 * wide * sizeof *x), *y = x ? x + wide : NULL;
+    int d = m->arch.d_model;
+    if (!x) return fail_memory(e, 2 * wide * sizeof *x, "an embedding");
+    ops_pool(hidden, g->f.d_ld, n, d, pooling, m->arch.normalize && m->n_dense == 0, m->n_dense ? x : out);
+    for (int i = 0; i < m->n_dense; i++) {
+        float *from = i % 2 ? y : x, *to = i % 2 ? x : y;
+        memset(to, 0, wide * sizeof *to);
+        ops_matmul(&g->f.ops, &m->dense[i], from, wide, 1, to, wide);
+        d = m->dense[i].n;
+        if (m->arch.dense_tanh >> i & 1) g->f.ops.k->softcap(to, 1, d); /* cap 1: tanh */
+        if (i == m->n_dense - 1) ops_pool(to, wide, 1, d, 1, m->arch.normalize, out);
+    }
+    free_aligned(x);
+    return 0;
+}
+
 int session_embed(session *s, const int32_t *tok, int n, int pooling, float *out, err *e) {
     engine *g = s->g;
-    int d = g->info.d_model;
     if (pooling == 0) pooling = g->info.pooling;
     if (pooling == 0) return fail_code(e, ERR_INPUT, "%s does not say how its hidden states become an embedding: choose with --pooling first, mean or last", g->info.name);
     if (n < 1) return fail_code(e, ERR_INPUT, "an empty text: at least one token is needed");
@@ -499,7 +530,7 @@ int session_embed(session *s, const int32_t *tok, int n, int pooling, float *out
     if (!hidden) return fail_memory(e, bytes, "hidden states");
     int rc = hidden_states(s, tok, n, hidden, e);
     kv_truncate(&s->kv, 0);
-    if (!rc) ops_pool(hidden, g->f.d_ld, n, d, pooling, g->model.arch.normalize, out);
+    if (!rc) rc = pool_states(g, hidden, n, pooling, out, e);
     free_aligned(hidden);
     return rc;
 }

@@ -36,6 +36,8 @@ typedef struct engine_opts {
     int n_adapters;
 } engine_opts;
 
+/* Sets o->adapters from what a command line has, FILE or FILE:SCALE each; kept in the arena. */
+int engine_take_adapters(engine_opts *o, const char *const *texts, int n, arena *mem, err *e);
 int engine_open(engine **g, const engine_opts *o, err *e);
 void engine_close(engine *g); /* after all its sessions are freed */
 
@@ -51,6 +53,7 @@ typedef struct engine_info {
     bool has_encoder, has_decoder; /* both: session_encode comes before the decoder's tokens */
     int decoder_start;           /* id that begins the decoder's text; -1: none */
     int pooling;                 /* of the checkpoint: 0 none, 1 first token, 2 mean, 3 last token */
+    int d_embed;                 /* width of an embedding */
     int bos;                     /* of a file without a tokenizer; -1: none */
     const int *eos;              /* [n_eos] borrowed until engine_close */
     int n_eos;
@@ -115,7 +118,7 @@ const float *session_logits(const session *s);    /* [n_vocab] after the last to
 int session_sync(session *s, const int32_t *tok, int n, err *e);
 /* The encoder's input: runs the encoder over it and empties the decoder's side. hidden: its output [n][pad64(d_model)], or NULL. */
 int session_encode(session *s, const int32_t *tok, int n, float *hidden, err *e);
-/* The embedding [d_model] of a text: its hidden states pooled (pooling as in engine_info; 0: the checkpoint's own) and scaled
+/* The embedding [d_embed] of a text: its hidden states pooled (pooling as in engine_info; 0: the checkpoint's own) and scaled
  * to length 1 where the checkpoint says so. The session is empty afterwards. */
 int session_embed(session *s, const int32_t *tok, int n, int pooling, float *out, err *e);
 int session_truncate(session *s, int n); /* forgets from position n on; returns the length kept (n, or 0 behind a window) */

@@ -37,6 +37,7 @@ void forward_layout(forward_ctx *f, carve *c, int max_rows, int ctx) {
     size_t rows = (size_t)max_rows, width = (size_t)a->n_heads * (size_t)a->head_dim;
     int d_ff = max_int(max_int(a->d_ff, a->d_expert), a->d_shared);
     int max_k = max_int(max_int(a->d_model, d_ff), max_int((int)width, (int)side_width(m)));
+    for (int i = 0; i < m->n_dense; i++) max_k = max_int(max_k, m->dense[i].k);
     f->max_rows = max_rows;
     f->ctx = ctx;
     f->d_ld = round_up((size_t)a->d_model, GROUP);
@@ -144,7 +145,8 @@ static void project_qkv(forward_ctx *f, const layer *w, int l, const float *h, i
     tap(f, "qkv", l, f->qkv, m, f->qkv_ld, (int)f->qkv_ld);
     bool rotates = w->rope >= 0;
     ops_rope_append(&f->ops, &(qkv_rows){ .qkv = f->qkv, .ld = f->qkv_ld, .m = m, .n_heads = a->n_heads, .n_kv_heads = a->n_kv_heads, .hd = a->head_dim,
-                                         .k_at = mo->q_rows, .v_at = mo->q_rows + mo->kv_rows, .q_norm = w->q_norm, .k_norm = w->k_norm, .norm_whole = w->qk_norm_whole, .v_norm = w->v_norm,
+                                         .k_at = mo->q_rows, .v_at = mo->q_rows + mo->kv_rows, .q_norm = w->q_norm, .k_norm = w->k_norm, .q_norm_bias = w->q_norm_bias, .k_norm_bias = w->k_norm_bias,
+                                         .norm_kind = a->norm, .norm_whole = w->qk_norm_whole, .v_norm = w->v_norm,
                                          .eps = a->norm_eps, .attn_scale = a->attn_scale, .cos = rotates ? rope_rows(f, f->cos, w->rope) : NULL,
                                          .sin = rotates ? rope_rows(f, f->sin, w->rope) : NULL, .n_freq = rotates ? mo->ropes[w->rope].n_freq : 0,
                                          .seq = f->seq, .pos = f->pos, .group = w->kv_group, .slot = w->kv_slot, .store = w->own_kv });

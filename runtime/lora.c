@@ -1,9 +1,8 @@
-/* lora: binds adapter files to the matrices of a model (lora.h), as strictly as model.c binds tensors: an adapter that does not fit
- * is refused whole, before any matrix has it. It must not know how a product is computed, nor what PEFT is. */
+/* lora: binds adapter files to the tensors of a model (lora.h), as strictly as model.c binds tensors: an adapter that does not fit
+ * is refused whole, before any tensor has it. It must not know how a product is computed, nor what PEFT is. */
 #include "runtime/lora.h"
 
 #include <math.h>
-#include <stddef.h>
 #include <string.h>
 
 struct lora_file {
@@ -13,68 +12,23 @@ struct lora_file {
 
 static const char ending_a[] = ".lora_a", ending_b[] = ".lora_b";
 
-/* ---- the matrix of a name ---- */
-
 static bool same(const char *a, size_t n, const char *b) { return strlen(b) == n && memcmp(a, b, n) == 0; }
 
-/* If *s begins with start and a number below limit: the number, and *s goes past them; else -1. */
-static int take_number(const char **s, const char *start, int limit) {
-    size_t n = strlen(start), digits;
-    if (strncmp(*s, start, n) != 0 || !(digits = strspn(*s + n, "0123456789")) || digits > 7 ||
-        (digits > 1 && (*s)[n] == '0'))
-        return -1;
-    int v = 0;
-    for (size_t i = 0; i < digits; i++) v = 10 * v + ((*s)[n + i] - '0');
-    if (v >= limit) return -1;
-    *s += n + digits;
-    return v;
-}
-
-static mat *mlp_matrix(mlp_weights *w, const char *name, size_t n) {
-    return same(name, n, "gate_up") ? &w->gate_up : same(name, n, "up") ? &w->up : same(name, n, "down") ? &w->down : NULL;
-}
-
-static mat *layer_matrix(const model *m, layer *w, const char *name, size_t n) {
-    static const struct {
-        const char *name;
-        size_t at;
-    } parts[] = { { "qkv", offsetof(layer, qkv) },
-                  { "attn_out", offsetof(layer, attn_out) },
-                  { "cross_q", offsetof(layer, cross_q) },
-                  { "cross_kv", offsetof(layer, cross_kv) },
-                  { "cross_out", offsetof(layer, cross_out) },
-                  { "router", offsetof(layer, router) },
-                  { "shared_gate", offsetof(layer, shared_gate) },
-                  { "laurel_left", offsetof(layer, laurel_left) },
-                  { "laurel_right", offsetof(layer, laurel_right) },
-                  { "per_layer_gate", offsetof(layer, per_layer_gate) },
-                  { "per_layer_out", offsetof(layer, per_layer_out) },
-                  { "altup_router", offsetof(layer, altup.router) },
-                  { "altup_predict", offsetof(layer, altup.predict) },
-                  { "altup_correct", offsetof(layer, altup.correct) } };
-    const char *rest = name;
-    int expert = w->experts ? take_number(&rest, "experts.", m->arch.n_experts) : -1;
-    if (expert >= 0)
-        return rest < name + n && *rest == '.' ? mlp_matrix(&w->experts[expert], rest + 1, n - (size_t)(rest + 1 - name)) : NULL;
-    if (n > 7 && strncmp(name, "shared.", 7) == 0) return mlp_matrix(&w->shared, name + 7, n - 7);
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        if (same(name, n, parts[i].name)) return (mat *)(void *)((char *)w + parts[i].at);
-    return mlp_matrix(&w->mlp, name, n);
+/* What became of the tensor of this name; NULL: the model has none, or nothing can take its place. */
+static const tensor_place *find_place(const model *m, const char *name, const file_tensor **t) {
+    *t = file_find(&m->file, name);
+    const tensor_place *p = *t ? &m->places[*t - m->file.tensors] : NULL;
+    return p && (p->matrix || p->vector) ? p : NULL;
 }
 
 /* The matrix that the n bytes of name name; NULL: the model has none of this name that takes part in a product. */
 static mat *find_matrix(model *m, const char *name, size_t n) {
-    const char *rest = name;
-    int i;
-    mat *w = NULL;
-    if ((i = take_number(&rest, "layers.", m->arch.n_layers)) >= 0 || (i = take_number(&rest, "enc.", m->arch.n_enc_layers)) >= 0) {
-        layer *l = *name == 'e' ? &m->enc_layers[i] : &m->layers[i];
-        if (rest < name + n && *rest == '.') w = layer_matrix(m, l, rest + 1, n - (size_t)(rest + 1 - name));
-    } else if ((i = take_number(&rest, "stream_in.", m->arch.n_streams)) > 0) w = rest == name + n ? &m->stream_in[i] : NULL;
-    else if ((i = take_number(&rest, "stream_out.", m->arch.n_streams)) > 0) w = rest == name + n ? &m->stream_out[i] : NULL;
-    else if (same(name, n, "output")) w = &m->output;
-    else if (same(name, n, "per_layer_proj")) w = &m->per_layer_proj;
-    return w && w->data ? w : NULL;
+    char full[FORMAT_NAME];
+    const file_tensor *t;
+    snprintf(full, sizeof full, "%.*s", (int)n, name);
+    const tensor_place *p = find_place(m, full, &t);
+    mat *w = p ? p->matrix : NULL;
+    return w == &m->embed || w == &m->pos_embed || w == &m->per_layer_embed ? NULL : w; /* those are looked up */
 }
 
 /* ---- what the file says of itself ---- */
@@ -168,7 +122,21 @@ static bool ends_with(const char *name, const char *ending) {
     return n > k && strcmp(name + n - k, ending) == 0;
 }
 
+/* A tensor of the model's own name, to be taken in its place. */
+static int check_whole(const file *f, const model *m, const file_tensor *t, err *e) {
+    const file_tensor *old;
+    const tensor_place *p = find_place(m, t->name, &old);
+    if (!p)
+        return fail(e, "%s: tensor %s: %s has none that it could take the place of; convert the adapter with --base CHECKPOINT of "
+                       "this model, or use a newer quern", f->path, t->name, m->file.path);
+    if (t->n_dims == old->n_dims && t->dims[0] == old->dims[0] && t->dims[1] == old->dims[1]) return 0;
+    return fail(e, "%s: tensor %s: expected [%llu][%llu] as in %s, found [%llu][%llu]; convert the adapter again", f->path, t->name,
+                    (unsigned long long)old->dims[0], (unsigned long long)old->dims[1], m->file.path, (unsigned long long)t->dims[0],
+                    (unsigned long long)t->dims[1]);
+}
+
 static int check_tensors(const file *f, model *m, pair *pairs, int *n_pairs, err *e) {
+    if (!f->n_tensors) return fail(e, "%s: an adapter without any matrix; convert it again", f->path);
     for (uint32_t i = 0; i < f->n_tensors; i++) {
         const file_tensor *t = &f->tensors[i];
         char other[FORMAT_NAME + 8];
@@ -178,11 +146,36 @@ static int check_tensors(const file *f, model *m, pair *pairs, int *n_pairs, err
         }
         snprintf(other, sizeof other, "%.*s%s", (int)(strlen(t->name) - min_int((int)strlen(t->name), sizeof ending_b - 1)),
                  t->name, ending_a);
-        if (!ends_with(t->name, ending_b) || !file_find(f, other))
-            return fail(e, "%s: tensor %s has no place in an adapter: the file is damaged, or made by a newer convert", f->path,
-                        t->name);
+        if (!(ends_with(t->name, ending_b) && file_find(f, other)) && check_whole(f, m, t, e)) return -1;
     }
-    return *n_pairs ? 0 : fail(e, "%s: an adapter without any matrix; convert it again", f->path);
+    return 0;
+}
+
+static int check_twice(const file *f, const model *m, err *e) {
+    for (uint32_t i = 0; i < f->n_tensors; i++) {
+        const file_tensor *old;
+        const tensor_place *p = find_place(m, f->tensors[i].name, &old);
+        if (p && (p->matrix ? p->matrix->data : *p->vector) != file_data(&m->file, old))
+            return fail(e, "%s: tensor %s: another adapter has replaced it already: of adapters with the same whole modules use one",
+                        f->path, old->name);
+    }
+    return 0;
+}
+
+/* The tensors of the model's own names take their places. A vector's type is f32 in any file. */
+static void put_whole(const file *f, model *m) {
+    for (uint32_t i = 0; i < f->n_tensors; i++) {
+        const file_tensor *t = &f->tensors[i], *old;
+        const tensor_place *p = find_place(m, t->name, &old);
+        if (!p) continue;
+        if (p->vector) *p->vector = file_data(f, t);
+        else {
+            p->matrix->data = file_data(f, t);
+            p->matrix->type = t->type;
+            p->matrix->layout = t->layout;
+            p->matrix->scale = ldexpf(1, t->exponent);
+        }
+    }
 }
 
 static void hang(lora_set *s, const file *f, const pair *p, float scale, lora *l) {
@@ -207,6 +200,8 @@ static int use(lora_set *s, model *m, const file *f, float scale, err *e) {
     if (!pairs || !list) return fail_memory(e, most * (sizeof *pairs + sizeof *list), "an adapter");
     if (check_records(s, f, m, e) || check_tensors(f, m, pairs, &n, e)) return -1;
     if (scale == 0) return 0;
+    if (check_twice(f, m, e)) return -1;
+    put_whole(f, m);
     for (int i = 0; i < n; i++) hang(s, f, &pairs[i], scale, &list[i]);
     struct {
         uint64_t before, file;

@@ -1,5 +1,5 @@
 /* lora: adapter files (convert ADAPTER --base CHECKPOINT), checked against a model and hung on its matrices. The mapped weights
- * stay as they are; ops_matmul adds what the adapters say. */
+ * stay as they are; ops_matmul adds what the adapters say, and tensors that an adapter replaces are read from its own file. */
 #ifndef QUERN_LORA_H
 #define QUERN_LORA_H
 
@@ -7,7 +7,8 @@
 #include "runtime/ops.h"
 
 /* An adapter file is a model file's container (weights/FORMAT.md) with these records. Its tensors are named after the matrices of
- * the model: NAME.lora_a [r][k], NAME.lora_b [r][n], f32; the parts of a fused matrix are stacked along r; scales are in lora_b. */
+ * the model: NAME.lora_a [r][k], NAME.lora_b [r][n], f32; the parts of a fused matrix are stacked along r; scales are in lora_b.
+ * A tensor with the name of one of the model's takes its place, of whatever type it is (PEFT: modules_to_save). */
 #define LORA_KEY FORMAT_ADAPTER_KEY
 enum { LORA_VERSION = 1 };
 #define LORA_NUMBERS(X) X("adapter.rank", REC_I64) X("adapter.alpha", REC_F64) X("adapter.scale", REC_F64) /* for people */
@@ -30,7 +31,8 @@ typedef struct lora_set {
 } lora_set;
 
 /* Adds an adapter times scale to the model's matrices, after those already there. Refuses by name what is no adapter, what was made
- * for another architecture, and what the model has no matrix for. Scale 0 changes nothing at all. */
+ * for another architecture, what the model has no tensor for, and a second one that replaces the same tensor. Replaced tensors are
+ * not scaled, as PEFT does not (rescale_adapter_scale). Scale 0 changes nothing at all: the adapter is left away. */
 int lora_open(lora_set *s, model *m, const char *path, float scale, err *e);
 void lora_close(lora_set *s);
 

@@ -23,14 +23,16 @@ static int bad_shape(binder *b, const char *name, const file_tensor *t, uint64_t
                 (unsigned long long)k, (unsigned long long)t->dims[0], (unsigned long long)t->dims[1]);
 }
 
-/* A vector of n floats; NULL where it is not required and not there. n < 0: any length, returned in *found. */
-static int bind_vector(binder *b, const char *name, bool required, int64_t n, const float **out, int *found) {
+static tensor_place *place_of(binder *b, const file_tensor *t) { return &b->m->places[t - b->m->file.tensors]; }
+
+/* A vector of n floats; NULL where it is not required and not there. */
+static int bind_vector(binder *b, const char *name, bool required, int n, const float **out) {
     const file_tensor *t = bind(b, name, required);
     *out = NULL;
     if (!t) return required ? -1 : 0;
-    if (t->n_dims != 1 || t->type != W_F32 || (n >= 0 && t->dims[0] != (uint64_t)n)) return bad_shape(b, name, t, n < 0 ? t->dims[0] : (uint64_t)n, 0);
+    if (t->n_dims != 1 || t->type != W_F32 || t->dims[0] != (uint64_t)n) return bad_shape(b, name, t, (uint64_t)n, 0);
     *out = file_data(&b->m->file, t);
-    if (found) *found = (int)t->dims[0];
+    place_of(b, t)->vector = out;
     return 0;
 }
 
@@ -41,6 +43,7 @@ static int bind_table(binder *b, const char *name, bool required, int n, int k, 
     if (!t) return required ? -1 : 0;
     if (t->n_dims != 2 || t->dims[0] != (uint64_t)n || t->dims[1] != (uint64_t)k) return bad_shape(b, name, t, (uint64_t)n, (uint64_t)k);
     *out = (mat){ .data = file_data(&b->m->file, t), .type = t->type, .layout = t->layout, .n = n, .k = k, .scale = ldexpf(1, t->exponent) };
+    place_of(b, t)->matrix = out;
     return 0;
 }
 
@@ -51,7 +54,7 @@ static int bind_matrix(binder *b, const char *name, const char *bias, bool requi
     if (out->type != W_F32 && out->layout != LAYOUT_P16)
         return fail(b->e, "%s: tensor %s: expected panels, found plain rows, which are for tables that are looked up; convert again",
                     b->m->file.path, name);
-    return bias ? bind_vector(b, bias, false, n, &out->bias, NULL) : 0;
+    return bias ? bind_vector(b, bias, false, n, &out->bias) : 0;
 }
 
 /* NAME and its NAME_bias. */
@@ -59,8 +62,8 @@ static int bind_norm(binder *b, const char *name, bool required, norm_weights *o
     char bias[80];
     int d = b->m->arch.d_model;
     snprintf(bias, sizeof bias, "%s_bias", name);
-    if (bind_vector(b, name, required, d, &out->w, NULL)) return -1;
-    return out->w ? bind_vector(b, bias, false, d, &out->b, NULL) : 0;
+    if (bind_vector(b, name, required, d, &out->w)) return -1;
+    return out->w ? bind_vector(b, bias, false, d, &out->b) : 0;
 }
 
 /* Layers that keep the same positions share pages; a layer that reads another's cache has none of its own. */
@@ -135,7 +138,9 @@ static int bind_qk_norms(binder *b, const char *stack, int l, layer *w) {
     const file_tensor *t = file_find(&b->m->file, in_layer(stack, l, "", "q_norm").name);
     w->qk_norm_whole = t && t->dims[0] != (uint64_t)a->head_dim;
     int q = w->qk_norm_whole ? a->n_heads * a->head_dim : a->head_dim, k = w->qk_norm_whole ? a->n_kv_heads * a->head_dim : a->head_dim;
-    return bind_vector(b, in_layer(stack, l, "", "q_norm").name, false, q, &w->q_norm, NULL) || bind_vector(b, in_layer(stack, l, "", "k_norm").name, false, k, &w->k_norm, NULL) ? -1 : 0;
+    part_name qn = in_layer(stack, l, "", "q_norm"), kn = in_layer(stack, l, "", "k_norm");
+    return bind_vector(b, qn.name, false, q, &w->q_norm) || bind_vector(b, kn.name, false, k, &w->k_norm) ||
+                   (w->q_norm && bind_vector(b, qn.bias, false, q, &w->q_norm_bias)) || (w->k_norm && bind_vector(b, kn.bias, false, k, &w->k_norm_bias)) ? -1 : 0;
 }
 
 static int bind_norms(binder *b, const char *stack, int l, layer *w) {
@@ -179,7 +184,7 @@ static int bind_layer(binder *b, const char *stack, int l, bool own_kv, int d_ff
     int d = a->d_model, q = b->m->q_rows, kv = own_kv ? b->m->kv_rows : 0;
     w->own_kv = own_kv;
     if (bind_norms(b, stack, l, w) || bind_part(b, stack, l, "", "qkv", true, q + 2 * kv, d, &w->qkv) || bind_qk_norms(b, stack, l, w) ||
-        bind_vector(b, in_layer(stack, l, "", "v_norm").name, false, a->head_dim, &w->v_norm, NULL) || bind_side_paths(b, stack, l, w) ||
+        bind_vector(b, in_layer(stack, l, "", "v_norm").name, false, a->head_dim, &w->v_norm) || bind_side_paths(b, stack, l, w) ||
         bind_part(b, stack, l, "", "attn_out", true, d, a->n_heads * a->head_dim, &w->attn_out))
         return -1;
     bool mixture = a->n_experts > 0 && file_find(&b->m->file, in_layer(stack, l, "", "router").name);
@@ -224,16 +229,30 @@ static int bind_streams(binder *b) {
     if (wide == 0) return 0;
     return bind_table(b, "per_layer_embed", true, a->n_vocab_per_layer, wide, &m->per_layer_embed) ||
                    bind_matrix(b, "per_layer_proj", NULL, true, wide, a->d_model, &m->per_layer_proj) ||
-                   bind_vector(b, "per_layer_norm", true, a->d_per_layer, &m->per_layer_norm, NULL) ? -1 : 0;
+                   bind_vector(b, "per_layer_norm", true, a->d_per_layer, &m->per_layer_norm) ? -1 : 0;
+}
+
+/* What a text's pooled hidden states go through: as many matrices as there are. */
+static int bind_dense(binder *b) {
+    model *m = b->m;
+    for (int k = m->arch.d_model; m->n_dense < MAX_DENSE; k = m->dense[m->n_dense++].n) {
+        char name[32], bias[32];
+        snprintf(name, sizeof name, "dense.%d", m->n_dense);
+        snprintf(bias, sizeof bias, "dense.%d_bias", m->n_dense);
+        const file_tensor *t = file_find(&m->file, name);
+        if (!t) break;
+        if (t->dims[0] > 1 << 20) return bad_shape(b, name, t, 1 << 20, (uint64_t)k);
+        if (bind_matrix(b, name, bias, true, (int)t->dims[0], k, &m->dense[m->n_dense])) return -1;
+    }
+    return 0;
 }
 
 static int bind_bias(binder *b, const char *name, bias_table *t) {
-    const file_tensor *f = file_find(&b->m->file, name);
-    mat w;
+    const file_tensor *f = bind(b, name, false);
+    uint64_t heads = (uint64_t)b->m->arch.n_heads;
     if (!f) return 0;
-    if (f->type != W_F32 || f->dims[1] % 2 == 0 || f->dims[1] > 1 << 20) return bad_shape(b, name, f, (uint64_t)b->m->arch.n_heads, f->dims[1] | 1);
-    if (bind_matrix(b, name, NULL, true, b->m->arch.n_heads, (int)f->dims[1], &w)) return -1;
-    *t = (bias_table){ .file = w.data, .reach = w.k / 2 };
+    if (f->type != W_F32 || f->n_dims != 2 || f->dims[0] != heads || f->dims[1] % 2 == 0 || f->dims[1] > 1 << 20) return bad_shape(b, name, f, heads, f->dims[1] | 1);
+    *t = (bias_table){ .file = file_data(&b->m->file, f), .reach = (int)f->dims[1] / 2 };
     return 0;
 }
 
@@ -242,14 +261,14 @@ static int bind_ropes(binder *b) {
     m->ropes = arena_alloc(&m->mem, (size_t)m->arch.n_ropes * sizeof *m->ropes);
     if (!m->ropes) return fail_memory(b->e, sizeof *m->ropes, "RoPE tables");
     for (int i = 0; i < m->arch.n_ropes; i++) {
-        char name[64];
-        const float *table;
-        int n = 0;
+        char name[64], far_name[64];
         snprintf(name, sizeof name, "rope.%d", i);
-        if (bind_vector(b, name, true, -1, &table, &n)) return -1;
-        if (2 * n > m->arch.head_dim) return fail(b->e, "%s: tensor %s: at most %d frequencies for heads of %d, found %d", m->file.path, name, m->arch.head_dim / 2, m->arch.head_dim, n);
-        snprintf(name, sizeof name, "rope.%d.long", i);
-        if (bind_vector(b, name, false, n, &table, NULL)) return -1;
+        snprintf(far_name, sizeof far_name, "rope.%d.long", i);
+        const file_tensor *t = bind(b, name, true), *far = bind(b, far_name, false);
+        if (!t) return -1;
+        if (t->n_dims != 1 || t->type != W_F32 || 2 * t->dims[0] > (uint64_t)m->arch.head_dim)
+            return fail(b->e, "%s: tensor %s: at most %d frequencies for heads of %d, found %llu", m->file.path, name, m->arch.head_dim / 2, m->arch.head_dim, (unsigned long long)t->dims[0]);
+        if (far && (far->n_dims != 1 || far->type != W_F32 || far->dims[0] != t->dims[0])) return bad_shape(b, far_name, far, t->dims[0], 0);
     }
     for (int l = 0; l < m->arch.n_layers; l++)
         if (m->arch.rope[l] >= m->arch.n_ropes) return fail(b->e, "%s: layer %d uses rope table %d of %d", m->file.path, l, m->arch.rope[l], m->arch.n_ropes);
@@ -281,23 +300,29 @@ static const mat *table_at(const model *m, int i) {
     return all[i];
 }
 
+/* An adapter may have put another table in its place. */
+static bool in_file(const model *m, const mat *w) {
+    const uint8_t *p = w->data;
+    return p && p >= m->file.map.p && p < m->file.map.p + m->file.map.n;
+}
+
 bool model_lone_table(const model *m, const mat *table) {
     for (int i = 0; i < N_TABLES; i++)
-        if (table == table_at(m, i)) return m->file_mapped && table->data && table->data != m->output.data && mat_bytes(table) >= LONE_BYTES;
+        if (table == table_at(m, i)) return m->file_mapped && in_file(m, table) && table->data != m->output.data && mat_bytes(table) >= LONE_BYTES;
     return false;
 }
 
-static uint64_t place_of(const model *m, const mat *w) { return (uint64_t)((const uint8_t *)w->data - m->file.map.p); }
+static uint64_t offset_of(const model *m, const mat *w) { return (uint64_t)((const uint8_t *)w->data - m->file.map.p); }
 
 /* Without this each row that is looked up brings in as much of its table as the kernel likes to read ahead. */
 static void read_rows_alone(const model *m) {
     for (int i = 0; i < N_TABLES; i++)
-        if (model_lone_table(m, table_at(m, i))) lone_pages(&m->file.map, place_of(m, table_at(m, i)), mat_bytes(table_at(m, i)));
+        if (model_lone_table(m, table_at(m, i))) lone_pages(&m->file.map, offset_of(m, table_at(m, i)), mat_bytes(table_at(m, i)));
 }
 
 /* And without this it would still keep mapped what the file's cache happens to hold around a row: up to 2 MiB. */
 void model_forget_rows(const model *m, const mat *table) {
-    if (model_lone_table(m, table)) drop_pages(&m->file.map, place_of(m, table), mat_bytes(table));
+    if (model_lone_table(m, table)) drop_pages(&m->file.map, offset_of(m, table), mat_bytes(table));
 }
 
 uint64_t model_table_bytes(const model *m, uint64_t *row) {
@@ -315,6 +340,8 @@ uint64_t model_table_bytes(const model *m, uint64_t *row) {
 static int bind_all(binder *b) {
     model *m = b->m;
     const arch *a = &m->arch;
+    m->places = arena_alloc(&m->mem, m->file.n_tensors * sizeof *m->places);
+    if (!m->places) return fail_memory(b->e, m->file.n_tensors * sizeof *m->places, "a list of tensors");
     if (arch_read(&m->arch, &m->file, &m->mem, b->e)) return -1;
     m->layers = arena_alloc(&m->mem, (size_t)a->n_layers * sizeof *m->layers);
     m->enc_layers = arena_alloc(&m->mem, (size_t)a->n_enc_layers * sizeof *m->layers);
@@ -323,7 +350,7 @@ static int bind_all(binder *b) {
     m->kv_rows = (int)round_up((size_t)a->n_kv_heads * (size_t)a->head_dim, PANEL);
     if (bind_table(b, "embed", true, a->n_vocab, a->d_model, &m->embed) || bind_table(b, "pos_embed", false, a->n_ctx, a->d_model, &m->pos_embed) ||
         bind_norm(b, "embed_norm", false, &m->embed_norm) || bind_encoder(b) || bind_decoder(b) || bind_streams(b) || bind_bias(b, "rel_bias", &m->rel_bias) ||
-        bind_bias(b, "enc.rel_bias", &m->enc_rel_bias) || bind_ropes(b) || refuse_unknown(b))
+        bind_bias(b, "enc.rel_bias", &m->enc_rel_bias) || bind_dense(b) || bind_ropes(b) || refuse_unknown(b))
         return -1;
     model_choose_ropes(m, 1);
     return 0;

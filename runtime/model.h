@@ -30,7 +30,8 @@ typedef struct altup_weights {
 typedef struct layer {
     norm_weights attn_norm, attn_post_norm, attn_sum_norm; /* before attention; after it; after the residual sum */
     mat qkv;                    /* [q_rows + 2 kv_rows][d_model] rows of q, k, v, each part padded to 16; bias likewise */
-    const float *q_norm, *k_norm; /* RMSNorm before rotation: [head_dim] of each head, or [heads * head_dim] of all together */
+    const float *q_norm, *k_norm; /* before rotation: [head_dim], of each head; or [heads * head_dim]: RMSNorm of all together, */
+    const float *q_norm_bias, *k_norm_bias; /* LayerNorm of each head with weights of its own */
     const float *v_norm;        /* [head_dim] of each head of v */
     bool qk_norm_whole;
     mat attn_out;               /* [d_model][n_heads * head_dim] */
@@ -70,9 +71,16 @@ typedef struct bias_table {
     float *expanded;            /* [n_heads][2 ctx]: column ctx + key - query */
 } bias_table;
 
+/* What a tensor of the file became. Both NULL: a table that nothing can be put in the place of. */
+typedef struct tensor_place {
+    mat *matrix;
+    const float **vector;
+} tensor_place;
+
 typedef struct model {
     file file;
     bool file_mapped; /* from a disk, which has what is dropped from memory; an image made by file_write_image has not */
+    tensor_place *places;       /* [file.n_tensors] */
     arch arch;
     arena mem;
     layer *layers, *enc_layers; /* [n_layers], [n_enc_layers] */
@@ -83,6 +91,8 @@ typedef struct model {
     const float *per_layer_norm;/* [d_per_layer] */
     mat stream_in[8], stream_out[8]; /* [d_model][d_model] to and from the streams 1 .. n_streams - 1 */
     norm_weights embed_norm, final_norm, enc_final_norm;
+    mat dense[MAX_DENSE];       /* [n][k of the one before] of a pooled embedding, one after the other */
+    int n_dense;
     bias_table rel_bias, enc_rel_bias; /* of all layers of the decoder, of the encoder */
     rope_table *ropes;          /* [n_ropes] */
     int q_rows, kv_rows;        /* pad16(n_heads * head_dim), pad16(n_kv_heads * head_dim) */

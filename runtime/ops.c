@@ -268,16 +268,33 @@ static void norm_heads(const kernels *k, float *x, const float *w, int n_heads, 
     for (int h = 0; !whole && h < n_heads; h++) k->rmsnorm(x + (size_t)h * (size_t)hd, x + (size_t)h * (size_t)hd, w, hd, eps);
 }
 
+static void layernorm_heads(const kernels *k, float *x, const float *w, const float *b, int n_heads, int hd, bool own, float eps) {
+    for (int h = 0; w && h < n_heads; h++) {
+        size_t at = (size_t)h * (size_t)hd, from = own ? at : 0;
+        k->layernorm(x + at, x + at, w + from, b ? b + from : NULL, hd, eps);
+    }
+}
+
+static void norm_queries(const kernels *k, const qkv_rows *r, float *q) {
+    if (r->norm_kind) layernorm_heads(k, q, r->q_norm, r->q_norm_bias, r->n_heads, r->hd, r->norm_whole, r->eps);
+    else norm_heads(k, q, r->q_norm, r->n_heads, r->hd, r->norm_whole, r->eps);
+}
+
+static void norm_keys(const kernels *k, const qkv_rows *r, float *key) {
+    if (r->norm_kind) layernorm_heads(k, key, r->k_norm, r->k_norm_bias, r->n_kv_heads, r->hd, r->norm_whole, r->eps);
+    else norm_heads(k, key, r->k_norm, r->n_kv_heads, r->hd, r->norm_whole, r->eps);
+}
+
 static void append_row(const exec *x, const qkv_rows *r, int i) {
     const kernels *k = x->k;
     size_t hd = (size_t)r->hd;
     float *q = r->qkv + (size_t)i * r->ld, *key = q + r->k_at, *value = q + r->v_at;
     const float *c = r->n_freq ? r->cos + (size_t)i * (size_t)r->n_freq : NULL, *s = r->n_freq ? r->sin + (size_t)i * (size_t)r->n_freq : NULL;
-    norm_heads(k, q, r->q_norm, r->n_heads, r->hd, r->norm_whole, r->eps);
+    norm_queries(k, r, q);
     if (r->n_freq) k->rope(q, hd, r->n_heads, c, s, r->n_freq);
     k->scale(q, r->attn_scale, r->n_heads * r->hd);
     if (!r->store) return;
-    norm_heads(k, key, r->k_norm, r->n_kv_heads, r->hd, r->norm_whole, r->eps);
+    norm_keys(k, r, key);
     norm_heads(k, value, r->v_norm, r->n_kv_heads, r->hd, false, r->eps);
     if (r->n_freq) k->rope(key, hd, r->n_kv_heads, c, s, r->n_freq);
     const kv_pool *p = r->seq[i]->pool;

@@ -71,7 +71,9 @@ typedef struct qkv_rows {
     float *qkv;                /* [m][ld] */
     size_t ld;
     int m, n_heads, n_kv_heads, hd, k_at, v_at; /* columns where k and v begin */
-    const float *q_norm, *k_norm; /* NULL: none; of each head, or (norm_whole) of all together */
+    const float *q_norm, *k_norm; /* NULL: none; of each head; norm_whole: RMSNorm of all together, LayerNorm of each with its own */
+    const float *q_norm_bias, *k_norm_bias;
+    int norm_kind;             /* 0: RMSNorm, 1: LayerNorm */
     bool norm_whole;
     const float *v_norm;
     float eps, attn_scale;

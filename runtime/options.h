@@ -33,8 +33,6 @@ enum { EXIT_USAGE = 2, OPTIONS_GO_ON = -1 };
 /* Fills the values and up to max_words other words. Returns OPTIONS_GO_ON, or the status to exit with: 0 after --help and
  * --version, 2 after a mistake, which it has named on stderr. "--" ends the options; "--name=value" is understood. */
 int options_parse(const program *p, int argc, char **argv, const char **words, int max_words, int *n_words);
-/* PATH or PATH:SCALE; a path that is there as it stands is one, whatever its name. Without SCALE: 1. */
-int parse_scaled(arena *mem, const char *text, const char **path, float *scale, err *e);
 int usage_error(const program *p, const char *fmt, ...) PRINTF_LIKE(2, 3); /* prints one line; returns 2 */
 
 #endif

@@ -522,7 +522,7 @@ static void test_windows(void **state) {
     must_refuse(made, "", "layer_types");
 }
 
-/* ---- RoPE, against values computed by the formulas of transformers in numpy ---- */
+/* ---- RoPE, against transformers' own functions: tests/tools/make_rope.py ---- */
 
 static void compare_table(const char *what, const float *have, uint64_t n, const json *want) {
     if (n != want->n) fail_msg("%s: %d frequencies, expected %u", what, (int)n, want->n);

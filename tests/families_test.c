@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <math.h>
 #include "tests/models.h"
+#include "weights/safetensors.h"
 
 /* A copy of a fixture in the work folder, its config.json changed: `from`, which must be there, becomes `to`. */
 static const char *changed(const char *name, const char *file, const char *from, const char *to) {
@@ -51,12 +52,17 @@ static bool written(void) {
 static const struct {
     const char *name, *from, *to, *mention;
 } refusals[] = {
-    { "phi", "\"qk_layernorm\": false", "\"qk_layernorm\": true", "qk_layernorm" },
+    { "phi", "\"qk_layernorm\": false", "\"qk_layernorm\": true", "self_attn.q_layernorm.weight is missing" },
     { "phi", "\"partial_rotary_factor\": 0.4", "\"partial_rotary_factor\": 0.01", "partial_rotary_factor" },
-    { "stablelm", "\"qk_layernorm\": false", "\"qk_layernorm\": true", "qk_layernorm" },
-    { "cohere", "\"use_qk_norm\": false", "\"use_qk_norm\": true", "use_qk_norm" },
+    { "stablelm", "\"qk_layernorm\": false", "\"qk_layernorm\": true", "q_layernorm.norms.0.weight is missing" },
+    { "stablelm_qk", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 1", "k_proj.weight" },
+    { "cohere", "\"use_qk_norm\": false", "\"use_qk_norm\": true", "self_attn.q_norm.weight is missing, expected of shape [4, 16]" },
     { "falcon", "\"alibi\": false", "\"alibi\": true", "alibi" },
-    { "falcon", "\"new_decoder_architecture\": true", "\"new_decoder_architecture\": false", "new_decoder_architecture" },
+    { "falcon", "\"new_decoder_architecture\": true", "\"new_decoder_architecture\": false", "input_layernorm.weight is missing" },
+    { "falcon", "\"parallel_attn\": true", "\"parallel_attn\": false", "parallel_attn" },
+    { "falcon_one_norm", "\"num_ln_in_parallel_attn\": 1", "\"num_ln_in_parallel_attn\": 3", "num_ln_in_parallel_attn" },
+    { "falcon_old", "\"multi_query\": true", "\"num_ln_in_parallel_attn\": 2", "num_ln_in_parallel_attn" },
+    { "falcon_old", "\"multi_query\": true", "\"multi_query\": false", "query_key_value.weight" },
     { "olmo", "\"clip_qkv\": null", "\"clip_qkv\": 8.0", "clip_qkv" },
     { "gpt2", "\"n_embd\": 64", "\"scale_attn_by_inverse_layer_idx\": true, \"n_embd\": 64", "scale_attn_by_inverse_layer_idx" },
     { "gpt2", "\"gelu_new\"", "\"quick_gelu\"", "quick_gelu" },
@@ -105,15 +111,22 @@ static void test_refusals(void **state) {
 
 static void test_pooling_refusals(void **state) {
     (void)state;
-    static const struct { const char *file, *from, *to, *mention; } cases[] = {
-        { "1_Pooling/config.json", "\"pooling_mode_max_tokens\": false", "\"pooling_mode_max_tokens\": true", "pooling_mode_max_tokens" },
-        { "1_Pooling/config.json", "\"pooling_mode_mean_tokens\": true", "\"pooling_mode_mean_tokens\": false", "pooling_mode" },
-        { "modules.json", "sentence_transformers.models.Normalize", "sentence_transformers.models.Dense", "models.Dense" },
-        { "modules.json", "1_Pooling", "../1_Pooling", "modules.json" },
+    static const struct { const char *file, *from, *to, *mention, *name; } cases[] = {
+        { "1_Pooling/config.json", "\"pooling_mode_max_tokens\": false", "\"pooling_mode_max_tokens\": true", "pooling_mode_max_tokens", NULL },
+        { "1_Pooling/config.json", "\"pooling_mode_mean_tokens\": true", "\"pooling_mode_mean_tokens\": false", "pooling_mode", NULL },
+        { "modules.json", "sentence_transformers.models.Normalize", "sentence_transformers.models.CNN", "models.CNN", NULL },
+        { "modules.json", "sentence_transformers.models.Normalize", "sentence_transformers.models.Dense", "2_Normalize/config.json", NULL },
+        { "modules.json", "sentence_transformers.models.Pooling", "sentence_transformers.models.Normalize", "order of the modules", "bert_dense" },
+        { "1_Pooling/config.json", "\"mean\"", "\"max\"", "pooling_mode: max", "bert_dense" },
+        { "2_Dense/config.json", "activation.Tanh", "activation.GELU", "activation.GELU", "bert_dense" },
+        { "2_Dense/config.json", "\"bias\": true", "\"use_residual\": true", "use_residual", "bert_dense" },
+        { "2_Dense/config.json", "\"sentence_embedding\"", "\"token_embeddings\"", "sentence_embedding", "bert_dense" },
+        { "modules.json", "3_Dense", "2_Dense", "linear.weight: expected 80 columns, found [80, 48]", "bert_dense" },
+        { "modules.json", "1_Pooling", "../1_Pooling", "modules.json", NULL },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         buf said = { 0 };
-        int rc = convert(changed("bert", cases[i].file, cases[i].from, cases[i].to), &said);
+        int rc = convert(changed(cases[i].name ? cases[i].name : "bert", cases[i].file, cases[i].from, cases[i].to), &said);
         if (rc != 1 || written() || !strstr(said.p, cases[i].mention)) fail_msg("%s: status %d, said: %s", cases[i].to, rc, said.p);
         buf_free(&said);
     }
@@ -156,6 +169,107 @@ static void test_older_names(void **state) {
     if (convert(folder, &said)) fail_msg("%s", said.p);
     assert_true(hash_of_output() == want);
     buf_free(&said);
+}
+
+/* ---- experts in one tensor, as transformers 5 saves them in its own form ---- */
+
+static const char *name_without_expert(const char *name, int *expert, char out[256]) {
+    const char *at = strstr(name, ".experts."), *dot = at ? strchr(at + 9, '.') : NULL;
+    if (!dot) return NULL;
+    *expert = (int)strtol(at + 9, NULL, 10);
+    snprintf(out, 256, "%.*s", (int)(at - name), name);
+    return dot + 1;
+}
+
+/* Appends the values of `part` of all experts of a layer; gates and ups in turn. */
+static void add_experts(const safetensors *st, const char *prefix, const char *const *parts, int n_parts, int n_experts, buf *data) {
+    for (int x = 0; x < n_experts; x++)
+        for (int p = 0; p < n_parts; p++) {
+            char name[300];
+            snprintf(name, sizeof name, "%s.experts.%d.%s.weight", prefix, x, parts[p]);
+            const st_tensor *t = safetensors_find(st, name);
+            if (!t) fail_msg("%s is not there", name);
+            for (uint64_t i = 0; i < t->n; i++) {
+                float v;
+                st_read(st, t, i, 1, &v);
+                buf_add(data, &v, sizeof v);
+            }
+        }
+}
+
+static void add_entry(buf *head, const char *name, const char *shape, size_t from, size_t to) {
+    buf_fmt(head, "%c\"%s\":{\"dtype\":\"F32\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}", head->n ? ',' : '{', name, shape, from, to);
+}
+
+/* The golden checkpoint with its experts fused; `names`: gate, up, down as it has them. */
+static void write_fused(const char *golden, const char *folder, const char *const *names, int n_experts) {
+    char command[1200], path[600], shape[100], prefix[256], name[300];
+    safetensors st;
+    buf head = { 0 }, data = { 0 }, all = { 0 };
+    err e = { 0 };
+    snprintf(command, sizeof command, "mkdir -p '%s' && cp tests/fixtures/golden/%s/config.json '%s'", folder, golden, folder);
+    assert_int_equal(system(command), 0);
+    snprintf(path, sizeof path, "tests/fixtures/golden/%s", golden);
+    must(safetensors_open(&st, path, &e), &e);
+    for (size_t i = 0; i < st.n; i++) {
+        const st_tensor *t = &st.tensors[i];
+        int expert = -1;
+        size_t from = data.n;
+        const char *part = name_without_expert(t->name, &expert, prefix);
+        if (part && (expert || strncmp(part, names[1], strlen(names[1])) == 0)) continue; /* with the first, or the gate */
+        const char *block = strstr(prefix, "block_sparse_moe");
+        if (part) {
+            bool down = strncmp(part, names[2], strlen(names[2])) == 0;
+            add_experts(&st, prefix, down ? names + 2 : names, down ? 1 : 2, n_experts, &data);
+            snprintf(name, sizeof name, "%.*smlp.experts.%s", (int)(block ? block - prefix : (int)strlen(prefix) - 3), prefix, down ? "down_proj" : "gate_up_proj");
+            snprintf(shape, sizeof shape, "%d,%llu,%llu", n_experts, (unsigned long long)t->dims[0] * (down ? 1 : 2), (unsigned long long)t->dims[1]);
+        } else {
+            const char *gate = strstr(t->name, "block_sparse_moe.gate.");
+            snprintf(name, sizeof name, "%.*s%s", gate ? (int)(gate - t->name) : 299, t->name, gate ? "mlp.gate.weight" : "");
+            snprintf(shape, sizeof shape, t->n_dims == 2 ? "%llu,%llu" : "%llu", (unsigned long long)t->dims[0], (unsigned long long)t->dims[1]);
+            for (uint64_t k = 0; k < t->n; k++) {
+                float v;
+                st_read(&st, t, k, 1, &v);
+                buf_add(&data, &v, sizeof v);
+            }
+        }
+        add_entry(&head, name, shape, from, data.n);
+    }
+    safetensors_close(&st);
+    buf_byte(&head, '}');
+    buf_u64(&all, head.n);
+    buf_add(&all, head.p, head.n);
+    buf_add(&all, data.p, data.n);
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(all.p, 1, all.n, f), all.n);
+    assert_int_equal(fclose(f), 0);
+    buf_free(&head);
+    buf_free(&data);
+    buf_free(&all);
+}
+
+static void test_fused_experts(void **state) {
+    (void)state;
+    static const struct { const char *golden, *names[3]; int n; } cases[] = {
+        { "qwen3_moe", { "gate_proj", "up_proj", "down_proj" }, 6 },
+        { "qwen2_moe", { "gate_proj", "up_proj", "down_proj" }, 6 },
+        { "mixtral", { "w1", "w3", "w2" }, 4 } };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char folder[300], golden[300];
+        buf said = { 0 };
+        snprintf(golden, sizeof golden, "tests/fixtures/golden/%s", cases[i].golden);
+        if (convert(golden, &said)) fail_msg("%s", said.p);
+        uint64_t want = hash_of_output();
+        snprintf(folder, sizeof folder, "%s/fused/%s", work_dir, cases[i].golden); /* of the same name: it is in the file */
+        write_fused(cases[i].golden, folder, cases[i].names, cases[i].n);
+        said.n = 0;
+        if (convert(folder, &said)) fail_msg("%s", said.p);
+        if (said.p && strstr(said.p, "has no place")) fail_msg("%s", said.p);
+        assert_true(hash_of_output() == want);
+        buf_free(&said);
+    }
 }
 
 /* Logits of a fixture's prompt in a type of weights. The caller frees. */
@@ -248,7 +362,7 @@ static void test_readme(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_refusals), cmocka_unit_test(test_pooling_refusals),
-                                        cmocka_unit_test(test_towers), cmocka_unit_test(test_older_names),
+                                        cmocka_unit_test(test_towers), cmocka_unit_test(test_older_names), cmocka_unit_test(test_fused_experts),
                                         cmocka_unit_test(test_types),    cmocka_unit_test(test_readme) };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);

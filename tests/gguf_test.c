@@ -554,20 +554,36 @@ static int type_of_piece(uint8_t flags) {
                                    : 5;
 }
 
+/* WordPiece: what begins a word is marked, what is inside has lost its ##. */
+static void put_phantom(gguf_out *g, const struct piece *p) {
+    buf text = { 0 };
+    bool special = p->flags & PIECE_SPECIAL, inner = p->text.n > 2 && memcmp(p->text.p, "##", 2) == 0;
+    if (!special && !inner) buf_str(&text, "\xe2\x96\x81");
+    buf_add(&text, p->text.p + (inner && !special ? 2 : 0), p->text.n - (inner && !special ? 2 : 0));
+    put_text(&g->kv, text.p, text.n);
+    buf_free(&text);
+}
+
 /* The vocabulary of a tokenizer.json or tokenizer.model as llama.cpp's converter writes it. */
 static void write_vocabulary(const char *source, const char *pre, int bos, int eos) {
     struct build b = { .unk = -1, .bos = -1, .eos = -1 };
-    bool spm = !pre;
+    bool spm = strstr(source, ".model") != NULL, bert = strstr(source, "/bert/") != NULL;
     buf text = { 0 }, image = { 0 }, line = { 0 };
     gguf_out g = { 0 };
     err e = { 0 };
     must(read_file(source, 0, &text, &e), &e);
     must(spm ? load_sentencepiece(&b, text.p, text.n, &e) : load_json(&b, text.p, text.n, &e), &e);
     put_string(&g, "general.architecture", "llama");
-    put_string(&g, "tokenizer.ggml.model", spm ? "llama" : "gpt2");
-    put_string(&g, "tokenizer.ggml.pre", spm ? "default" : pre);
+    put_string(&g, "tokenizer.ggml.model", bert ? "bert" : b.model == MODEL_UNIGRAM ? "t5" : spm ? "llama" : "gpt2");
+    put_string(&g, "tokenizer.ggml.pre", pre ? pre : "default");
+    if (b.charsmap.n) {
+        put_array(&g, "tokenizer.ggml.precompiled_charsmap", GGUF_U8, b.charsmap.n);
+        buf_add(&g.kv, b.charsmap.p, b.charsmap.n);
+    }
     put_array(&g, "tokenizer.ggml.tokens", GGUF_STRING, b.n_piece);
-    for (size_t i = 0; i < b.n_piece; i++) put_text(&g.kv, b.piece[i].text.p, b.piece[i].text.n);
+    for (size_t i = 0; i < b.n_piece; i++)
+        if (bert) put_phantom(&g, &b.piece[i]);
+        else put_text(&g.kv, b.piece[i].text.p, b.piece[i].text.n);
     put_array(&g, "tokenizer.ggml.token_type", GGUF_I32, b.n_piece);
     for (size_t i = 0; i < b.n_piece; i++) {
         bool added = false;
@@ -588,6 +604,7 @@ static void write_vocabulary(const char *source, const char *pre, int bos, int e
         buf_add(&line, r.p, r.n);
         put_text(&g.kv, line.p, line.n);
     }
+    if (b.model == MODEL_UNIGRAM) put_bool(&g, "tokenizer.ggml.remove_extra_whitespaces", true);
     if (bos >= 0) put_u32(&g, "tokenizer.ggml.bos_token_id", (uint32_t)bos);
     if (eos >= 0) put_u32(&g, "tokenizer.ggml.eos_token_id", (uint32_t)eos);
     gguf_finish(&g, &image);
@@ -663,6 +680,8 @@ static void test_tokenizers(void **state) {
     char folder[512];
     size_t wrong = check_cases("tests/fixtures/tokenizers/gpt2", "tokenizer.json", "gpt-2", 50256, 50256, "cases.jsonl");
     wrong += check_cases("tests/fixtures/tokenizers/llama2", "tokenizer.model", NULL, 1, 2, "cases_sentencepiece.jsonl");
+    wrong += check_cases("tests/fixtures/tokenizers/t5", "spiece.model", NULL, -1, -1, "cases_sentencepiece.jsonl");
+    wrong += check_cases("tests/fixtures/tokenizers/bert", "tokenizer.json", NULL, -1, -1, "cases.jsonl");
     snprintf(folder, sizeof folder, "%s/llama3", shared);
     if (is_folder(folder)) wrong += check_cases(folder, "tokenizer.json", "llama-bpe", 128000, 128001, "cases.jsonl");
     else print_message("%s is not here: its cases are skipped\n", folder);

@@ -544,7 +544,7 @@ static void test_configs(void **state) {
                 { "{\"peft_type\":\"IA3\"}", "IA3" },
                 { "{\"peft_type\":\"LORA\",\"r\":4,\"use_dora\":true}", "DoRA" },
                 { "{\"peft_type\":\"LORA\",\"r\":4,\"bias\":\"all\"}", "bias" },
-                { "{\"peft_type\":\"LORA\",\"r\":4,\"modules_to_save\":[\"lm_head\"]}", "modules_to_save" },
+                { "{\"peft_type\":\"LORA\",\"r\":4,\"trainable_token_indices\":[1]}", "trainable_token_indices" },
                 { "{\"peft_type\":\"LORA\",\"r\":4,\"init_lora_weights\":\"pissa\"}", "pissa" },
                 { "{\"peft_type\":\"LORA\",\"r\":4,\"use_marvel\":{\"x\":1}}", "use_marvel" },
                 { "{\"peft_type\":\"LORA\",\"r\":0}", "r: " },
@@ -593,7 +593,7 @@ static void test_tensors(void **state) {
     (void)state;
     static const struct {
         const char *a, *b, *mention;
-    } cases[] = { { "base_model.model.lm_head.weight", NULL, "modules_to_save" },
+    } cases[] = { { "base_model.model.lm_head.weight", NULL, "is it this adapter's base?" },
                   { "base_model.model.model.embed_tokens.lora_embedding_A", NULL, "embedding" },
                   { "base_model.model.model.layers.0.mlp.up_proj.lora_magnitude_vector", NULL, "DoRA" },
                   { ".lora_A.weight", NULL, "lora_A" },
@@ -623,7 +623,7 @@ static void test_tensors(void **state) {
     add_tensor(&none, "base_model.model.x.lora_A.weight", "", 0, 0);
     write_tensors(&none, folder, "adapter_model.safetensors");
     refused(folder, "x.lora_A");
-    assert_int_equal(convert("%s -o '%s/x' --base tests/fixtures/bad/valid --type q4", GOLDEN, work_dir), 2);
+    assert_int_equal(convert("%s -o '%s/x' --base tests/fixtures/bad/valid --vocab-only", GOLDEN, work_dir), 2);
     assert_int_equal(convert("%s -o '%s/x' --base no/such/folder", GOLDEN, work_dir), 1);
     assert_non_null(strstr(said, "no/such/folder"));
 }

@@ -42,7 +42,7 @@ void build_free(struct build *b);
 int load_json(struct build *b, const char *text, size_t n, err *e);           /* tokenizer.json */
 int load_sentencepiece(struct build *b, const char *bytes, size_t n, err *e); /* tokenizer.model */
 uint8_t sentencepiece_flags(uint64_t type);                                   /* PIECE_ of a piece's type; 0: no such type */
-/* Merges and rules for pieces, with their scores, that came without a tokenizer.model. */
+/* Merges (where b->model is MODEL_BPE) and rules for pieces, with their scores, that came without a tokenizer.model. */
 int finish_sentencepiece(struct build *b, bool byte_fallback, bool prefix, bool collapse, err *e);
 int load_rules(struct build *b, const json *root, err *e);                    /* its normalizer, pre_tokenizer, decoder */
 

@@ -1,6 +1,6 @@
 /* load_gguf: a vocabulary as llama.cpp's files have it. Byte-level BPE comes with merges and the name of its pre-tokenizer, which
  * stands for the rules of some tokenizer.json: the table here says them, and a name that is not in it is refused. SentencePiece
- * comes with scores. It owns what llama.cpp takes for granted where a file is silent. It must not know where the parts come from.
+ * comes with scores; WordPiece with U+2581 at the beginnings of words, where the model has ## inside them. It owns what llama.cpp takes for granted where a file is silent. It must not know where the parts come from.
  */
 #include "tokenizer/load_gguf.h"
 
@@ -171,25 +171,95 @@ static int mark_spaces(struct build *b, struct slice *s, err *e) {
     return copy ? 0 : fail_memory(e, s->n, "a tokenizer");
 }
 
-static int load_spm(struct build *b, const gguf_vocabulary *v, err *e) {
-    bool bytes = false;
+static int add_spm_pieces(struct build *b, const gguf_vocabulary *v, bool *bytes, err *e) {
+    *bytes = false;
     for (size_t id = 0; id < v->n_tokens; id++) {
         struct slice s = { v->token[id].p, v->token[id].n };
         int type = type_of(v, id);
         double score = v->score ? v->score[id] : 0;
         if (check_token(v, id, e) || (type == TYPE_USER && s.n && mark_spaces(b, &s, e))) return -1;
         if (!(score > -1e30 && score < 1e30)) return BAD(e, "the score of token %zu is out of range", id);
-        bytes |= type == TYPE_BYTE;
+        *bytes |= type == TYPE_BYTE;
         uint8_t flags = type == TYPE_UNUSED || !s.n ? 0 : sentencepiece_flags((uint64_t)type);
         if (build_piece(b, (int64_t)id, s, flags, score, e)) return -1;
     }
-    gguf_vocabulary known = *v; /* llama.cpp's habits */
-    const int64_t habit[] = { 0, 1, 2 };
+    return 0;
+}
+
+/* Ids where the file is silent: llama.cpp's habits; -1: none. */
+static gguf_vocabulary with_habits(const gguf_vocabulary *v, int64_t unk, int64_t bos, int64_t eos) {
+    gguf_vocabulary known = *v;
+    const int64_t habit[] = { unk, bos, eos };
     int64_t *const id[] = { &known.unk, &known.bos, &known.eos };
     for (int i = 0; i < 3; i++)
-        if (*id[i] < 0 && (size_t)habit[i] < v->n_tokens) *id[i] = habit[i];
-    if (name_ids(b, &known, otherwise(v->add_bos, true), otherwise(v->add_eos, false), e)) return -1;
+        if (*id[i] < 0 && habit[i] < (int64_t)v->n_tokens) *id[i] = habit[i];
+    return known;
+}
+
+/* T5's: segments of the best total score, an EOS behind them. */
+static int load_unigram(struct build *b, const gguf_vocabulary *v, err *e) {
+    gguf_vocabulary known = with_habits(v, 2, -1, 1);
+    bool bytes;
+    if (!v->score) return BAD(e, "the model \"t5\" without scores");
+    if (add_spm_pieces(b, v, &bytes, e) || name_ids(b, &known, otherwise(v->add_bos, false), otherwise(v->add_eos, true), e)) return -1;
+    const char *map = v->charsmap.n ? arena_copy(&b->mem, v->charsmap.p, v->charsmap.n) : "";
+    if (!map) return fail_memory(e, v->charsmap.n, "a character map");
+    b->charsmap = (struct slice){ map, v->charsmap.n };
+    b->model = MODEL_UNIGRAM;
+    return finish_sentencepiece(b, bytes, otherwise(v->add_space_prefix, true), otherwise(v->collapse_spaces, true), e);
+}
+
+static int load_spm(struct build *b, const gguf_vocabulary *v, err *e) {
+    gguf_vocabulary known = with_habits(v, 0, 1, 2);
+    bool bytes;
+    if (add_spm_pieces(b, v, &bytes, e) || name_ids(b, &known, otherwise(v->add_bos, true), otherwise(v->add_eos, false), e)) return -1;
+    b->model = MODEL_BPE;
     return finish_sentencepiece(b, bytes, otherwise(v->add_space_prefix, true), otherwise(v->collapse_spaces, false), e);
+}
+
+/* ---- WordPiece ---- */
+
+static const char mark[] = "\xe2\x96\x81", inside[] = "##";
+
+/* A word's beginning has the mark, what is inside a word has none; special tokens are as they are. */
+static int wordpiece_token(struct build *b, const gguf_vocabulary *v, size_t id, buf *text, bool *capitals, err *e) {
+    struct slice s = { v->token[id].p, v->token[id].n };
+    int type = type_of(v, id);
+    if (check_token(v, id, e)) return -1;
+    bool normal = type == TYPE_NORMAL, begins = s.n > 3 && memcmp(s.p, mark, 3) == 0;
+    text->n = 0;
+    if (normal && !begins && s.n) buf_str(text, inside);
+    buf_add(text, s.p + (normal && begins ? 3 : 0), s.n - (normal && begins ? 3 : 0));
+    for (size_t i = 0; i < s.n && normal; i++) *capitals |= s.p[i] >= 'A' && s.p[i] <= 'Z';
+    char *copy = text->failed ? NULL : arena_copy(&b->mem, text->n ? text->p : "", text->n);
+    if (!copy) return fail_memory(e, s.n, "a tokenizer");
+    bool special = s.n && (type == TYPE_CONTROL || type == TYPE_UNKNOWN);
+    if (build_piece(b, (int64_t)id, (struct slice){ copy, text->n }, special ? PIECE_SPECIAL : type == TYPE_UNUSED ? 0 : PIECE_MODEL, 0, e)) return -1;
+    return special ? build_added(b, (int32_t)id, ADDED_SPECIAL, e) : 0;
+}
+
+/* BERT's rules, as its tokenizer.json has them. A vocabulary with capitals is of a model that knows them. */
+static int bert_rules(struct build *b, bool capitals, err *e) {
+    static const char text[] = "{\"normalizer\":{\"type\":\"BertNormalizer\",\"lowercase\":%s},\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},"
+                               "\"decoder\":{\"type\":\"WordPiece\",\"prefix\":\"##\",\"cleanup\":true}}";
+    char full[sizeof text + 8];
+    json *root;
+    snprintf(full, sizeof full, text, capitals ? "false" : "true");
+    return json_parse(&b->mem, full, strlen(full), &root, e) || load_rules(b, root, e) ? -1 : 0;
+}
+
+static int load_bert(struct build *b, const gguf_vocabulary *v, err *e) {
+    gguf_vocabulary known = with_habits(v, 100, v->cls >= 0 ? v->cls : 101, v->sep >= 0 ? v->sep : 102);
+    buf text = { 0 };
+    bool capitals = false;
+    int rc = 0;
+    for (size_t id = 0; id < v->n_tokens && !rc; id++) rc = wordpiece_token(b, v, id, &text, &capitals, e);
+    buf_free(&text);
+    b->model = MODEL_WORDPIECE;
+    b->max_chars = 100;
+    b->prefix_inside = (struct slice){ inside, sizeof inside - 1 };
+    if (rc || build_index(b, e) || bert_rules(b, capitals, e)) return -1;
+    return name_ids(b, &known, otherwise(v->add_bos, true), otherwise(v->add_eos, true), e);
 }
 
 int tokenizer_from_gguf(tokenizer **t, const gguf_vocabulary *v, err *e) {
@@ -200,9 +270,11 @@ int tokenizer_from_gguf(tokenizer **t, const gguf_vocabulary *v, err *e) {
     if (!v->n_tokens || v->n_tokens > TOK_MAX_IDS) rc = BAD(e, "%zu tokens: expected 1 to %d", v->n_tokens, TOK_MAX_IDS);
     else if (is(v->model, "gpt2")) rc = load_bpe(&b, v, e);
     else if (is(v->model, "llama")) rc = load_spm(&b, v, e);
+    else if (is(v->model, "t5")) rc = load_unigram(&b, v, e);
+    else if (is(v->model, "bert")) rc = load_bert(&b, v, e);
     else
         rc = BAD(e,
-                 "the model \"%s\" is not supported in GGUF files; known: gpt2, llama; --tokenizer takes the original checkpoint's "
+                 "the model \"%s\" is not supported in GGUF files; known: gpt2, llama, t5, bert; --tokenizer takes the original checkpoint's "
                  "tokenizer.json",
                  shown(v->model, text));
     if (!rc) rc = build_finish(&b, t, e);

@@ -11,12 +11,13 @@ typedef struct gguf_string {
 } gguf_string;
 
 typedef struct gguf_vocabulary {
-    gguf_string model, pre;  /* tokenizer.ggml.model: "gpt2" or "llama"; .pre: which words; p NULL: the file does not say */
+    gguf_string model, pre;  /* tokenizer.ggml.model: "gpt2", "llama", "t5" or "bert"; .pre: which words; p NULL: the file does not say */
     const gguf_string *token, *merge;
     const double *score;     /* [n_tokens], or NULL */
     const uint8_t *type;     /* [n_tokens]: 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte; NULL: all normal */
     size_t n_tokens, n_merges;
-    int64_t bos, eos, unk;   /* -1: the file does not say */
+    int64_t bos, eos, unk, cls, sep; /* -1: the file does not say */
+    gguf_string charsmap;    /* of SentencePiece, the bytes of precompiled_charsmap; p NULL: none */
     int add_bos, add_eos, add_space_prefix, collapse_spaces; /* 0, 1; -1: the file does not say */
     gguf_string chat_template;
 } gguf_vocabulary;

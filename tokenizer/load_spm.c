@@ -229,9 +229,8 @@ int finish_sentencepiece(struct build *b, bool byte_fallback, bool prefix, bool 
                        .escape = true,
                        .unk_surface = { " \xe2\x81\x87 ", 5 },
                        .e = e };
-    b->model = MODEL_BPE;
     b->flags |= TOK_SENTENCEPIECE | TOK_FUSE_UNK | (byte_fallback ? TOK_BYTE_FALLBACK : 0);
-    return build_index(b, e) || make_merges(&m) || add_rules(&m) ? -1 : 0;
+    return build_index(b, e) || (b->model == MODEL_BPE && make_merges(&m)) || add_rules(&m) ? -1 : 0;
 }
 
 int load_sentencepiece(struct build *b, const char *bytes, size_t n, err *e) {

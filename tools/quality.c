@@ -46,6 +46,7 @@ static double std_error(const moments *m) {
 static int open_side(side *x, const char *path, engine_opts o, err *e) {
     o.path = path;
     if (engine_open(&x->g, &o, e) || session_new(&x->s, x->g, e)) return -1;
+    if (engine_about(x->g)->adapter_warning) fprintf(stderr, "quality: warning: %s\n", engine_about(x->g)->adapter_warning);
     size_t bytes = CHUNK * (size_t)engine_about(x->g)->logits_ld * sizeof(float);
     x->rows = alloc_aligned(bytes);
     return x->rows ? 0 : fail_memory(e, bytes, "rows of logits");
@@ -131,12 +132,15 @@ static int measure(side *model, side *ref, const char *const *words, const char 
 int main(int argc, char **argv) {
     const char *words[2], *ref_path = NULL;
     engine_opts o = { .ctx = 512 };
+    texts lora = { 0 }, ref_lora = { 0 };
     bool ref_exact = false, add_special = false, as_json = false;
     const option options[] = {
         { "--ref", NULL, OPT_TEXT, &ref_path, "MODEL2.bin", "compare with this file of the same model: KL divergence, top-1 flips", NULL },
         { "--ctx", "-c", OPT_INT, &o.ctx, "N", "tokens of a block (512)", NULL },
         { "--threads", "-t", OPT_INT, &o.threads, "N", "threads (physical cores this process may use)", NULL },
         { "--cache-type", NULL, OPT_TEXT, &o.cache_type, "TYPE", "of the keys and values kept, for MODEL: f16 or q8 (f16)", NULL },
+        { "--lora", NULL, OPT_TEXTS, &lora, "FILE[:SCALE]", "an adapter of MODEL; may be given several times", NULL },
+        { "--ref-lora", NULL, OPT_TEXTS, &ref_lora, "FILE[:SCALE]", "one of MODEL2", NULL },
         { "--exact", NULL, OPT_FLAG, &o.exact, NULL, "f32 activations and cache for MODEL", NULL },
         { "--ref-exact", NULL, OPT_FLAG, &ref_exact, NULL, "and for MODEL2", NULL },
         { "--kernels", NULL, OPT_TEXT, &o.kernels, "NAME", "kernel table", NULL },
@@ -148,19 +152,23 @@ int main(int argc, char **argv) {
     int n_words, rc = options_parse(&p, argc, argv, words, 2, &n_words);
     if (rc != OPTIONS_GO_ON) return rc;
     if (n_words != 2) return usage_error(&p, "expected a model file and a text file");
+    if (ref_lora.n && !ref_path) return usage_error(&p, "--ref-lora goes with --ref");
     if (o.ctx < 2) return usage_error(&p, "--ctx: expected 2 or more, found %d", o.ctx);
     side model = { 0 }, ref = { 0 };
     engine_opts ro = o;
     ro.exact = ref_exact;
     ro.cache_type = NULL;
+    arena mem = { 0 };
     err e = { 0 };
-    rc = open_side(&model, words[0], o, &e);
+    rc = engine_take_adapters(&o, lora.p, lora.n, &mem, &e) || engine_take_adapters(&ro, ref_lora.p, ref_lora.n, &mem, &e) ||
+         open_side(&model, words[0], o, &e);
     if (!rc && ref_path) rc = open_side(&ref, ref_path, ro, &e);
     if (!rc && ref_path && engine_about(ref.g)->n_vocab != engine_about(model.g)->n_vocab)
         rc = fail(&e, "%s has %d tokens, %s %d: they are not of one model", ref_path, engine_about(ref.g)->n_vocab, words[0], engine_about(model.g)->n_vocab);
     if (!rc) rc = measure(&model, &ref, words, ref_path, o.ctx, add_special, as_json, &e);
     close_side(&ref);
     close_side(&model);
+    arena_free(&mem);
     if (!rc) return 0;
     fprintf(stderr, "quality: %s\n", e.msg);
     return 1;

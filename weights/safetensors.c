@@ -300,7 +300,8 @@ int safetensors_open_file(safetensors *s, const char *path, err *e) {
 }
 
 void safetensors_close(safetensors *s) {
-    for (int i = 0; i < s->n_shards; i++) unmap_file(&s->shards[i].map);
+    for (int i = 0; i < s->n_shards; i++)
+        if (!s->shards[i].borrowed) unmap_file(&s->shards[i].map);
     free(s->shards);
     free(s->tensors);
     arena_free(&s->mem);
@@ -308,6 +309,31 @@ void safetensors_close(safetensors *s) {
 }
 
 int safetensors_sort(safetensors *s, err *e) { return sort_names(s, 0, e); }
+
+/* The number of from's shard in s, as a borrowed one where it is not there yet; -1: no memory. */
+static int borrow_shard(safetensors *s, const struct st_shard *shard, err *e) {
+    for (int i = 0; i < s->n_shards; i++)
+        if (s->shards[i].map.p == shard->map.p) return i;
+    size_t bytes = ((size_t)s->n_shards + 1) * sizeof *s->shards;
+    struct st_shard *list = realloc(s->shards, bytes);
+    if (!list) return fail_memory(e, bytes, "a list of files");
+    s->shards = list;
+    list[s->n_shards] = *shard;
+    list[s->n_shards].borrowed = true;
+    return s->n_shards++;
+}
+
+int safetensors_put(safetensors *s, const char *name, const safetensors *from, const st_tensor *t, err *e) {
+    st_tensor put = *t;
+    const st_tensor *old = safetensors_find(s, name);
+    put.name = name;
+    if ((put.shard = borrow_shard(s, &from->shards[t->shard], e)) < 0) return -1;
+    if (old) return s->tensors[old - s->tensors] = put, 0;
+    st_tensor *more = new_tensor(s, e);
+    if (!more) return -1;
+    *more = put;
+    return safetensors_sort(s, e);
+}
 
 const st_tensor *safetensors_find(const safetensors *s, const char *name) {
     st_tensor key = { .name = name };
@@ -369,8 +395,16 @@ static void read_run(const safetensors *s, const st_tensor *t, uint64_t first, u
 
 static uint64_t row_length(const st_tensor *t) { return t->n_dims > 1 ? t->n / t->dims[0] : 1; }
 
+/* Where a file of queries, keys and values has a row of the groups of them. */
+static uint64_t stored_group_row(const st_tensor *t, uint64_t row) {
+    uint64_t hd = t->head, group = t->group, step = (group + 2) * hd, g = row / step, in = row % step, n = t->dims[0] / step;
+    if (in < group * hd) return g * group * hd + in;
+    return (group * n + (in < (group + 1) * hd ? 0 : n) + g) * hd + in % hd;
+}
+
 /* Where the file has row `row` of what is wanted. */
 static uint64_t stored_row(const st_tensor *t, uint64_t row) {
+    if (t->group) return stored_group_row(t, row);
     uint64_t in = row % t->head, half = t->head / 2;
     return row - in + in % half * 2 + in / half;
 }
@@ -392,8 +426,8 @@ void st_read(const safetensors *s, const st_tensor *t, uint64_t first, uint64_t 
 void st_drop(const safetensors *s, const st_tensor *t, uint64_t first, uint64_t n) {
     const block_type *b = block_of(t->type);
     uint64_t end = first + n;
-    if (!b || !n || (t->transposed && n < t->n)) return; /* a column is on every page */
-    if (t->head) {                                       /* whole heads */
+    if (!b || !n || ((t->transposed || t->group) && n < t->n)) return; /* a column is on every page, a group's rows are far apart */
+    if (t->head && !t->group) { /* whole heads */
         uint64_t step = t->head * row_length(t);
         first -= first % step;
         end = (end + step - 1) / step * step;

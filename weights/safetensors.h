@@ -21,6 +21,8 @@ typedef struct st_tensor {
     uint64_t n, at, bytes;    /* elements; place in its shard's file */
     /* How the file differs from what is wanted of it; zero: not at all. */
     uint32_t head;            /* so many rows are a head whose halves the file interleaves: 0, head/2, 1, head/2 + 1, ... */
+    uint32_t group;           /* not 0: the file has all queries, all keys, all values; wanted are, for each key and value, so many
+                                 heads of queries, then its key, its value */
     bool transposed;          /* dims are the wanted ones, the file has [dims[1]][dims[0]] */
     float plus;               /* is added to each value */
 } st_tensor;
@@ -30,6 +32,7 @@ typedef struct safetensors {
     struct st_shard {
         const char *path;
         mapping map;
+        bool borrowed; /* by safetensors_put */
     } *shards;
     int n_shards;
     st_tensor *tensors; /* [n], sorted by name */
@@ -43,6 +46,9 @@ int safetensors_open(safetensors *s, const char *folder, err *e);
 int safetensors_open_file(safetensors *s, const char *path, err *e); /* one file, of any name */
 void safetensors_close(safetensors *s);
 
+/* Puts t, a tensor of from (which may be s), in the place of the tensor of that name, or beside the others. The name and from's files
+ * are borrowed: from is closed after s. Pointers to tensors of s are none any more. */
+int safetensors_put(safetensors *s, const char *name, const safetensors *from, const st_tensor *t, err *e);
 int safetensors_sort(safetensors *s, err *e); /* by name, once tensors were renamed; two alike are an error */
 const st_tensor *safetensors_find(const safetensors *s, const char *name); /* NULL: not there */
 

@@ -31,6 +31,8 @@ def safetensors(path):
             x = np.frombuffer(data, np.float32)
         elif t["dtype"] == "F16":
             x = np.frombuffer(data, np.float16).astype(np.float32)
+        elif t["dtype"] != "BF16":
+            continue  # masks
         else:
             x = (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
         yield name, x.reshape(t["shape"])

@@ -40,7 +40,11 @@ typedef struct checkpoint {
     bool tied;                   /* the output matrix is the embedding */
     bool gated;                  /* the MLP has a gate, where the family has both */
     taken_part slice;
+    bool two_norms;              /* attention and MLP have norms of their own, where the family has both */
     bool *mixture;               /* [n_layers] layers with experts; NULL: all, where there are any */
+    safetensors dense[MAX_DENSE]; /* [n_dense] of the modules behind pooling: c->st has their tensors as dense.I.weight and .bias */
+    const char *dense_folder[MAX_DENSE];
+    int n_dense;
     int laurel_rank, n_types, n_buckets, max_distance; /* sizes of tensors that are no fields of the architecture */
     buf warnings;                /* lines for the end: an error is to be the only line */
 } checkpoint;
@@ -75,22 +79,35 @@ int matformer_apply(checkpoint *c, matformer *m, err *e); /* to a checkpoint who
 int gguf_load(checkpoint *c, const char *path, bool vocab_only, err *e);
 int gguf_tokenizer(checkpoint *c, tokenizer **t, err *e); /* *t NULL: the file has none */
 
+int gguf_pooling(checkpoint *c, err *e); /* into arch.pooling, arch.normalize */
+/* The one GGUF file of a folder without a config.json, in the arena; *out NULL: there is none. Several are an error. */
+int gguf_in_folder(arena *mem, const char *folder, const char **out, err *e);
+
 /* An architecture of llama.cpp: what it is called here, and how its tensors differ from HuggingFace's. */
-enum { GGUF_INTERLEAVED = 1, GGUF_NORMS_PLUS_ONE = 2 }; /* rows of q and k; 1 + w is stored */
+enum {
+    GGUF_INTERLEAVED = 1,    /* rows of q and k */
+    GGUF_NORMS_PLUS_ONE = 2, /* 1 + w is stored */
+    GGUF_WINDOWS = 4,        /* attention.sliding_window_pattern says which layers have one */
+    GGUF_ENCODER = 8         /* attention.causal is false */
+};
 typedef struct gguf_name {
     const char *gguf, *name; /* without .weight and .bias; {l} a layer, {e} each expert; name NULL: of no use here */
     int flags;
 } gguf_name;
-enum { GGUF_Q = 1, GGUF_K = 2, GGUF_TRANSPOSED = 4, GGUF_NORM = 8, GGUF_ROW = 16 };
+enum {
+    GGUF_Q = 1, GGUF_K = 2, GGUF_TRANSPOSED = 4, GGUF_NORM = 8, GGUF_ROW = 16,
+    GGUF_GROUPS = 32, /* queries, keys and values one after another, where HuggingFace has them by key and value */
+    GGUF_BARE = 64    /* without .weight */
+};
 typedef struct gguf_arch {
     const char *arch, *model_type;
-    const char *marker;           /* this row only if the file has this key, above 0; NULL: always */
+    const char *marker;           /* this row only if the file has this key, above 0, or this tensor; NULL: always */
     int flags;
     const gguf_name *own;         /* names that differ from those of llama; to NULL; NULL: none */
     const struct gguf_key { const char *gguf, *config; } *keys; /* besides the common ones; to NULL; NULL: none */
     const char *extra;            /* members of config.json that follow from the architecture; NULL: none */
 } gguf_arch;
-const gguf_arch *gguf_arch_of(const gguf *g, err *e);
+const gguf_arch *gguf_arch_of(const checkpoint *c, err *e);
 int gguf_rename(checkpoint *c, const gguf_arch *a, err *e); /* needs c->config */
 
 /* ---- rope.c ---- */
@@ -98,7 +115,9 @@ int rope_load(const checkpoint *c, const struct rope_spec *spec, int head_dim, i
               err *e);
 
 /* ---- pooling.c: the files that sentence-transformers lays beside a model ---- */
-int pooling_load(checkpoint *c, err *e); /* into arch.pooling, arch.normalize; 0 and nothing where there are none */
+int pooling_load(checkpoint *c, err *e); /* into arch.pooling, arch.normalize, dense_folder; 0 and nothing where there are none */
+int pooling_open(checkpoint *c, err *e); /* the matrices behind pooling, into c->dense and c->st, which is open */
+void checkpoint_close(checkpoint *c);    /* its tensors; what else it has is the arena's */
 
 /* ---- relative.c ---- */
 /* [n_heads][2 max_distance + 1] in the arena, of the checkpoint's [n_buckets][n_heads]; column max_distance + key - query. */
@@ -125,6 +144,7 @@ typedef struct output {
     uint32_t k_chunk;      /* input j is input j of the source, or with blocks input blocks[j / k_chunk] * k_chunk + j % k_chunk */
     const int *k_blocks;   /* likewise */
     const float *values;   /* [n][k] computed, not read; borrowed from the checkpoint's arena */
+    const st_tensor *of;   /* what they were computed of; NULL: of nothing */
     const st_tensor *added;/* its first k values are added to every row */
     float scale, offset;   /* of a vector: w * scale + offset */
     const float *importance; /* [pad64(k)] weights of each input's error in the search of scales, borrowed; NULL: all alike */
@@ -143,6 +163,7 @@ typedef struct plan {
 /* Finds every tensor, checks every shape; a tensor of the checkpoint without use becomes a warning, or an error where it shows
  * that config.json is wrong. plan_free frees it. */
 int plan_make(plan *p, checkpoint *c, wtype type, err *e);
+const st_tensor *plan_embedding(const checkpoint *c); /* NULL: the checkpoint has none under any of its family's names */
 void plan_free(plan *p);
 int plan_untie(plan *p, err *e); /* the output matrix, which was the embedding, becomes a matrix of its own */
 

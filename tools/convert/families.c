@@ -137,14 +137,10 @@ static const config_must gpt2_musts[] = {
     { NULL, NULL } };
 static const config_must bert_musts[] = {
     { "position_embedding_type", "absolute" }, { "is_decoder", "false" }, { "add_cross_attention", "false" }, { NULL, NULL } };
-static const config_must phi_musts[] = { { "qk_layernorm", "false" }, { NULL, NULL } };
 static const config_must olmo_musts[] = { { "clip_qkv", "null" }, { NULL, NULL } };
 static const config_must gemma3_musts[] = { { "use_bidirectional_attention", "false" }, { NULL, NULL } };
 static const config_must gemma3n_musts[] = { { "altup_active_idx", "0" }, { NULL, NULL } };
-static const config_must cohere_musts[] = { { "use_qk_norm", "false" }, { NULL, NULL } };
-static const config_must falcon_musts[] = {
-    { "new_decoder_architecture", "true" }, { "alibi", "false" }, { "parallel_attn", "true" }, { "num_ln_in_parallel_attn", "2" },
-    { NULL, NULL } };
+static const config_must falcon_musts[] = { { "alibi", "false" }, { NULL, NULL } };
 
 /* ---- tensors ---- */
 
@@ -168,6 +164,8 @@ static const config_must falcon_musts[] = {
     THREE(".bias", L "self_attn.q_proj", L "self_attn.k_proj", L "self_attn.v_proj") }
 #define HEAD_NORMS VECTOR(TO "q_norm", DIM_HEAD, L "self_attn.q_norm.weight"),                                                     \
     VECTOR(TO "k_norm", DIM_HEAD, L "self_attn.k_norm.weight")
+/* LayerNorm of each head: q_norm, or k_norm. */
+#define HEAD_LAYER_NORM(name, flags, when, source, rows) ROW(TO name, DIM_NONE, flags, when, source, rows)
 #define ATTN_OUT LINEAR(TO "attn_out", DIM_Q, DIM_MODEL, L "self_attn.o_proj")
 #define ATTN_OUT_BIAS(when) ROW(TO "attn_out_bias", DIM_NONE, 0, when, L "self_attn.o_proj.bias", DIM_MODEL)
 #define MLP_NORM VECTOR(TO "mlp_norm", DIM_MODEL, L "post_attention_layernorm.weight")
@@ -245,6 +243,10 @@ static const weight gemma3n_weights[] = {
 
 static const weight phi_weights[] = {
     EMBED, NORM_BIAS(TO "attn_norm", L "input_layernorm"), QKV, QKV_BIAS(NULL),
+    HEAD_LAYER_NORM("q_norm", 0, "qk_layernorm", L "self_attn.q_layernorm.weight", DIM_HEAD),
+    HEAD_LAYER_NORM("q_norm_bias", 0, "qk_layernorm", L "self_attn.q_layernorm.bias", DIM_HEAD),
+    HEAD_LAYER_NORM("k_norm", 0, "qk_layernorm", L "self_attn.k_layernorm.weight", DIM_HEAD),
+    HEAD_LAYER_NORM("k_norm_bias", 0, "qk_layernorm", L "self_attn.k_layernorm.bias", DIM_HEAD),
     LINEAR_BIAS(TO "attn_out", DIM_Q, DIM_MODEL, L "self_attn.dense"), LINEAR_BIAS(TO "up", DIM_MODEL, DIM_FF, L "mlp.fc1"),
     LINEAR_BIAS(TO "down", DIM_FF, DIM_MODEL, L "mlp.fc2"), NORM_BIAS("final_norm", "{m}final_layernorm"), OUTPUT,
     VECTOR("output_bias", DIM_VOCAB, "lm_head.bias"), END };
@@ -344,9 +346,13 @@ static const weight cohere_weights[] = {
     { TO "qkv", DIM_MODEL, PAIRS, NULL, THREE(".weight", L "self_attn.q_proj", L "self_attn.k_proj", L "self_attn.v_proj") },
     { TO "qkv_bias", DIM_NONE, PAIRS, "attention_bias",
       THREE(".bias", L "self_attn.q_proj", L "self_attn.k_proj", L "self_attn.v_proj") },
+    HEAD_LAYER_NORM("q_norm", PAIRS | FLAT, "use_qk_norm", L "self_attn.q_norm.weight", DIM_Q),
+    HEAD_LAYER_NORM("k_norm", PAIRS | FLAT, "use_qk_norm", L "self_attn.k_norm.weight", DIM_KV),
     ATTN_OUT, ATTN_OUT_BIAS("attention_bias"), MLP, FINAL_NORM, OUTPUT, END };
 static const weight stablelm_weights[] = {
-    EMBED, NORM_BIAS(TO "attn_norm", L "input_layernorm"), QKV, QKV_BIAS("use_qkv_bias"), ATTN_OUT,
+    EMBED, NORM_BIAS(TO "attn_norm", L "input_layernorm"), QKV, QKV_BIAS("use_qkv_bias"),
+    HEAD_LAYER_NORM("q_norm", BY_HEAD, "qk_layernorm", L "self_attn.q_layernorm.norms.{h}.weight", DIM_Q),
+    HEAD_LAYER_NORM("k_norm", BY_HEAD, "qk_layernorm", L "self_attn.k_layernorm.norms.{h}.weight", DIM_KV), ATTN_OUT,
     ROW(TO "mlp_norm", DIM_NONE, 0, "!use_parallel_residual", L "post_attention_layernorm.weight", DIM_MODEL),
     ROW(TO "mlp_norm_bias", DIM_NONE, 0, "!use_parallel_residual", L "post_attention_layernorm.bias", DIM_MODEL), MLP,
     NORM_BIAS("final_norm", "{m}norm"), OUTPUT, END };
@@ -356,13 +362,17 @@ static const weight starcoder2_weights[] = {
     ROW(TO "up_bias", DIM_NONE, 0, "+use_bias", L "mlp.c_fc.bias", DIM_FF), LINEAR(TO "down", DIM_FF, DIM_MODEL, L "mlp.c_proj"),
     ROW(TO "down_bias", DIM_NONE, 0, "+use_bias", L "mlp.c_proj.bias", DIM_MODEL), NORM_BIAS("final_norm", "{m}norm"), OUTPUT, END
 };
+#define FALCON_NORM(name, flags, source) ROW(TO name, DIM_NONE, flags, NULL, H source ".weight", DIM_MODEL),                       \
+    ROW(TO name "_bias", DIM_NONE, flags, NULL, H source ".bias", DIM_MODEL)
 #define FALCON_BIAS(name, rows, source) ROW(TO name, DIM_NONE, 0, "bias", H source ".bias", rows)
 static const weight falcon_weights[] = {
-    LINEAR("embed", DIM_MODEL, DIM_VOCAB, "{m}word_embeddings"), NORM_BIAS(TO "attn_norm", H "ln_attn"),
+    LINEAR("embed", DIM_MODEL, DIM_VOCAB, "{m}word_embeddings"), FALCON_NORM("attn_norm", IF_TWO_NORMS, "ln_attn"),
+    FALCON_NORM("attn_norm", IF_ONE_NORM, "input_layernorm"),
     { TO "qkv", DIM_MODEL, HEADWISE, NULL, FUSED(H "self_attention.query_key_value.weight") },
     { TO "qkv_bias", DIM_NONE, HEADWISE, "bias", FUSED(H "self_attention.query_key_value.bias") },
     LINEAR(TO "attn_out", DIM_Q, DIM_MODEL, H "self_attention.dense"),
-    FALCON_BIAS("attn_out_bias", DIM_MODEL, "self_attention.dense"), NORM_BIAS(TO "mlp_norm", H "ln_mlp"),
+    FALCON_BIAS("attn_out_bias", DIM_MODEL, "self_attention.dense"), FALCON_NORM("mlp_norm", IF_TWO_NORMS, "ln_mlp"),
+    FALCON_NORM("mlp_norm", IF_SERIAL, "post_attention_layernorm"),
     LINEAR(TO "up", DIM_MODEL, DIM_FF, H "mlp.dense_h_to_4h"), FALCON_BIAS("up_bias", DIM_FF, "mlp.dense_h_to_4h"),
     LINEAR(TO "down", DIM_FF, DIM_MODEL, H "mlp.dense_4h_to_h"), FALCON_BIAS("down_bias", DIM_MODEL, "mlp.dense_4h_to_h"),
     NORM_BIAS("final_norm", "{m}ln_f"), OUTPUT, END };
@@ -422,7 +432,7 @@ static const family families[] = {
     { .model_type = "gemma3", .classes = { "Gemma3ForConditionalGeneration" }, NESTED, GEMMA3 },
     { .model_type = "gemma3n_text", .classes = { "Gemma3nForCausalLM" }, GEMMA3N },
     { .model_type = "gemma3n", .classes = { "Gemma3nForConditionalGeneration" }, NESTED, GEMMA3N },
-    { .model_type = "phi", .classes = { "PhiForCausalLM" }, COMMON(phi_keys, phi_weights), .musts = phi_musts, .untied = true,
+    { .model_type = "phi", .classes = { "PhiForCausalLM" }, COMMON(phi_keys, phi_weights), .untied = true,
       .act = "gelu_new", .rope = { { "rope_theta", 1e4, .partial = 0.5 } } },
     { .model_type = "phi3", .classes = { "Phi3ForCausalLM" }, COMMON(phi3_keys, phi3_weights), .untied = true, ROPE(1e4),
       .special = layers_window },
@@ -438,15 +448,14 @@ static const family families[] = {
       ROPE(1e4) },
     { .model_type = "smollm3", .classes = { "SmolLM3ForCausalLM" }, COMMON(smollm3_keys, llama_weights), ROPE(2e6),
       .special = layers_smollm3 },
-    { .model_type = "cohere", .classes = { "CohereForCausalLM" }, COMMON(cohere_keys, cohere_weights), .musts = cohere_musts,
-      ROPE(1e4) },
-    { .model_type = "stablelm", .classes = { "StableLmForCausalLM" }, COMMON(stablelm_keys, stablelm_weights), .musts = phi_musts,
+    { .model_type = "cohere", .classes = { "CohereForCausalLM" }, COMMON(cohere_keys, cohere_weights), ROPE(1e4) },
+    { .model_type = "stablelm", .classes = { "StableLmForCausalLM" }, COMMON(stablelm_keys, stablelm_weights),
       .untied = true, .rope = { { "rope_theta", 1e4, .partial = 0.25 } } },
     { .model_type = "starcoder2", .classes = { "Starcoder2ForCausalLM" }, COMMON(starcoder2_keys, starcoder2_weights),
       .act = "gelu_pytorch_tanh", ROPE(1e4), .special = layers_window },
     { .model_type = "falcon", .classes = { "FalconForCausalLM" }, .prefixes = { "transformer.", "" }, .keys = falcon_keys,
       .musts = falcon_musts, .weights = falcon_weights, .unneeded = gpt2_buffers, .act_key = "activation", .act = "gelu",
-      ROPE(1e4) },
+      ROPE(1e4), .special = layers_falcon },
     { .model_type = "t5", .classes = { "T5ForConditionalGeneration", "T5WithLMHeadModel" }, .prefixes = { "" }, .keys = t5_keys,
       .weights = t5_weights, .unneeded = t5_unneeded, .act_key = "", .special = layers_t5 },
     { .model_type = "bert", .classes = { "BertModel", "BertForMaskedLM", "BertForPreTraining" }, .prefixes = { "", "bert." },

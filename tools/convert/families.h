@@ -28,7 +28,7 @@ int dim_value(const checkpoint *c, dim_kind d, int l);  /* in layer l of the fil
 int dim_source(const checkpoint *c, dim_kind d, int l); /* and in the checkpoint's tensors: larger where it is sliced */
 
 /* An output tensor and the checkpoint's tensors it is made of; {l} stands for each layer, {e} for each expert, {s} for each stream
- * but the first ({s-1}: one less), {m} for the prefix. Parts follow one another, each padded to 16 rows where there are several. */
+ * but the first ({s-1}: one less), {h} for each head, {m} for the prefix. Parts follow one another, each padded to 16 rows where there are several. */
 enum {
     INTERLEAVED = 1,    /* 16 rows of each part in turn */
     TIED = 2,           /* the embedding, where the checkpoint ties it */
@@ -46,7 +46,11 @@ enum {
     IF_OWN_KV = 1 << 13, IF_OTHER_KV = 1 << 14, /* only in layers with keys and values of their own, or not */
     IF_EXPERTS = 1 << 15, IF_DENSE = 1 << 16,   /* only in layers with experts, or not */
     IF_GATED = 1 << 17, IF_UNGATED = 1 << 18,
-    LOOKED_UP = 1 << 19 /* no product takes it. Of the embedding the plan itself knows, once it is clear whether it is tied */
+    FLAT = 1 << 19,     /* the source has [heads][head_dim] */
+    BY_HEAD = 1 << 20,  /* of a tensor for each head, {h} in its name */
+    IF_TWO_NORMS = 1 << 21, IF_ONE_NORM = 1 << 22, /* attention and MLP of a parallel block read norms of their own, or one */
+    IF_PARALLEL = 1 << 23, IF_SERIAL = 1 << 24,
+    LOOKED_UP = 1 << 25 /* no product takes it. Of the embedding the plan itself knows, once it is clear whether it is tied */
 };
 typedef struct weight {
     const char *name;
@@ -103,5 +107,14 @@ int layers_smollm3(checkpoint *c, err *e);
 void widths_settle(arch *a);                    /* a->ff as a file has it: d_ff the largest, 0 where all layers have it */
 int layers_t5(checkpoint *c, err *e);
 int layers_bert(checkpoint *c, err *e);
+int layers_falcon(checkpoint *c, err *e);
+
+/* ---- plan.c ---- */
+/* Writes pattern with {m}, {l}, {e}, {h}, {s} and {s-1} filled in; i is the expert, the head or the stream. */
+void pattern_expand(char *out, size_t size, const char *pattern, const char *prefix, int l, int i);
+
+/* ---- experts.c ---- */
+/* Experts that a checkpoint has in one tensor (transformers 5: experts.gate_up_proj, experts.down_proj) as one for each. */
+int experts_split(checkpoint *c, err *e);
 
 #endif

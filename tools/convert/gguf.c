@@ -1,6 +1,7 @@
 /* gguf: the metadata of a GGUF file as the config.json and generation_config.json that the rest of the converter reads, so that
  * one table of families serves both. It owns what llama.cpp means by its keys; a key that would change the model and is not
  * understood is refused by name. It must not know what the families do with it. */
+#include <dirent.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,32 +105,26 @@ static int add_common(const writer *w) {
     buf_fmt(w->out, "%.0f", kv);
     for (const struct gguf_key *k = w->a->keys; k && k->gguf; k++) {
         const gguf_value *v = get(w, k->gguf);
-        if (v && add_value(w, k->config, v)) return -1;
+        if (v && k->config && add_value(w, k->config, v)) return -1;
     }
     return 0;
 }
 
-/* head_dim, and the share of it that is rotated. */
-static int add_head(const writer *w, double *head) {
-    double model, heads, value, rotated;
+/* head_dim, and how much of it is rotated. */
+static int add_head(const writer *w, double *head, double *rotated) {
+    double model, heads, value;
     if (number(w, "embedding_length", NAN, &model) || number(w, "attention.head_count", NAN, &heads)) return -1;
     if (number(w, "attention.key_length", heads > 0 ? floor(model / heads) : 0, head) ||
-        number(w, "attention.value_length", *head, &value) || number(w, "rope.dimension_count", *head, &rotated))
+        number(w, "attention.value_length", *head, &value) || number(w, "rope.dimension_count", *head, rotated))
         return -1;
     if (!(*head >= 2 && *head <= 4096)) return fail(w->e, "%s: heads of %g dimensions: expected 2 to 4096", w->c->gguf.path, *head);
     if (value != *head)
         return fail(w->e, "%s: %s.attention.value_length is %g, key_length %g: they must be alike", w->c->gguf.path, w->a->arch,
                     value, *head);
-    if (!(rotated >= 2 && rotated <= *head))
-        return fail(w->e, "%s: %s.rope.dimension_count: expected 2 to %g, found %g", w->c->gguf.path, w->a->arch, *head, rotated);
+    if (!(*rotated >= 2 && *rotated <= *head))
+        return fail(w->e, "%s: %s.rope.dimension_count: expected 2 to %g, found %g", w->c->gguf.path, w->a->arch, *head, *rotated);
     member(w, "head_dim");
-    buf_fmt(w->out, "%.0f", *head);
-    if (rotated != *head) {
-        member(w, "partial_rotary_factor");
-        buf_fmt(w->out, "%.17g", rotated / *head);
-    }
-    *head = rotated;
-    return 0;
+    return buf_fmt(w->out, "%.0f", *head), 0;
 }
 
 /* What no key says: from the tensors that are there. */
@@ -140,17 +135,36 @@ static int add_from_tensors(const writer *w) {
     member(w, "vocab_size");
     buf_fmt(w->out, "%llu", (unsigned long long)embed->dims[0]);
     get(w, "vocab_size");
-    const struct {
-        const char *name, *tensor;
-        bool there;
-    } flags[] = { { "tie_word_embeddings", "output.weight", false },
-                  { "attention_bias", "blk.0.attn_q.bias", true },
-                  { "mlp_bias", "blk.0.ffn_up.bias", true } };
+    static const struct {
+        const char *name, *tensors[2]; /* true: the file has one of them */
+        bool missing;                  /* true: it has not */
+    } flags[] = { { "tie_word_embeddings", { "output.weight" }, true },
+                  { "attention_bias", { "blk.0.attn_q.bias", "blk.0.attn_qkv.bias" }, false },
+                  { "use_qkv_bias", { "blk.0.attn_q.bias" }, false },
+                  { "use_bias", { "blk.0.attn_q.bias" }, false },
+                  { "bias", { "blk.0.attn_qkv.bias" }, false },
+                  { "mlp_bias", { "blk.0.ffn_up.bias" }, false },
+                  { "use_qk_norm", { "blk.0.attn_q_norm.weight" }, false },
+                  { "qk_layernorm", { "blk.0.attn_q_norm.weight" }, false },
+                  { "use_parallel_residual", { "blk.0.ffn_norm.weight" }, true } };
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        const char *const *t = flags[i].tensors;
+        bool there = safetensors_find(s, t[0]) || (t[1] && safetensors_find(s, t[1]));
+        char quoted[64];
+        snprintf(quoted, sizeof quoted, "\"%s\":", flags[i].name);
+        if (w->out->failed || strstr(w->out->p, quoted)) continue; /* a key said it */
         member(w, flags[i].name);
-        buf_str(w->out, !!safetensors_find(s, flags[i].tensor) == flags[i].there ? "true" : "false");
+        buf_str(w->out, there != flags[i].missing ? "true" : "false");
     }
     return 0;
+}
+
+/* A size that only a tensor's shape says. */
+static void add_size_of(const writer *w, const char *name, const char *tensor) {
+    const st_tensor *t = safetensors_find(&w->c->st, tensor);
+    if (!t || t->n_dims != 2) return;
+    member(w, name);
+    buf_fmt(w->out, "%llu", (unsigned long long)t->dims[0]);
 }
 
 /* Layers without a router, where others have one, are dense. */
@@ -167,6 +181,43 @@ static int add_dense_layers(const writer *w) {
         if (!safetensors_find(&w->c->st, name)) buf_fmt(w->out, "%s%d", n++ ? "," : "", l);
     }
     return buf_byte(w->out, ']'), 0;
+}
+
+/* Which layers have the window: a list, or how many there are between those that have none. */
+static int add_windows(const writer *w) {
+    const gguf_value *v = w->a->flags & GGUF_WINDOWS ? get(w, "attention.sliding_window_pattern") : NULL;
+    if (!v) return 0;
+    if (v->kind != GGUF_ARRAY) return add_value(w, "sliding_window_pattern", v);
+    member(w, "layer_types");
+    for (uint64_t i = 0; i < v->n; i++) {
+        int64_t window;
+        if (gguf_int(v, i, &window)) return bad_value(w, v, "an array of true and false");
+        buf_fmt(w->out, "%s\"%s\"", i ? "," : "[", window ? "sliding_attention" : "full_attention");
+    }
+    return buf_str(w->out, v->n ? "]" : "[]"), 0;
+}
+
+/* gemma 3n's last layers read the keys and values of earlier ones: llama.cpp knows of 20 that have their own. */
+static int add_shared_kv(const writer *w) {
+    double layers, shared;
+    if (strcmp(w->a->arch, "gemma3n") != 0) return 0;
+    if (number(w, "block_count", NAN, &layers) || number(w, "attention.shared_kv_layers", fmax(layers - 20, 0), &shared)) return -1;
+    member(w, "num_kv_shared_layers");
+    return buf_fmt(w->out, "%.0f", shared), 0;
+}
+
+/* How many deviations above their mean gates must lie: what minus infinity means is that all pass. */
+static int add_sparsity(const writer *w) {
+    const gguf_value *v = get(w, "activation_sparsity_scale");
+    double x;
+    if (!v) return 0;
+    member(w, "activation_sparsity_scale");
+    for (uint64_t i = 0; i < v->n; i++) {
+        if (gguf_num(v, i, &x) || isnan(x) || x > 100) return bad_value(w, v, "numbers up to 100");
+        buf_str(w->out, i ? "," : "[");
+        add_float(w->out, x < -100 ? 0 : (float)x);
+    }
+    return buf_str(w->out, v->n ? "]" : "[]"), 0;
 }
 
 /* gemma 2 and 3 scale by the head's dimension, but for their 27B, which scale by that of the width over the heads. */
@@ -229,37 +280,34 @@ static int add_factors(const writer *w, const float *x, int n, double theta, dou
     double factor = 1, original, known;
     for (int i = 0; i < n; i++) factor = fmax(factor, x[i]);
     if (number(w, "rope.scaling.original_context_length", 0, &known)) return -1;
-    member(w, "rope_scaling");
     for (original = known ? known : 32; original <= 1 << 20; original *= 2)
         if (factor > 1 && fits_llama3(x, n, theta, factor, original)) {
-            buf_str(w->out, "{\"rope_type\":\"llama3\",\"low_freq_factor\":1,\"high_freq_factor\":4,\"factor\":");
+            buf_str(w->out, ",\"rope_type\":\"llama3\",\"low_freq_factor\":1,\"high_freq_factor\":4,\"factor\":");
             add_float(w->out, (float)factor);
-            return buf_fmt(w->out, ",\"original_max_position_embeddings\":%.0f}", original), 0;
+            return buf_fmt(w->out, ",\"original_max_position_embeddings\":%.0f", original), 0;
         }
-    buf_str(w->out, "{\"rope_type\":\"longrope\",\"attention_factor\":1");
+    buf_str(w->out, ",\"rope_type\":\"longrope\",\"attention_factor\":1");
     add_list(w, "short_factor", x, n);
     add_list(w, "long_factor", x, n);
-    return buf_fmt(w->out, ",\"original_max_position_embeddings\":%.0f}", ctx), 0;
+    return buf_fmt(w->out, ",\"original_max_position_embeddings\":%.0f", ctx), 0;
 }
 
 static int add_longrope(const writer *w, const float *brief, const float *far, int n, double original) {
     double attention;
     if (number(w, "rope.scaling.attn_factor", 0, &attention)) return -1;
-    member(w, "rope_scaling");
-    buf_str(w->out, "{\"rope_type\":\"longrope\"");
+    buf_str(w->out, ",\"rope_type\":\"longrope\"");
     if (attention > 0) buf_fmt(w->out, ",\"attention_factor\":%.9g", attention);
     add_list(w, "short_factor", brief, n);
     add_list(w, "long_factor", far, n);
-    return buf_fmt(w->out, ",\"original_max_position_embeddings\":%.0f}", original), 0;
+    return buf_fmt(w->out, ",\"original_max_position_embeddings\":%.0f", original), 0;
 }
 
 static int add_linear(const writer *w, double factor) {
     if (must_be(w, "rope.scaling.attn_factor", 1)) return -1;
     if (factor == 1) return 0;
-    member(w, "rope_scaling");
-    buf_str(w->out, "{\"rope_type\":\"linear\",\"factor\":");
+    buf_str(w->out, ",\"rope_type\":\"linear\",\"factor\":");
     add_float(w->out, (float)factor);
-    return buf_byte(w->out, '}'), 0;
+    return 0;
 }
 
 /* llama.cpp multiplies cos and sin by attn_factor (1 + 0.1 ln factor); the configuration has the product. */
@@ -272,13 +320,12 @@ static int add_yarn(const writer *w, double factor, double original) {
     if (!(factor > 0) || !(original > 0))
         return fail(w->e, "%s: rope scaling yarn: needs %s.rope.scaling.factor and original_context_length above 0",
                     w->c->gguf.path, w->a->arch);
-    member(w, "rope_scaling");
-    buf_str(w->out, "{\"rope_type\":\"yarn\",\"factor\":");
+    buf_str(w->out, ",\"rope_type\":\"yarn\",\"factor\":");
     add_float(w->out, (float)factor);
     buf_fmt(w->out, ",\"beta_fast\":%.9g,\"beta_slow\":%.9g,\"original_max_position_embeddings\":%.0f", fast, slow, original);
     if (attention * second != 1)
         buf_fmt(w->out, ",\"attention_factor\":%.17g", attention * second * (factor > 1 ? 1 + 0.1 * log(factor) : 1));
-    return buf_byte(w->out, '}'), 0;
+    return 0;
 }
 
 /* The type's name; "none" where the file has none. */
@@ -293,7 +340,7 @@ static int scaling_type(const writer *w, char out[32]) {
     return 0;
 }
 
-static int add_rope(const writer *w, double rotated) {
+static int add_scaling(const writer *w, double rotated) {
     double theta, factor, old, original, ctx;
     float *freqs, *brief, *far;
     char type[32];
@@ -305,7 +352,7 @@ static int add_rope(const writer *w, double rotated) {
         read_factors(w, "rope_factors_long.weight", rotated, &far))
         return -1;
     get(w, "rope.scaling.finetuned"); /* a remark */
-    member(w, "rope_theta");
+    buf_str(w->out, "{\"rope_theta\":");
     add_float(w->out, (float)theta);
     bool none = strcmp(type, "none") == 0, linear = strcmp(type, "linear") == 0 || (none && factor != 1);
     if (!brief != !far) return fail(w->e, "%s: has only one of rope_factors_short and rope_factors_long", w->c->gguf.path);
@@ -318,6 +365,13 @@ static int add_rope(const writer *w, double rotated) {
     if (strcmp(type, "yarn") == 0) return add_yarn(w, factor, original);
     return fail(w->e, "%s: %s.rope.scaling.type: \"%s\" is not supported; known: none, linear, yarn, longrope with its factors",
                 w->c->gguf.path, w->a->arch, type);
+}
+
+static int add_rope(const writer *w, double head, double rotated) {
+    member(w, "rope_parameters");
+    if (add_scaling(w, rotated)) return -1;
+    if (rotated < head) buf_fmt(w->out, ",\"partial_rotary_factor\":%.17g", (rotated + 0.5) / head); /* rounded down there */
+    return buf_byte(w->out, '}'), 0;
 }
 
 /* ---- tokens and sampling ---- */
@@ -371,7 +425,7 @@ static int make_generation(checkpoint *c, err *e) {
 /* Keys of this architecture that nobody read: those of the attention and the rotation change the model, others are said. */
 static int account(const writer *w) {
     static const char *const remarks[] = { "tensor_data_layout", "attention.layer_norm_epsilon",
-                                           "attention.layer_norm_rms_epsilon" };
+                                           "attention.layer_norm_rms_epsilon", "pooling_type" };
     size_t n = strlen(w->a->arch);
     for (size_t i = 0; i < w->c->gguf.n_values; i++) {
         const gguf_value *v = &w->c->gguf.values[i];
@@ -405,15 +459,20 @@ static void note_quantized(checkpoint *c) {
 
 static int make_config(checkpoint *c, const gguf_arch *a, err *e) {
     buf text = { 0 };
-    double rotated;
+    double head, rotated;
     writer w = { c, a, &text, calloc(c->gguf.n_values + 1, sizeof(bool)), e };
     if (!w.used) return fail_memory(e, c->gguf.n_values, "the metadata of a GGUF file");
     buf_fmt(&text, "{\"model_type\":\"%s\"", a->model_type);
     if (a->extra) buf_fmt(&text, ",%s", a->extra);
-    int rc = add_common(&w) || add_head(&w, &rotated) || add_rope(&w, rotated) || add_from_tensors(&w) || add_dense_layers(&w) || add_query_scale(&w) ||
-                     must_be(&w, "attention.causal", 1) || account(&w)
+    int rc = add_common(&w) || add_head(&w, &head, &rotated) || add_rope(&w, head, rotated) || add_from_tensors(&w) ||
+                     add_dense_layers(&w) || add_windows(&w) || add_shared_kv(&w) || add_sparsity(&w) ||
+                     add_query_scale(&w) ||
+                     must_be(&w, "attention.causal", a->flags & GGUF_ENCODER ? 0 : 1) || account(&w)
                  ? -1
                  : 0;
+    add_size_of(&w, "laurel_rank", "blk.0.laurel_l.weight");
+    add_size_of(&w, "vocab_size_per_layer_input", "per_layer_token_embd.weight");
+    add_size_of(&w, "type_vocab_size", "token_types.weight");
     if (!rc) add_ids(&w);
     if (!rc) rc = make_json(c, &text, &c->config, e);
     buf_free(&text);
@@ -425,8 +484,45 @@ int gguf_load(checkpoint *c, const char *path, bool vocab_only, err *e) {
     if (gguf_open(&c->gguf, &c->st, path, e)) return -1;
     c->config_path = c->generation_path = c->gguf.path;
     if (vocab_only) return 0;
-    const gguf_arch *a = gguf_arch_of(&c->gguf, e);
+    const gguf_arch *a = gguf_arch_of(c, e);
     if (!a || make_config(c, a, e) || make_generation(c, e)) return -1;
     note_quantized(c);
     return gguf_rename(c, a, e);
+}
+
+int gguf_pooling(checkpoint *c, err *e) {
+    static const int kinds[] = { 0, 2, 1, 3 }; /* none, the mean, the first, the last */
+    char key[KEY_SIZE];
+    const gguf_arch *a = gguf_arch_of(c, e);
+    int64_t x = 0;
+    if (!a) return -1;
+    snprintf(key, sizeof key, "%s.pooling_type", a->arch);
+    const gguf_value *v = gguf_find(&c->gguf, key);
+    if (!v) return 0;
+    if (gguf_int(v, 0, &x) || x < 0 || x > 3)
+        return fail(e, "%s: %s: expected 0 to 3 (none, mean, first, last), found %lld", c->gguf.path, key, (long long)x);
+    c->arch.pooling = kinds[x];
+    c->arch.normalize = x != 0;
+    if (x) warn(c, "%s: does not say whether embeddings are scaled to length 1: they are, as llama.cpp's programs do", c->gguf.path);
+    return 0;
+}
+
+int gguf_in_folder(arena *mem, const char *folder, const char **out, err *e) {
+    DIR *d = opendir(folder);
+    char first[256] = "", second[256] = "";
+    int n = 0;
+    *out = NULL;
+    for (struct dirent *f; d && (f = readdir(d));) {
+        size_t len = strlen(f->d_name);
+        if (len < 6 || strcmp(f->d_name + len - 5, ".gguf") != 0) continue;
+        if (!*first || strcmp(f->d_name, first) < 0) {
+            snprintf(second, sizeof second, "%s", first);
+            snprintf(first, sizeof first, "%s", f->d_name);
+        } else snprintf(second, sizeof second, "%s", f->d_name);
+        n++;
+    }
+    if (d) closedir(d);
+    if (n > 1) return fail(e, "%s: holds %d GGUF files, %s and %s%s: give the one that is meant", folder, n, first, second, n > 2 ? " among them" : "");
+    if (n && !(*out = path_join(mem, folder, first))) return fail_memory(e, strlen(first), "a path");
+    return 0;
 }

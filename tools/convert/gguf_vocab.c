@@ -80,6 +80,15 @@ static int numbers(checkpoint *c, gguf_vocabulary *out, err *e) {
     return 0;
 }
 
+/* SentencePiece's character map: bytes, written as numbers of either sign. */
+static int charsmap(const checkpoint *c, gguf_string *out, err *e) {
+    const gguf_value *v = find(c, "ggml.precompiled_charsmap");
+    if (!v) return 0;
+    if (v->kind != GGUF_ARRAY || (v->item != GGUF_U8 && v->item != GGUF_I8)) return bad_value(c, v, "an array of bytes", e);
+    *out = (gguf_string){ (const char *)v->at, v->bytes };
+    return 0;
+}
+
 int gguf_tokenizer(checkpoint *c, tokenizer **t, err *e) {
     gguf_vocabulary v = { .n_tokens = 0 };
     *t = NULL;
@@ -89,7 +98,8 @@ int gguf_tokenizer(checkpoint *c, tokenizer **t, err *e) {
         return 0;
     if (string(c, "ggml.pre", &v.pre, e) || string(c, "chat_template", &v.chat_template, e) ||
         strings(c, "ggml.tokens", &v.token, &v.n_tokens, e) || strings(c, "ggml.merges", &v.merge, &v.n_merges, e) ||
-        numbers(c, &v, e) || whole(c, "ggml.bos_token_id", &v.bos, e) || whole(c, "ggml.eos_token_id", &v.eos, e) ||
+        numbers(c, &v, e) || charsmap(c, &v.charsmap, e) || whole(c, "ggml.cls_token_id", &v.cls, e) ||
+        whole(c, "ggml.seperator_token_id", &v.sep, e) || whole(c, "ggml.bos_token_id", &v.bos, e) || whole(c, "ggml.eos_token_id", &v.eos, e) ||
         whole(c, "ggml.unknown_token_id", &v.unk, e) || truth(c, "ggml.add_bos_token", &v.add_bos, e) ||
         truth(c, "ggml.add_eos_token", &v.add_eos, e) || truth(c, "ggml.add_space_prefix", &v.add_space_prefix, e) ||
         truth(c, "ggml.remove_extra_whitespaces", &v.collapse_spaces, e))

@@ -158,9 +158,24 @@ static int sparsity_of(checkpoint *c, const json *j, int l, err *e) {
     return 0;
 }
 
+/* The multiples themselves, as GGUF files have them. */
+static int read_sparsity_scale(checkpoint *c, const json *list, err *e) {
+    int l = 0;
+    if (list->type != JSON_ARRAY || list->n != (uint32_t)c->arch.n_layers)
+        return fail(e, "%s: activation_sparsity_scale: expected a list of %d, found %s of %u", c->config_path, c->arch.n_layers,
+                    json_type_name(list), list->n);
+    for (const json *j = list->child; j; j = j->next) {
+        double x;
+        if (json_num(j, &x)) return fail(e, "%s: activation_sparsity_scale: expected numbers, found %.40s", c->config_path, shown(j));
+        c->arch.sparsity[l++] = (float)x;
+    }
+    return 0;
+}
+
 static int read_sparsity(checkpoint *c, err *e) {
-    const json *list = json_get(c->config, "activation_sparsity_pattern");
+    const json *list = json_get(c->config, "activation_sparsity_pattern"), *scale = json_get(c->config, "activation_sparsity_scale");
     int n = c->arch.n_layers, l = 0;
+    if (!absent(scale)) return read_sparsity_scale(c, scale, e);
     if (absent(list)) {
         for (int i = 0; n > 10 && i < 10; i++) c->arch.sparsity[i] = (float)normal_quantile(0.95);
         return 0;
@@ -254,3 +269,21 @@ int layers_t5(checkpoint *c, err *e) {
 }
 
 int layers_bert(checkpoint *c, err *e) { return config_int(c, "type_vocab_size", 1, 1 << 20, 2, &c->n_types, e); }
+
+/* transformers: the new architecture has num_kv_heads, and two norms unless it says 1; the old one has one key and value for all
+ * queries (multi_query) or one for each, and one norm, or a second one behind attention where the MLP follows it. */
+int layers_falcon(checkpoint *c, err *e) {
+    arch *a = &c->arch;
+    bool new_kind = config_true(c, "new_decoder_architecture");
+    const json *parallel = json_get(c->config, "parallel_attn"), *queries = json_get(c->config, "multi_query");
+    int norms;
+    if (config_int(c, "num_ln_in_parallel_attn", 1, 2, new_kind ? 2 : 1, &norms, e)) return -1;
+    if (!absent(parallel) && parallel->type == JSON_FALSE) a->parallel = 0;
+    if (new_kind && !a->parallel)
+        return fail(e, "%s: parallel_attn: false is not known together with new_decoder_architecture", c->config_path);
+    if (!new_kind && norms == 2)
+        return fail(e, "%s: num_ln_in_parallel_attn: 2 is not known without new_decoder_architecture", c->config_path);
+    if (!new_kind) a->n_kv_heads = !absent(queries) && queries->type == JSON_FALSE ? a->n_heads : 1;
+    c->two_norms = norms == 2;
+    return 0;
+}

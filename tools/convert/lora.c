@@ -107,7 +107,7 @@ void low_rank_free(low_rank *l) {
 /* ---- the adapter file ---- */
 
 /* Equal to lora_vectors_hash of a model file made of this base. */
-static int vectors_hash(const checkpoint *c, const plan *list, uint64_t *out, err *e) {
+int adapter_hash(const checkpoint *c, const plan *list, uint64_t *out, err *e) {
     hash64 h;
     hash_begin(&h);
     for (int i = 0; i < list->n; i++) {
@@ -125,10 +125,8 @@ static int vectors_hash(const checkpoint *c, const plan *list, uint64_t *out, er
     return 0;
 }
 
-static int add_records(buf *b, const checkpoint *c, const plan *list, const peft *p, err *e) {
+static int add_records(buf *b, const checkpoint *c, const peft *p, uint64_t hash, err *e) {
     const arch *a = &c->arch;
-    uint64_t hash;
-    if (vectors_hash(c, list, &hash, e)) return -1;
     int64_t version = LORA_VERSION, rank = p->rank, number = (int64_t)hash;
     double alpha = p->alpha, scale = p->alpha / (p->root ? sqrt((double)p->rank) : (double)p->rank);
     record_add_i64(b, LORA_KEY, &version, 1);
@@ -152,24 +150,68 @@ static int ranks_of(const peft *p, const checkpoint *c, const output *o) {
     return ranks;
 }
 
-static int declare(const checkpoint *c, const plan *list, const peft *p, file_writer *w, err *e) {
-    int n = 0;
+/* ---- whole tensors: each output that is made of one, as a model file would have it ---- */
+
+static bool made_of(const checkpoint *c, const output *o) {
+    bool yes = whole_is(c, o->added);
+    for (int k = 0; k < o->n_parts; k++) yes |= whole_is(c, o->part[k].t);
+    return yes;
+}
+
+/* A tensor that is in no output has no use, or a use that cannot be replaced in a model. */
+static int account(checkpoint *c, const plan *list, const peft *p, err *e) {
+    for (size_t i = 0; i < c->st.n; i++) {
+        const st_tensor *t = &c->st.tensors[i];
+        bool used = !whole_is(c, t);
+        for (int j = 0; j < list->n && !used; j++) {
+            const output *o = &list->outputs[j];
+            if (o->of == t)
+                return fail(e, "%s: %s cannot be replaced while a model runs; put it into the model with convert --merge", p->folder, t->name);
+            used = o->added == t;
+            for (int k = 0; k < o->n_parts; k++) used |= o->part[k].t == t;
+        }
+        if (!used && !(list->tied && peft_is_head(c, t->name)))
+            warn(c, "%s: %.200s is not used by this model, and so is what the adapter has for it", p->folder, t->name);
+    }
+    return 0;
+}
+
+/* Declares them in the file and lists them in `whole`, which the caller frees. */
+static int declare_whole(checkpoint *c, const plan *list, plan *whole, file_writer *w, err *e) {
+    int embed = -1;
+    if (!(whole->outputs = malloc((size_t)list->n * sizeof *whole->outputs + 1))) return fail_memory(e, (size_t)list->n, "a plan");
+    for (int i = 0; i < list->n; i++) {
+        output *o = &whole->outputs[whole->n];
+        *o = list->outputs[i];
+        if (!made_of(c, o)) continue;
+        o->index = file_write_tensor(w, o->name, o->type, o->vector ? 1 : 2, o->n, o->vector ? 0 : o->k, e);
+        if (o->index < 0) return -1;
+        if (i == list->embed) embed = o->index;
+        whole->n++;
+    }
+    return list->tied && embed >= 0 && file_write_tied(w, "output", embed, e) < 0 ? -1 : 0;
+}
+
+/* ---- the file ---- */
+
+static int declare(const checkpoint *c, const plan *list, const peft *p, file_writer *w, int *first, err *e) {
+    *first = -1;
     for (int i = 0; i < list->n; i++) {
         const output *o = &list->outputs[i];
         int r = ranks_of(p, c, o);
         char name[FORMAT_NAME + 8];
         if (!r) continue;
         snprintf(name, sizeof name, "%s.lora_a", o->name);
-        if (file_write_tensor(w, name, W_F32, 2, (uint64_t)r, o->k, e) < 0) return -1;
+        int index = file_write_tensor(w, name, W_F32, 2, (uint64_t)r, o->k, e);
+        if (index < 0) return -1;
+        if (*first < 0) *first = index;
         snprintf(name, sizeof name, "%s.lora_b", o->name);
         if (file_write_tensor(w, name, W_F32, 2, (uint64_t)r, o->n, e) < 0) return -1;
-        n++;
     }
-    return n ? 0 : fail(e, "%s: nothing of this adapter is used by the model", p->folder);
+    return 0;
 }
 
-static int write_all(const checkpoint *c, const plan *list, peft *p, file_writer *w, const volatile int *stop, err *e) {
-    int index = 0;
+static int write_pairs(const checkpoint *c, const plan *list, peft *p, file_writer *w, int index, const volatile int *stop, err *e) {
     for (int i = 0; i < list->n; i++) {
         low_rank l;
         if (*stop) return fail(e, "interrupted");
@@ -184,17 +226,26 @@ static int write_all(const checkpoint *c, const plan *list, peft *p, file_writer
     return 0;
 }
 
-int adapter_write(const checkpoint *c, const plan *list, peft *p, const char *path, bool force, const volatile int *stop, err *e) {
+static int write_all(checkpoint *c, const plan *list, plan *whole, peft *p, file_writer *w, const buf *records, const pack_opts *o, err *e) {
+    int first;
+    if (declare_whole(c, list, whole, w, e) || declare(c, list, p, w, &first, e)) return -1;
+    if (!whole->n && first < 0) return fail(e, "%s: nothing of this adapter is used by the model", p->folder);
+    return file_write_begin(w, records, NULL, 0, e) || pack_all(c, whole, w, o, e) || write_pairs(c, list, p, w, first, o->stop, e) ? -1 : 0;
+}
+
+int adapter_write(checkpoint *c, plan *list, peft *p, uint64_t hash, const char *path, bool force, const pack_opts *o, err *e) {
     file_writer *w = NULL;
     buf records = { 0 };
-    int rc = add_records(&records, c, list, p, e) || file_write_open(&w, path, force, e);
-    if (!rc) rc = declare(c, list, p, w, e) || file_write_begin(w, &records, NULL, 0, e) || write_all(c, list, p, w, stop, e);
+    plan whole = { .embed = -1 };
+    int rc = account(c, list, p, e) || add_records(&records, c, p, hash, e) || file_write_open(&w, path, force, e);
+    if (!rc) rc = write_all(c, list, &whole, p, w, &records, o, e);
     uint64_t bytes = rc ? 0 : file_write_total(w);
     if (!rc) rc = file_write_end(&w, e);
     if (w) file_write_abort(&w);
     buf_free(&records);
-    if (rc) return -1;
-    fprintf(stderr, "%s: adapter of %s, rank %d, alpha %g, %d modules, %.1f MB\n", path, c->arch.name, p->rank, p->alpha, p->n,
-            (double)bytes / 1e6);
-    return 0;
+    if (!rc) fprintf(stderr, "%s: adapter of %s, rank %d, alpha %g, %d modules", path, c->arch.name, p->rank, p->alpha, p->n);
+    if (!rc && whole.n) fprintf(stderr, ", %d tensors replaced", whole.n);
+    if (!rc) fprintf(stderr, ", %.1f MB\n", (double)bytes / 1e6);
+    plan_free(&whole);
+    return rc ? -1 : 0;
 }

@@ -63,6 +63,21 @@ static int check_input(const char *path, err *e) {
     return fail(e, "%s: is a file; give the folder that holds it, with config.json and model.safetensors", path);
 }
 
+static bool has_file(arena *mem, const char *folder, const char *name) {
+    const char *path = path_join(mem, folder, name);
+    return path && file_exists(path);
+}
+
+/* A folder with one GGUF file and no config.json means that file. */
+static int find_gguf(checkpoint *c, bool vocab_only, err *e) {
+    const char *one = NULL;
+    if (!is_folder(c->folder) || has_file(&c->mem, c->folder, "config.json")) return 0;
+    if (vocab_only && (has_file(&c->mem, c->folder, "tokenizer.json") || has_file(&c->mem, c->folder, "tokenizer.model"))) return 0;
+    if (gguf_in_folder(&c->mem, c->folder, &one, e)) return -1;
+    if (one) c->folder = one;
+    return 0;
+}
+
 static int refuse_pointer(arena *mem, const char *folder, const char *name, err *e) {
     char *path = path_join(mem, folder, name), start[64];
     FILE *f = path ? fopen(path, "rb") : NULL;
@@ -143,39 +158,46 @@ static void summary(const checkpoint *c, const plan *p, const convert_opts *o, u
     certificate_line(cert, stderr);
 }
 
-/* The base read, as far as its plan. */
-static int read_checkpoint(checkpoint *c, convert_opts *o, plan *p, err *e) {
+/* The base's fields and tensors, before its plan. */
+static int read_checkpoint(checkpoint *c, convert_opts *o, err *e) {
     bool gguf_file = is_gguf(c->folder);
     if (gguf_file && gguf_load(c, c->folder, false, e)) return -1;
     if (config_load(c, e) || (o->slice && matformer_apply(c, &o->matformer, e))) return -1;
-    return (!gguf_file && safetensors_open(&c->st, c->folder, e)) || plan_make(p, c, o->type, e) ? -1 : 0;
+    return !gguf_file && (safetensors_open(&c->st, c->folder, e) || experts_split(c, e) || pooling_open(c, e)) ? -1 : 0;
 }
 
-static int open_merged(checkpoint *c, const convert_opts *o, plan *p, peft_list *list, err *e) {
+static int open_merged(checkpoint *c, const convert_opts *o, peft_list *list, err *e) {
     list->p = arena_alloc(&c->mem, (size_t)(o->merge.n + 1) * sizeof *list->p);
     if (!list->p) return fail_memory(e, sizeof *list->p, "adapters");
-    p->merge = o->merge.n ? list : NULL;
     while (list->n < o->merge.n) {
         const char *path;
         float scale;
         peft *a = &list->p[list->n];
         if (parse_scaled(&c->mem, o->merge.p[list->n], &path, &scale, e)) return -1;
         list->n++;
-        if (peft_open(a, path, (double)scale, e) || peft_match(a, c, p, e)) return -1;
+        if (peft_open(a, path, (double)scale, e) || whole_put(a, c, e)) return -1;
     }
+    return 0;
+}
+
+static int match_merged(checkpoint *c, plan *p, const peft_list *list, err *e) {
+    p->merge = list->n ? list : NULL;
+    for (int i = 0; i < list->n; i++)
+        if (peft_match(&list->p[i], c, p, e)) return -1;
     return 0;
 }
 
 static int convert_model(checkpoint *c, convert_opts *o, err *e) {
     double began = now_seconds();
-    plan p;
+    plan p = { .embed = -1 };
     peft_list merged = { 0 };
     buf blob = { 0 };
     uint64_t bytes = 0;
     certificate cert;
-    if (read_checkpoint(c, o, &p, e)) return -1;
+    if (read_checkpoint(c, o, e)) return -1;
     if (peft_folder(c->folder)) warn(c, "%s: adapter_config.json beside config.json is left aside; --base FOLDER converts the adapter", c->folder);
-    int rc = open_merged(c, o, &p, &merged, e) || load_tokenizer(c, o, &blob, e);
+    int rc = open_merged(c, o, &merged, e) || plan_make(&p, c, o->type, e) || match_merged(c, &p, &merged, e) ||
+             load_tokenizer(c, o, &blob, e);
     if (!rc && o->verbose) arch_print(&c->arch, stderr);
     const write_opts w = { .output = o->output, .calibrate = o->calibrate, .merged = &o->merge, .slice = o->slice, .force = o->force, .verbose = o->verbose, .verify = o->verify,
                            .threads = o->threads, .stop = &stopped };
@@ -184,6 +206,7 @@ static int convert_model(checkpoint *c, convert_opts *o, err *e) {
         if (c->warnings.n) fputs(c->warnings.p, stderr);
         summary(c, &p, o, bytes, &cert, now_seconds() - began);
     }
+    checkpoint_close(c); /* before the adapters', of which it may have tensors */
     for (int i = 0; i < merged.n; i++) peft_close(&merged.p[i]);
     buf_free(&blob);
     plan_free(&p);
@@ -195,29 +218,49 @@ static int convert_model(checkpoint *c, convert_opts *o, err *e) {
 /* A PEFT folder: with --base, or without a model's own configuration. */
 static bool is_adapter(const convert_opts *o) {
     arena mem = { 0 };
-    const char *config = path_join(&mem, o->checkpoint, "config.json");
-    bool yes = o->base || (is_folder(o->checkpoint) && peft_folder(o->checkpoint) && config && !file_exists(config));
+    bool yes = o->base || (is_folder(o->checkpoint) && peft_folder(o->checkpoint) && !has_file(&mem, o->checkpoint, "config.json"));
     arena_free(&mem);
     return yes;
 }
 
 static int check_adapter_options(const program *p, const convert_opts *o) {
-    const char *other = o->merge.n ? "--merge" : o->vocab_only ? "--vocab-only" : o->tokenizer ? "--tokenizer" : o->type_given ? "--type" : o->slice ? "--matformer" : o->calibrate ? "--calibrate" : o->verify ? "--verify" : NULL;
-    return other ? usage_error(p, "%s is for models: %s is an adapter, which is written in f32 and has no tokenizer", other, o->checkpoint) : OPTIONS_GO_ON;
+    const char *other = o->merge.n ? "--merge" : o->vocab_only ? "--vocab-only" : o->tokenizer ? "--tokenizer"
+                      : o->slice ? "--matformer" : o->calibrate ? "--calibrate" : o->verify ? "--verify" : NULL;
+    return other ? usage_error(p, "%s is for models: %s is an adapter, which has no tokenizer", other, o->checkpoint) : OPTIONS_GO_ON;
+}
+
+/* The base's plan, with the adapter's whole tensors in it; *hash is of the base's own vectors. */
+static int plan_adapter(checkpoint *c, const convert_opts *o, peft *a, plan *p, uint64_t *hash, err *e) {
+    if (plan_make(p, c, o->type, e) || adapter_hash(c, p, hash, e)) return -1;
+    c->warnings.n = 0; /* those about the base */
+    if (o->type_given && !a->n_whole)
+        return fail(e, "%s: --type is for whole tensors (modules_to_save), and this adapter has none: low-rank ones are f32", a->folder);
+    if (a->n_whole) {
+        plan_free(p);
+        if (whole_put(a, c, e)) return -1;
+        buf said = c->warnings;
+        c->warnings = (buf){ 0 };
+        if (plan_make(p, c, o->type, e)) return buf_free(&said), -1;
+        buf_free(&c->warnings);
+        c->warnings = said;
+    }
+    return peft_match(a, c, p, e);
 }
 
 static int convert_adapter(checkpoint *c, convert_opts *o, err *e) {
     peft a;
-    plan p;
+    plan p = { .embed = -1 };
+    uint64_t hash;
+    pack_opts pack = { NULL, o->verbose, false, &stopped };
     int rc = peft_open(&a, o->checkpoint, 1, e);
     if (!rc && !(c->folder = o->base ? o->base : peft_base(&a, e))) rc = -1;
-    if (!rc) rc = check_input(c->folder, e) || read_checkpoint(c, o, &p, e) ? -1 : 0;
-    if (!rc) {
-        c->warnings.n = 0; /* those about the base */
-        rc = peft_match(&a, c, &p, e) || adapter_write(c, &p, &a, o->output, o->force, &stopped, e) ? -1 : 0;
-        plan_free(&p);
-    }
+    if (!rc) rc = check_input(c->folder, e) || find_gguf(c, false, e) || read_checkpoint(c, o, e) || plan_adapter(c, o, &a, &p, &hash, e) ? -1 : 0;
+    if (!rc) rc = pool_new(&pack.pool, o->threads, e);
+    if (!rc) rc = adapter_write(c, &p, &a, hash, o->output, o->force, &pack, e);
+    if (pack.pool) pool_free(pack.pool);
+    plan_free(&p);
     if (!rc && c->warnings.n) fwrite(c->warnings.p, 1, c->warnings.n, stderr);
+    checkpoint_close(c); /* before the adapter's, of which it may have tensors */
     peft_close(&a);
     return rc;
 }
@@ -244,7 +287,7 @@ int main(int argc, char **argv) {
     convert_opts o = { .type_name = "q8" };
     const option options[] = {
         { "--output", "-o", OPT_TEXT, &o.output, "FILE", "the model file to write", NULL },
-        { "--type", NULL, OPT_TEXT, &o.type_name, "TYPE", "of the matrices: q4, q8, bf16 or f32 (q8)", &o.type_given },
+        { "--type", NULL, OPT_TEXT, &o.type_name, "TYPE", "of the matrices, also of those that an adapter replaces: q4, q8, bf16 or f32 (q8)", &o.type_given },
         { "--tokenizer", NULL, OPT_TEXT, &o.tokenizer, "FILE", "take the tokenizer from this tokenizer.json or tokenizer.model", NULL },
         { "--vocab-only", NULL, OPT_FLAG, &o.vocab_only, NULL, "write the tokenizer and its template alone; needs no config.json", NULL },
         { "--base", NULL, OPT_TEXT, &o.base, "CHECKPOINT", "the base of a PEFT adapter (its base_model_name_or_path)", NULL },
@@ -272,8 +315,9 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN); /* nobody reads stderr any more: the conversion still ends in order */
     err e = { 0 };
     checkpoint c = { .folder = o.checkpoint };
-    rc = check_input(o.checkpoint, &e) || (adapter ? convert_adapter(&c, &o, &e) : o.vocab_only ? write_vocabulary(&c, &o, &e) : convert_model(&c, &o, &e));
-    safetensors_close(&c.st);
+    rc = check_input(o.checkpoint, &e) || (!adapter && find_gguf(&c, o.vocab_only, &e)) ||
+         (adapter ? convert_adapter(&c, &o, &e) : o.vocab_only ? write_vocabulary(&c, &o, &e) : convert_model(&c, &o, &e));
+    checkpoint_close(&c);
     buf_free(&c.warnings);
     arena_free(&c.mem);
     if (!rc) return 0;

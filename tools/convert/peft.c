@@ -32,7 +32,6 @@ static int refuse_variants(const peft *p, err *e) {
                      { "use_qalora", "QALoRA" },
                      { "use_bdlora", "BD-LoRA" },
                      { "lora_bias", "a bias of lora_B" },
-                     { "modules_to_save", "whole modules trained beside it" },
                      { "layer_replication", "replicated layers" },
                      { "target_parameters", "LoRA on parameters that are no modules" },
                      { "trainable_token_indices", "trained tokens" },
@@ -76,6 +75,7 @@ static int refuse_unknown(const peft *p, err *e) {
                                          "inference_mode",
                                          "task_type",
                                          "target_modules",
+                                         "modules_to_save",
                                          "exclude_modules",
                                          "lora_dropout",
                                          "fan_in_fan_out",
@@ -172,7 +172,7 @@ static int find_pattern(const peft *p, const char *list, const char *name, const
 
 /* ---- tensors ---- */
 
-static void shape_text(const st_tensor *t, char *out, size_t size) {
+void peft_shape(const st_tensor *t, char *out, size_t size) {
     size_t at = (size_t)snprintf(out, size, "[");
     for (int i = 0; i < t->n_dims && at < size; i++)
         at += (size_t)snprintf(out + at, size - at, "%s%llu", i ? ", " : "", (unsigned long long)t->dims[i]);
@@ -199,13 +199,16 @@ static int refuse_tensor(const peft *p, const st_tensor *t, err *e) {
                   { ".lora_embedding_", "LoRA on an embedding" },
                   { "trainable_tokens", "trained tokens" },
                   { ".lora_B.", "a bias of lora_B" } };
-    const char *what = "a whole weight, as modules_to_save or bias write it";
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (strstr(t->name, kinds[i].part)) {
-            what = kinds[i].what;
-            break;
-        }
-    return fail(e, "%s: tensor %.200s: %s, is not supported; %s", path_of(p), t->name, what, merge_first);
+        if (strstr(t->name, kinds[i].part))
+            return fail(e, "%s: tensor %.200s: %s, is not supported; %s", path_of(p), t->name, kinds[i].what, merge_first);
+    return 0;
+}
+
+/* A name as the base has it: without what PEFT puts before it. */
+static const char *own_name(const char *name) {
+    static const char wrapper[] = "base_model.model.";
+    return strncmp(name, wrapper, sizeof wrapper - 1) == 0 ? name + sizeof wrapper - 1 : name;
 }
 
 static const st_tensor *other_half(const peft *p, const st_tensor *t, const char *at, err *e) {
@@ -222,7 +225,7 @@ static const st_tensor *other_half(const peft *p, const st_tensor *t, const char
 
 static int check_half(const peft *p, const st_tensor *t, int dim, int r, err *e) {
     char shape[256];
-    shape_text(t, shape, sizeof shape);
+    peft_shape(t, shape, sizeof shape);
     if (t->type == ST_OTHER)
         return fail(e, "%s: tensor %.200s: dtype %s is not one for weights; expected F32, F16, BF16 or F64", path_of(p), t->name,
                     t->dtype);
@@ -233,14 +236,13 @@ static int check_half(const peft *p, const st_tensor *t, int dim, int r, err *e)
 }
 
 static int add_module(peft *p, const st_tensor *a, const char *at, err *e) {
-    static const char wrapper[] = "base_model.model.";
-    const char *start = strncmp(a->name, wrapper, sizeof wrapper - 1) == 0 ? a->name + sizeof wrapper - 1 : a->name;
+    const char *start = own_name(a->name);
     peft_module *m = &p->modules[p->n++];
     const json *entry;
     int r = p->rank;
     double alpha = p->alpha;
     *m = (peft_module){ .a = a };
-    if (at <= start) return refuse_tensor(p, a, e);
+    if (at <= start) return fail(e, "%s: tensor %.200s: expected a module's name before lora_A", path_of(p), a->name);
     if (!(m->name = arena_copy(&p->mem, start, (size_t)(at - start)))) return fail_memory(e, strlen(start), "a name");
     if (!(m->b = other_half(p, a, at, e))) return -1;
     if (find_pattern(p, "rank_pattern", m->name, &entry, e) || (entry && read_rank(p, entry->key, entry, &r, e))) return -1;
@@ -252,14 +254,16 @@ static int add_module(peft *p, const st_tensor *a, const char *at, err *e) {
 
 static int read_modules(peft *p, err *e) {
     p->modules = arena_alloc(&p->mem, (p->st.n + 1) * sizeof *p->modules);
-    if (!p->modules) return fail_memory(e, p->st.n * sizeof *p->modules, "the adapter's modules");
+    p->whole = arena_alloc(&p->mem, (p->st.n + 1) * sizeof *p->whole);
+    if (!p->modules || !p->whole) return fail_memory(e, p->st.n * sizeof *p->modules, "the adapter's modules");
     for (size_t i = 0; i < p->st.n; i++) {
         const st_tensor *t = &p->st.tensors[i];
         const char *at = half_of(t->name);
-        if (!at) return refuse_tensor(p, t, e);
+        if (!at && (refuse_tensor(p, t, e) || whole_add(p, t, own_name(t->name), e))) return -1;
+        if (!at) continue;
         if (at[6] == 'A' ? add_module(p, t, at, e) : !other_half(p, t, at, e)) return -1;
     }
-    return p->n ? 0 : fail(e, "%s: holds no tensor; expected lora_A and lora_B of modules", path_of(p));
+    return p->n || p->n_whole ? 0 : fail(e, "%s: holds no tensor; expected lora_A and lora_B of modules", path_of(p));
 }
 
 /* ---- the folder ---- */
@@ -319,30 +323,37 @@ const char *peft_base(peft *p, err *e) {
 
 /* ---- the base ---- */
 
-/* The base's tensor of a module, under any of the names its family may have. */
-static const st_tensor *find_weight(const checkpoint *c, const char *module) {
+const st_tensor *peft_find(const checkpoint *c, const char *wanted) {
     char name[NAME_SIZE];
-    snprintf(name, sizeof name, "%s.weight", module);
-    const st_tensor *t = safetensors_find(&c->st, name);
+    const st_tensor *t = safetensors_find(&c->st, wanted);
     enum { N = sizeof c->family->prefixes / sizeof *c->family->prefixes };
     for (int i = 0; i < N && c->family->prefixes[i] && !t; i++) {
         size_t n = strlen(c->family->prefixes[i]);
-        for (int j = 0; j < N && c->family->prefixes[j] && !t && strncmp(module, c->family->prefixes[i], n) == 0; j++) {
-            snprintf(name, sizeof name, "%s%s.weight", c->family->prefixes[j], module + n);
+        for (int j = 0; j < N && c->family->prefixes[j] && !t && strncmp(wanted, c->family->prefixes[i], n) == 0; j++) {
+            snprintf(name, sizeof name, "%s%s", c->family->prefixes[j], wanted + n);
             t = safetensors_find(&c->st, name);
         }
     }
     return t;
 }
 
-/* Is the module the family's output matrix? */
-static bool is_head(const checkpoint *c, const char *module) {
-    size_t n = strlen(module);
-    for (const weight *w = c->family->weights; w->name; w++) {
-        const char *source = w->part[0].source;
-        if ((w->flags & TIED) && strncmp(source, module, n) == 0 && strcmp(source + n, ".weight") == 0) return true;
-    }
+/* The base's tensor of a module. */
+static const st_tensor *find_weight(const checkpoint *c, const char *module) {
+    char name[NAME_SIZE + 8];
+    snprintf(name, sizeof name, "%s.weight", module);
+    return peft_find(c, name);
+}
+
+bool peft_is_head(const checkpoint *c, const char *name) {
+    for (const weight *w = c->family->weights; w->name; w++)
+        if ((w->flags & TIED) && strcmp(w->part[0].source, name) == 0) return true;
     return false;
+}
+
+static bool is_head(const checkpoint *c, const char *module) {
+    char name[NAME_SIZE + 8];
+    snprintf(name, sizeof name, "%s.weight", module);
+    return peft_is_head(c, name);
 }
 
 /* A module that the base does not have: perhaps it is one of a layer, or an expert, beyond the base's last. */
@@ -367,7 +378,7 @@ bool looked_up(const output *o) {
 
 static int check_shape(const peft *p, const st_tensor *t, uint64_t n, uint64_t k, err *e) {
     char found[256];
-    shape_text(t, found, sizeof found);
+    peft_shape(t, found, sizeof found);
     if (t->dims[0] == n && t->dims[1] == k) return 0;
     return fail(e, "%s: tensor %.200s: expected shape [%llu, %llu] by the base, found %s; is it this adapter's base?", path_of(p),
                 t->name, (unsigned long long)n, (unsigned long long)k, found);

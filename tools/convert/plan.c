@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "tools/convert/families.h"
+#include "tools/convert/lora.h"
 
 enum { NAME_SIZE = 256 };
 
@@ -17,12 +18,11 @@ typedef struct planner {
     err *e;
 } planner;
 
-/* Writes pattern with {m}, {l}, {e}, {s} and {s-1} filled in; i is the expert or the stream. */
-static void expand(char *out, size_t size, const char *pattern, const char *prefix, int l, int i) {
+void pattern_expand(char *out, size_t size, const char *pattern, const char *prefix, int l, int i) {
     const struct {
         const char *mark;
         int value;
-    } numbers[] = { { "{l}", l }, { "{e}", i }, { "{s}", i }, { "{s-1}", i - 1 } };
+    } numbers[] = { { "{l}", l }, { "{e}", i }, { "{h}", i }, { "{s}", i }, { "{s-1}", i - 1 } };
     size_t at = 0;
     out[0] = 0;
     while (*pattern && at + 1 < size) {
@@ -39,17 +39,21 @@ static void expand(char *out, size_t size, const char *pattern, const char *pref
     }
 }
 
-static void find_prefix(planner *b) {
-    const family *f = b->c->family;
-    b->prefix = f->prefixes[0];
+/* The embedding, the first row of every family, and the prefix under which it is there. */
+static const st_tensor *find_embedding(const checkpoint *c, const char **prefix) {
+    const family *f = c->family;
     for (size_t i = 0; i < sizeof f->prefixes / sizeof *f->prefixes && f->prefixes[i]; i++) {
         char name[NAME_SIZE];
-        expand(name, sizeof name, f->weights[0].part[0].source, f->prefixes[i], 0, 0);
-        if (safetensors_find(&b->c->st, name)) {
-            b->prefix = f->prefixes[i];
-            return;
-        }
+        pattern_expand(name, sizeof name, f->weights[0].part[0].source, f->prefixes[i], 0, 0);
+        const st_tensor *t = safetensors_find(&c->st, name);
+        if (t) return *prefix = f->prefixes[i], t;
     }
+    return *prefix = f->prefixes[0], NULL;
+}
+
+const st_tensor *plan_embedding(const checkpoint *c) {
+    const char *prefix;
+    return find_embedding(c, &prefix);
 }
 
 /* ---- one tensor of the checkpoint ---- */
@@ -78,20 +82,22 @@ static const st_tensor *find(const checkpoint *c, const char *name) {
 /* The checkpoint's number of a layer of the file. */
 static int source_layer(const checkpoint *c, int l) { return c->slice.n_layers ? c->slice.layer[l] : l; }
 
-/* The tensor `name`, of shape [rows][k] in layer l, or [rows] where k is DIM_NONE; turned: [k][rows]. */
-static const st_tensor *need(planner *b, const char *name, dim_kind rows, dim_kind k, bool turned, int l) {
+/* The tensor `name`, of shape [rows][k] in layer l, or [rows] where k is DIM_NONE (FLAT: rows of heads); TRANSPOSED: [k][rows]. */
+static const st_tensor *need(planner *b, const char *name, dim_kind rows, dim_kind k, int flags, int l) {
     const checkpoint *c = b->c;
     const st_tensor *t = find(c, name);
     int n = dim_source(c, rows, l), inner = dim_source(c, k, l);
-    if (turned) n = inner, inner = dim_source(c, rows, l);
+    if (flags & TRANSPOSED) n = inner, inner = dim_source(c, rows, l);
+    bool vector = k == DIM_NONE && !(flags & FLAT);
+    if (flags & FLAT) n /= c->arch.head_dim, inner = c->arch.head_dim;
     char expected[64], found[256];
-    if (k == DIM_NONE) snprintf(expected, sizeof expected, "[%d]", n);
+    if (vector) snprintf(expected, sizeof expected, "[%d]", n);
     else snprintf(expected, sizeof expected, "[%d, %d]", n, inner);
     if (!t) return fail(b->e, "%s: tensor %s is missing, expected of shape %s", c->folder, name, expected), NULL;
     const char *path = c->st.shards[t->shard].path;
     shape_text(t, found, sizeof found);
     bool fits =
-        t->n_dims == (k == DIM_NONE ? 1 : 2) && t->dims[0] == (uint64_t)n && (k == DIM_NONE || t->dims[1] == (uint64_t)inner);
+        t->n_dims == (vector ? 1 : 2) && t->dims[0] == (uint64_t)n && (vector || t->dims[1] == (uint64_t)inner);
     if (!fits) return fail(b->e, "%s: tensor %s: expected shape %s by config.json, found %s", path, name, expected, found), NULL;
     if (t->type == ST_OTHER)
         return fail(b->e, "%s: tensor %s: dtype %s is not one for weights; expected F32, F16, BF16 or F64", path, name, t->dtype),
@@ -130,15 +136,34 @@ static float *ones(planner *b, int n) {
     return x;
 }
 
+/* A vector of what each head has in a tensor of its own. */
+static int add_heads(planner *b, output *o, const weight *w, int l) {
+    checkpoint *c = b->c;
+    int n = dim_value(c, w->part[0].rows, l), hd = c->arch.head_dim;
+    float *x = arena_alloc(&c->mem, (size_t)n * sizeof *x);
+    if (!x) return fail_memory(b->e, (size_t)n * sizeof *x, "a vector");
+    for (int h = 0; h < n / hd; h++) {
+        char name[NAME_SIZE];
+        pattern_expand(name, sizeof name, w->part[0].source, b->prefix, source_layer(c, l), h);
+        const st_tensor *t = need(b, name, DIM_HEAD, DIM_NONE, 0, l);
+        if (!t) return -1;
+        st_read(&c->st, t, 0, (uint64_t)hd, x + h * hd);
+        if (!o->of || whole_is(c, t)) o->of = t;
+    }
+    return add_values(o, (uint64_t)n, 1, x);
+}
+
 /* Outputs that are computed here and now: small ones. */
-static int add_computed(planner *b, output *o, const weight *w) {
+static int add_computed(planner *b, output *o, const weight *w, int l) {
     checkpoint *c = b->c;
     int n = dim_value(c, w->part[0].rows, 0);
     if (w->flags & ONES) return add_values(o, (uint64_t)n, 1, ones(b, n));
+    if (w->flags & BY_HEAD) return add_heads(b, o, w, l);
     char name[NAME_SIZE];
-    expand(name, sizeof name, w->part[0].source, b->prefix, 0, 0);
-    const st_tensor *t = need(b, name, w->part[0].rows, w->k, false, 0);
+    pattern_expand(name, sizeof name, w->part[0].source, b->prefix, 0, 0);
+    const st_tensor *t = need(b, name, w->part[0].rows, w->k, 0, 0);
     if (!t) return -1;
+    o->of = t;
     return add_values(o, (uint64_t)c->arch.n_heads, 2 * (uint64_t)c->max_distance + 1,
                       relative_biases(c, t, w->flags & BIAS_BOTH, b->e));
 }
@@ -170,9 +195,9 @@ static int add_parts(planner *b, output *o, const weight *w, int l, int i) {
     for (int p = 0; p < n; p++) {
         char name[NAME_SIZE];
         source_rows *part = &o->part[p];
-        expand(name, sizeof name, w->part[p].source, b->prefix, source_layer(b->c, l), i);
+        pattern_expand(name, sizeof name, w->part[p].source, b->prefix, source_layer(b->c, l), i);
         const st_tensor *t =
-            need(b, name, w->part[p].whole == DIM_NONE ? w->part[p].rows : w->part[p].whole, w->k, w->flags & TRANSPOSED, l);
+            need(b, name, w->part[p].whole == DIM_NONE ? w->part[p].rows : w->part[p].whole, w->k, w->flags, l);
         if (!t) return -1;
         if (p >= o->n_parts) {
             o->added = t;
@@ -192,7 +217,7 @@ static int add_parts(planner *b, output *o, const weight *w, int l, int i) {
 static int add_output(planner *b, const weight *w, int l, int i) {
     output *o = new_output(b);
     if (!o) return -1;
-    expand(o->name, sizeof o->name, w->name, b->prefix, l, i);
+    pattern_expand(o->name, sizeof o->name, w->name, b->prefix, l, i);
     o->vector = w->k == DIM_NONE;
     o->interleaved = w->flags & INTERLEAVED;
     o->columns = w->flags & TRANSPOSED;
@@ -205,7 +230,7 @@ static int add_output(planner *b, const weight *w, int l, int i) {
     o->k_chunk = o->k_blocks ? (uint32_t)b->c->arch.d_per_layer : o->k;
     o->scale = w->flags & OVER_WIDTH ? (float)(1 / (double)b->c->arch.d_model) : 1;
     o->offset = w->flags & PLUS_ONE ? 1 : 0;
-    return w->flags & (ONES | BIAS_BOTH | BIAS_BACK) ? add_computed(b, o, w) : add_parts(b, o, w, l, i);
+    return w->flags & (ONES | BY_HEAD | BIAS_BOTH | BIAS_BACK) ? add_computed(b, o, w, l) : add_parts(b, o, w, l, i);
 }
 
 /* ---- the output matrix that is the embedding ---- */
@@ -227,7 +252,7 @@ static bool same_values(const safetensors *st, const st_tensor *a, const st_tens
 static int add_tied(planner *b, const weight *w) {
     checkpoint *c = b->c;
     char name[NAME_SIZE];
-    expand(name, sizeof name, w->part[0].source, b->prefix, 0, 0);
+    pattern_expand(name, sizeof name, w->part[0].source, b->prefix, 0, 0);
     const st_tensor *t = safetensors_find(&c->st, name), *embed = b->p->outputs[b->p->embed].part[0].t;
     if (t && !same_values(&c->st, t, embed)) {
         warn(c, "config.json ties %s to the embedding, but the two differ: written as two matrices", name);
@@ -258,6 +283,8 @@ static bool wanted(const planner *b, const weight *w, int l) {
     if ((f & IF_OWN_KV && !own_kv) || (f & IF_OTHER_KV && own_kv) || (f & IF_EXPERTS && !experts) || (f & IF_DENSE && experts))
         return false;
     if ((f & IF_GATED && !c->gated) || (f & IF_UNGATED && c->gated)) return false;
+    if ((f & IF_TWO_NORMS && !c->two_norms) || (f & IF_ONE_NORM && c->two_norms)) return false;
+    if ((f & IF_PARALLEL && !c->arch.parallel) || (f & IF_SERIAL && c->arch.parallel)) return false;
     return holds(c, w->when);
 }
 
@@ -319,6 +346,38 @@ static bool left_out(const checkpoint *c, int64_t l) {
     return !kept;
 }
 
+/* dense.I of n rows, or its bias; *n: what the next one takes. */
+static int add_dense_part(planner *b, const st_tensor *t, int i, bool bias, uint64_t *n) {
+    char found[256];
+    uint64_t k = bias ? 1 : *n;
+    shape_text(t, found, sizeof found);
+    if (t->n_dims != 2 - bias || t->type == ST_OTHER || t->dims[0] < 1 || t->dims[0] > 1 << 20 || t->dims[!bias] != *n)
+        return fail(b->e, "%s: linear.%s: expected %llu %s, found %s of %s", b->c->st.shards[t->shard].path, bias ? "bias" : "weight",
+                    (unsigned long long)*n, bias ? "values" : "columns", found, t->dtype);
+    output *o = new_output(b);
+    if (!o) return -1;
+    uint32_t rows = (uint32_t)t->dims[0];
+    *o = (output){ .type = bias ? W_F32 : b->type, .vector = bias, .n = rows, .k = (uint32_t)k, .k_source = (uint32_t)k, .k_chunk = (uint32_t)k, .scale = 1, .n_parts = 1 };
+    o->part[0] = (source_rows){ .t = t, .rows = rows, .padded = rows, .chunk = rows };
+    snprintf(o->name, sizeof o->name, "dense.%d%s", i, bias ? "_bias" : "");
+    b->used[t - b->c->st.tensors] = true;
+    *n = rows;
+    return 0;
+}
+
+/* The matrices behind pooling: each takes what the one before gives. */
+static int add_dense(planner *b) {
+    uint64_t n = (uint64_t)b->c->arch.d_model;
+    for (int i = 0; i < b->c->n_dense; i++)
+        for (int bias = 0; bias < 2; bias++) {
+            char name[NAME_SIZE];
+            snprintf(name, sizeof name, "dense.%d.%s", i, bias ? "bias" : "weight");
+            const st_tensor *t = safetensors_find(&b->c->st, name);
+            if (t && add_dense_part(b, t, i, bias, &n)) return -1;
+        }
+    return 0;
+}
+
 /* What the names of a stack's layers begin with: its first pattern with {l}, up to there ("model.layers."). The next stack's
  * first row, or NULL past the last. */
 static const weight *stack_start(const planner *b, const weight *w, char *out, size_t size) {
@@ -326,7 +385,7 @@ static const weight *stack_start(const planner *b, const weight *w, char *out, s
     if (!w->name) return NULL;
     char pattern[NAME_SIZE];
     snprintf(pattern, sizeof pattern, "%.*s", (int)(strstr(w->part[0].source, "{l}") - w->part[0].source), w->part[0].source);
-    expand(out, size, pattern, b->prefix, 0, 0);
+    pattern_expand(out, size, pattern, b->prefix, 0, 0);
     return w;
 }
 
@@ -362,7 +421,7 @@ static bool unneeded(const planner *b, const char *name) {
     int64_t l = layer_of(b, name, &n_layers);
     for (const char *const *pattern = b->c->family->unneeded; *pattern; pattern++) {
         char known[NAME_SIZE];
-        expand(known, sizeof known, *pattern, b->prefix, l < 0 ? 0 : (int)l, 0);
+        pattern_expand(known, sizeof known, *pattern, b->prefix, l < 0 ? 0 : (int)l, 0);
         if (strcmp(name, known) == 0) return true;
     }
     return false;
@@ -426,8 +485,8 @@ int plan_make(plan *p, checkpoint *c, wtype type, err *e) {
     *p = (plan){ .embed = -1, .type = type };
     planner b = { p, c, type, NULL, calloc(c->st.n ? c->st.n : 1, sizeof(bool)), e };
     if (!b.used) return fail_memory(e, c->st.n, "the plan");
-    find_prefix(&b);
-    int rc = check_layers(&b) || add_all(&b) || account(&b) ? -1 : 0;
+    find_embedding(c, &b.prefix);
+    int rc = check_layers(&b) || add_all(&b) || add_dense(&b) || account(&b) ? -1 : 0;
     if (!rc && p->embed >= 0) p->outputs[p->embed].looked_up = !p->tied;
     free(b.used);
     if (rc) plan_free(p);

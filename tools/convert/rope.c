@@ -15,6 +15,7 @@ typedef struct rope_in {
     double theta;
     int dim; /* rotated dimensions of a head */
     int max_positions, original;
+    bool original_given;
 } rope_in;
 
 /* A number of the scaling's object: 0 and *out, or -1. otherwise NAN: required. Only numbers above 0 make sense in any kind. */
@@ -94,8 +95,8 @@ static double yarn_dim(const rope_in *in, double rotations) {
 
 /* YaRN (arXiv 2309.00071). */
 static int rope_yarn(const rope_in *in, rope_freqs *out, err *e) {
-    double factor, fast, slow, mscale, mscale_all, attention;
-    if (number(in, "factor", NAN, &factor, e) || number(in, "beta_fast", 32, &fast, e) || number(in, "beta_slow", 1, &slow, e) ||
+    double factor, fast, slow, mscale, mscale_all, attention, ratio = (double)in->max_positions / in->original;
+    if (number(in, "factor", in->original_given ? ratio : NAN, &factor, e) || number(in, "beta_fast", 32, &fast, e) || number(in, "beta_slow", 1, &slow, e) ||
         number(in, "mscale", 0, &mscale, e) || number(in, "mscale_all_dim", 0, &mscale_all, e) ||
         number(in, "attention_factor", 0, &attention, e))
         return -1;
@@ -138,9 +139,8 @@ static int longrope_table(const rope_in *in, const char *name, int n, float *inv
 
 /* LongRoPE (arXiv 2402.13753), as Phi-3 has it: one set of factors up to the original length, another beyond. */
 static int rope_longrope(const rope_in *in, rope_freqs *out, err *e) {
-    double factor = (double)in->max_positions / in->original, given, attention;
-    if (number(in, "factor", factor, &given, e) || number(in, "attention_factor", 0, &attention, e)) return -1;
-    if (in->original == in->max_positions) factor = given;
+    double factor, attention;
+    if (number(in, "factor", (double)in->max_positions / in->original, &factor, e) || number(in, "attention_factor", 0, &attention, e)) return -1;
     if (longrope_table(in, "short_factor", out->n, out->inv_freq, e) || longrope_table(in, "long_factor", out->n, out->inv_long, e))
         return -1;
     if (attention == 0) attention = factor <= 1 || in->original < 2 ? 1 : sqrt(1 + log(factor) / log(in->original));
@@ -214,12 +214,16 @@ static int read_inputs(rope_in *in, const rope_spec *spec, int head_dim, err *e)
                : fail(e, "%s: %s: %g of heads of %d leaves nothing to rotate", in->c->config_path, partial_key, share, head_dim);
 }
 
+/* transformers: the one beside the object has priority. */
 static int read_original(rope_in *in, err *e) {
     double from_params;
-    if (number(in, "original_max_position_embeddings", 0, &from_params, e)) return -1;
-    in->original = (int)fmin(from_params, 1 << 28);
-    if (in->original > 0) return 0;
-    return config_int(in->c, "original_max_position_embeddings", 1, 1 << 28, in->max_positions, &in->original, e);
+    if (number(in, "original_max_position_embeddings", 0, &from_params, e) ||
+        config_int(in->c, "original_max_position_embeddings", 1, 1 << 28, 0, &in->original, e))
+        return -1;
+    if (in->original == 0) in->original = (int)fmin(from_params, 1 << 28);
+    in->original_given = in->original > 0;
+    if (!in->original_given) in->original = in->max_positions;
+    return 0;
 }
 
 int rope_load(const checkpoint *c, const rope_spec *spec, int head_dim, int max_positions, arena *mem, rope_freqs *out, err *e) {

@@ -27,12 +27,12 @@ static int embed(const run_opts *o, engine *g, const tokenizer *t, session *s, e
     const engine_info *i = engine_about(g);
     ids tokens = { 0 };
     int pooling, rc = pooling_of(o->pooling, &pooling, e);
-    float *x = alloc_aligned((size_t)i->d_model * sizeof *x);
-    if (!x && !rc) rc = fail_memory(e, (size_t)i->d_model * sizeof *x, "an embedding");
+    float *x = alloc_aligned((size_t)i->d_embed * sizeof *x);
+    if (!x && !rc) rc = fail_memory(e, (size_t)i->d_embed * sizeof *x, "an embedding");
     if (!rc) rc = run_prompt_tokens(o, t, NULL, &tokens, e);
     if (!rc && tokens.n > INT32_MAX) rc = fail_code(e, ERR_CONTEXT, "context_length_exceeded: %zu tokens, the context holds %d", tokens.n, i->ctx);
     if (!rc) rc = session_embed(s, tokens.p, (int)tokens.n, pooling, x, e);
-    if (!rc) rc = print_vector(x, i->d_model, e);
+    if (!rc) rc = print_vector(x, i->d_embed, e);
     free_aligned(x);
     ids_free(&tokens);
     return rc;

@@ -64,18 +64,9 @@ static int check(const program *p, const run_opts *o, int n_words) {
     return check_search(p, o);
 }
 
-static int take_adapters(run_opts *o, adapter *list, arena *mem, err *e) {
-    for (int i = 0; i < o->lora.n; i++)
-        if (parse_scaled(mem, o->lora.p[i], &list[i].path, &list[i].scale, e)) return -1;
-    o->engine.adapters = list;
-    o->engine.n_adapters = o->lora.n;
-    return 0;
-}
-
 static int dispatch(run_opts *o, err *e) {
     arena mem = { 0 };
-    adapter adapters[sizeof o->lora.p / sizeof *o->lora.p];
-    int rc = take_adapters(o, adapters, &mem, e);
+    int rc = engine_take_adapters(&o->engine, o->lora.p, o->lora.n, &mem, e);
     if (!o->embed && !o->sessions_given) o->engine.max_sessions = run_sessions(o);
     if (!rc) rc = o->tokenize || o->detokenize ? run_vocab(o, e) : o->plan ? run_plan(o, e) : o->embed ? run_embed(o, e) : run_generate(o, e);
     arena_free(&mem);
