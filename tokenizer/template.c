@@ -10,7 +10,7 @@
 
 /* ---- failing, and what is counted ---- */
 
-static _Noreturn void leave(struct run *r, int code, const char *fmt, va_list args) {
+PRINTF_LIKE(3, 0) static _Noreturn void leave(struct run *r, int code, const char *fmt, va_list args) {
     char what[512];
     unsigned line, column;
     template_place(r->t, r->at, &line, &column);

@@ -351,7 +351,7 @@ static bool test_string(struct run *r, value v, const value *arg) { return (void
 static bool test_mapping(struct run *r, value v, const value *arg) { return (void)r, (void)arg, v.type == V_DICT; }
 static bool test_iterable(struct run *r, value v, const value *arg) { return (void)r, (void)arg, is_iterable(v); }
 static bool test_escaped(struct run *r, value v, const value *arg) { return (void)r, (void)arg, v.type == V_STRING && v.s->markup; }
-static bool test_sequence(struct run *r, value v, const value *arg) { return (void)r, (void)arg, v.type == V_STRING || v.type == V_LIST || v.type == V_TUPLE || v.type == V_DICT || v.type == V_RANGE; }
+static bool test_sequence(struct run *r, value v, const value *arg) { return (void)r, (void)arg, v.type == V_UNDEFINED || v.type == V_STRING || v.type == V_LIST || v.type == V_TUPLE || v.type == V_DICT || v.type == V_RANGE; }
 static bool test_lower(struct run *r, value v, const value *arg) { return (void)arg, text_is_case(to_string(r, v, false).s, false); }
 static bool test_upper(struct run *r, value v, const value *arg) { return (void)arg, text_is_case(to_string(r, v, false).s, true); }
 static bool test_in(struct run *r, value v, const value *arg) { return contains(r, arg[0], v); }

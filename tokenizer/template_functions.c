@@ -23,6 +23,7 @@ static value function_range(struct run *r, const struct call *c) {
 static struct dict *dict_of(struct run *r, const struct call *c) {
     struct dict *d = new_dict(r);
     if (c->n > 1) run_fail(r, "dict expected at most 1 argument, got %d", c->n);
+    if (c->n && c->p[0].type == V_UNDEFINED) fail_undefined(r, c->p[0]);
     if (c->n && c->p[0].type == V_DICT)
         for (uint32_t i = 0; i < c->p[0].dict->n; i++) dict_set(r, d, c->p[0].dict->p[i].key, c->p[0].dict->p[i].v);
     else if (c->n) {

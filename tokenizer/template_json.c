@@ -22,7 +22,7 @@ static void dump_text(struct dumper *d, const struct text *s) {
     for (size_t i = 0; i < s->n; i += (size_t)len) {
         uint32_t c = utf8_next(s->p + i, &len);
         const char *f = c && c < 0x80 ? strchr(from, (int)c) : NULL;
-        if (!f && c >= ' ' && (c < 0x80 || !d->ascii)) continue;
+        if (!f && c >= ' ' && (c < 0x7f || !d->ascii)) continue;
         if (f) snprintf(code, sizeof code, "\\%c", to[f - from]);
         else if (c < 0x10000) snprintf(code, sizeof code, "\\u%04x", (unsigned)c);
         else snprintf(code, sizeof code, "\\u%04x\\u%04x", (unsigned)(0xd800 + ((c - 0x10000) >> 10)), (unsigned)(0xdc00 + (c & 0x3ff)));

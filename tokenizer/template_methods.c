@@ -54,13 +54,10 @@ static void split_spaces(struct run *r, value self, int64_t most, struct parts *
             i += (size_t)len;
             continue;
         }
-        size_t from = i, left, to = s->n;
-        if (most >= 0 && (int64_t)l->n >= most) text_strip(s, NULL, false, true, &left, &to), i = s->n;
-        else {
-            while (i < s->n && !python_space(utf8_next(s->p + i, &len))) i += (size_t)len;
-            to = i;
-        }
-        add_piece(r, l, self, from, to);
+        size_t from = i;
+        if (most >= 0 && (int64_t)l->n >= most) i = s->n; /* the rest, with the space at its end */
+        while (i < s->n && !python_space(utf8_next(s->p + i, &len))) i += (size_t)len;
+        add_piece(r, l, self, from, i);
     }
     tick(r, s->n / 8);
 }
@@ -112,7 +109,7 @@ static void rsplit_spaces(struct run *r, value self, int64_t most, struct parts 
         text_strip(&head, NULL, false, true, &left, &to);
         if (!to) break;
         size_t from = to;
-        if (most >= 0 && (int64_t)l->n >= most) text_strip(&head, NULL, true, false, &from, &left);
+        if (most >= 0 && (int64_t)l->n >= most) from = 0;
         else
             while (from) {
                 size_t at = from - 1;
@@ -185,10 +182,13 @@ static value str_rpartition(struct run *r, value self, const value *arg) {
 
 /* ---- looking into a string ---- */
 
-/* The bytes that [start:end] of the string covers. */
+/* The bytes that [start:end] of the string covers, and where they begin; SIZE_MAX: start lies behind the end. */
 static struct text window(struct run *r, value self, value start, value end, size_t *from) {
-    value part = slice(r, self, given(start) ? start : NONE, given(end) ? end : NONE, NONE);
-    *from = part.s->n || self.s->p == part.s->p ? (size_t)(part.s->p - self.s->p) : 0;
+    value_type t = given_some(start) ? start.type : V_NONE;
+    value part = slice(r, self, given(start) ? start : NONE, given(end) ? end : NONE, NONE), front = slice(r, self, NONE, given(start) ? start : NONE, NONE);
+    *from = t == V_NONE ? 0 : front.s->n;
+    int64_t n = (int64_t)text_chars(self.s), stop = given_some(end) && end.type == V_INT ? (end.i < 0 ? end.i + n : end.i) : n;
+    if (t == V_INT && (start.i > n || (start.i >= 0 ? start.i : start.i + n) > (stop < 0 ? 0 : stop))) *from = SIZE_MAX;
     return *part.s;
 }
 
@@ -200,7 +200,7 @@ static bool affix(struct run *r, value self, value what, const value *arg, bool 
         return false;
     }
     struct text *w = want_text(r, what, front ? "startswith" : "endswith"), s = window(r, self, arg[1], arg[2], &from);
-    return w->n <= s.n && memcmp(s.p + (front ? 0 : s.n - w->n), w->p, w->n) == 0;
+    return from != SIZE_MAX && w->n <= s.n && memcmp(s.p + (front ? 0 : s.n - w->n), w->p, w->n) == 0;
 }
 
 static value str_startswith(struct run *r, value self, const value *arg) { return bool_value(affix(r, self, arg[0], arg, true)); }
@@ -209,7 +209,7 @@ static value str_endswith(struct run *r, value self, const value *arg) { return 
 static int64_t index_in(struct run *r, value self, const value *arg, bool last, const char *what) {
     size_t from;
     struct text *w = want_text(r, arg[0], what), s = window(r, self, arg[1], arg[2], &from);
-    size_t at = last ? find_last(&s, w, s.n) : text_find(&s, w, 0);
+    size_t at = from == SIZE_MAX ? SIZE_MAX : last ? find_last(&s, w, s.n) : text_find(&s, w, 0);
     tick(r, s.n / 16);
     if (at == SIZE_MAX) return -1;
     struct text before = { .p = self.s->p, .n = from + at, .chars = SIZE_MAX };
@@ -232,6 +232,7 @@ static value str_count(struct run *r, value self, const value *arg) {
     struct text *w = want_text(r, arg[0], "count"), s = window(r, self, arg[1], arg[2], &from);
     int64_t n = 0;
     tick(r, s.n / 32);
+    if (from == SIZE_MAX) return int_value(0);
     if (!w->n) return int_value((int64_t)text_chars(&s) + 1);
     for (; (at = text_find(&s, w, at)) != SIZE_MAX; at += w->n) n++;
     return int_value(n);

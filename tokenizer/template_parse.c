@@ -19,6 +19,7 @@ typedef struct {
     bool says_loop;  /* since the innermost for: `loop` was mentioned */
     int loops;       /* open for loops, for break and continue */
     int conditional; /* open if statements and expressions: an unknown filter in there fails only when it is reached */
+    const struct node *unknown; /* the first filter or test that there is not, outside of them */
 } parser;
 
 static struct node *expression(parser *p, bool with_if);
@@ -255,6 +256,7 @@ static struct node *subscript(parser *p, struct node *v) {
         return n;
     }
     need_op(p, '[');
+    if (skip_op(p, ']')) return node2(p, N_GETITEM, at, v, node(p, N_TUPLE, at)); /* x[] is x[()] to Jinja */
     struct node *from = is_op(p, ':') ? NULL : full(p), *n = node2(p, N_GETITEM, at, v, from);
     if (is_op(p, ':')) {
         n->kind = N_SLICE;
@@ -304,25 +306,32 @@ static struct node *call(parser *p, struct node *f) {
     return n;
 }
 
-/* An unknown name is an error now, or (inside an if) when it is reached, as there. */
-static void check_known(parser *p, struct node *n, const char *what) {
+/* An unknown name is an error, but in an if only when it is reached, as there: whether an if follows is known later. */
+static void check_known(parser *p, struct node *n) {
     const char *s = n->attr->text.p, *why = n->kind == N_FILTER ? refused_filter(s, n->attr->text.n) : NULL;
-    if (n->known || (p->conditional && !why)) return;
-    int len = n->attr->text.n < 60 ? (int)n->attr->text.n : 60;
-    if (why) lex_fail(&p->lex, n->at, "the filter \"%.*s\" is not read here: %s", len, s, why);
-    lex_fail(&p->lex, n->at, "there is no %s \"%.*s\"", what, len, s);
+    if (why) lex_fail(&p->lex, n->at, "the filter \"%.*s\" is not read here: %s", (int)n->attr->text.n, s, why);
+    if (!n->known && !p->conditional && !p->unknown) p->unknown = n;
 }
 
-static void refuse_dotted(parser *p) {
-    if (is_op(p, '.')) lex_fail(&p->lex, p->now.at, "filters and tests have no dots in their names");
+static void fail_unknown(const parser *p) {
+    const struct text *s = p->unknown ? &p->unknown->attr->text : NULL;
+    if (s) lex_fail(&p->lex, p->unknown->at, "there is no %s \"%.*s\"", p->unknown->kind == N_FILTER ? "filter" : "test", s->n < 60 ? (int)s->n : 60, s->p);
+}
+
+/* A filter's or test's name. Dots may stand in it, but none that there is has one. */
+static bool read_known_name(parser *p, struct node *n) {
+    bool dotted = false;
+    for (n->attr = need_name(p); is_op(p, '.'); dotted = true) {
+        advance(p);
+        need_name(p);
+    }
+    return !dotted;
 }
 
 static struct node *filter(parser *p, struct node *v) {
     struct node *n = node2(p, N_FILTER, p->now.at, v, NULL);
-    n->attr = need_name(p);
-    refuse_dotted(p);
-    n->known = find_filter(n->attr->text.p, n->attr->text.n);
-    check_known(p, n, "filter");
+    if (read_known_name(p, n)) n->known = find_filter(n->attr->text.p, n->attr->text.n);
+    check_known(p, n);
     n->args = is_op(p, '(') ? arguments(p) : lex_take(&p->lex, sizeof *n->args);
     return n;
 }
@@ -346,10 +355,8 @@ static struct node *test(parser *p, struct node *v) {
     need_word(p, "is");
     bool negated = skip_word(p, "not");
     struct node *n = node2(p, N_TEST, at, v, NULL);
-    n->attr = need_name(p);
-    refuse_dotted(p);
-    n->known = find_test(n->attr->text.p, n->attr->text.n);
-    check_known(p, n, "test");
+    if (read_known_name(p, n)) n->known = find_test(n->attr->text.p, n->attr->text.n);
+    check_known(p, n);
     bool value_follows = p->now.kind == T_NAME || p->now.kind == T_STRING || p->now.kind == T_INT || p->now.kind == T_FLOAT || is_op(p, '[') || is_op(p, '{');
     if (is_op(p, '(')) n->args = arguments(p);
     else {
@@ -486,9 +493,11 @@ static struct node *disjunction(parser *p) { return chain(p, "or", N_OR, conjunc
 /* a if b else c. Where an if may follow as a statement's own (for x in y if z), it is not read as this. */
 static struct node *expression(parser *p, bool with_if) {
     deeper(p);
+    const struct node *unknown = p->unknown;
     struct node *v = disjunction(p);
     while (with_if && is_word(p, "if")) {
         struct node *n = node(p, N_COND, p->now.at);
+        p->unknown = unknown;
         advance(p);
         p->conditional++;
         n->b = disjunction(p);
@@ -756,4 +765,5 @@ void parse_template(struct template *t, jmp_buf *leave, err *e) {
     advance(&p);
     advance(&p);
     t->body = contents(&p, NULL);
+    fail_unknown(&p);
 }

@@ -334,7 +334,7 @@ static value filter_first(struct run *r, value v, const value *arg) {
 }
 
 static void need_reversible(struct run *r, value v) {
-    if (v.type == V_ITER || v.type == V_UNDEFINED) run_fail(r, "'%s' object is not reversible", type_name(v));
+    if (v.type == V_ITER) run_fail(r, "'%s' object is not reversible", type_name(v));
 }
 
 static value filter_last(struct run *r, value v, const value *arg) {
@@ -360,7 +360,7 @@ static value filter_reverse(struct run *r, value v, const value *arg) {
     for (size_t i = 0; i < l.n; i++) p[i] = l.p[l.n - 1 - i];
     tick(r, l.n);
     l.p = p;
-    return v.type == V_ITER || v.type == V_UNDEFINED ? list_value(r, V_LIST, p, l.n) : ready(r, l);
+    return v.type == V_ITER ? list_value(r, V_LIST, p, l.n) : ready(r, l);
 }
 
 const struct filter sequence_filters[] = {
