@@ -18,7 +18,7 @@ typedef struct gguf_vocabulary {
     size_t n_tokens, n_merges;
     int64_t bos, eos, unk;   /* -1: the file does not say */
     int add_bos, add_eos, add_space_prefix, collapse_spaces; /* 0, 1; -1: the file does not say */
-    gguf_string chat_template;
+    gguf_string chat_template, tool_template;
 } gguf_vocabulary;
 
 /* Everything is copied. A model or a pre-tokenizer that is not known is refused by its name. */

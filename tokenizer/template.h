@@ -25,11 +25,7 @@ enum { ERR_TEMPLATE_REFUSED = 200, /* the template itself refused the chat: rais
 int template_compile(template **t, const char *text, size_t n, err *e);
 void template_free(template *t);
 
-/* A run of bytes of the rendered text. */
-typedef struct text_range {
-    size_t begin, end;
-} text_range;
-typedef struct text_ranges { /* rising, apart from one another */
+typedef struct text_ranges { /* of the rendered text: rising, apart from one another */
     text_range *p;
     size_t n, cap;
     bool failed;
