@@ -155,7 +155,7 @@ int template_render_with(const template *t, const json *vars, const template_opt
     r->e = e;
     if (o) r->o = *o;
     if (!r->o.max_steps) r->o.max_steps = STEPS;
-    if (!r->o.max_memory) r->o.max_memory = MEMORY + 32 * size_of_json(vars);
+    if (!r->o.max_memory) r->o.max_memory = MEMORY + (vars ? 32 * size_of_json(vars) : 0);
     if (!r->o.max_output) r->o.max_output = OUTPUT;
     r->mem.limit = r->o.max_memory;
     if (!setjmp(r->fail)) {

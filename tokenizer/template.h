@@ -41,7 +41,7 @@ typedef struct template_opts {
     size_t max_output;    /* bytes; 0: 64 MiB */
 } template_opts;
 
-/* vars: a JSON object of the names that the template sees (messages, tools, documents, add_generation_prompt, bos_token, ...).
+/* vars: NULL, or a JSON object of the names that the template sees (messages, tools, documents, add_generation_prompt, bos_token, ...).
  * Appends the text to out; on failure out is as before. */
 int template_render(const template *t, const json *vars, buf *out, err *e);
 /* The same with options (o may be NULL). user, if not NULL, receives what of the rendered text came out of the strings and keys

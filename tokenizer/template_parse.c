@@ -336,14 +336,19 @@ static struct node *filter(parser *p, struct node *v) {
     return n;
 }
 
+/* a.b.c, a|b|c: each link is a level deeper for whoever walks the tree. */
+static void count_link(const parser *p, int *links) {
+    if (++*links > MAX_LINKS) lex_fail(&p->lex, p->now.at, "a chain of over %d links", MAX_LINKS);
+}
+
 static struct node *filters(parser *p, struct node *v) {
-    while (skip_op(p, '|')) v = filter(p, v);
+    for (int links = 0; skip_op(p, '|'); v = filter(p, v)) count_link(p, &links);
     return v;
 }
 
 static struct node *postfix(parser *p, struct node *v) {
-    for (int links = 0;; links++) {
-        if (links > MAX_LINKS) lex_fail(&p->lex, p->now.at, "a chain of over %d links", MAX_LINKS);
+    for (int links = 0;;) {
+        count_link(p, &links);
         if (is_op(p, '.') || is_op(p, '[')) v = subscript(p, v);
         else if (is_op(p, '(')) v = call(p, v);
         else return v;
@@ -368,8 +373,8 @@ static struct node *test(parser *p, struct node *v) {
 }
 
 static struct node *filters_and_tests(parser *p, struct node *v) {
-    for (int links = 0;; links++) {
-        if (links > MAX_LINKS) lex_fail(&p->lex, p->now.at, "a chain of over %d links", MAX_LINKS);
+    for (int links = 0;;) {
+        count_link(p, &links);
         if (is_op(p, '|')) v = filters(p, v);
         else if (is_word(p, "is")) v = test(p, v);
         else if (is_op(p, '(')) v = call(p, v);

@@ -47,6 +47,7 @@ _Noreturn void fail_undefined(struct run *r, value v) {
 /* ---- dicts ---- */
 
 static bool is_number(value v) { return v.type == V_BOOL || v.type == V_INT || v.type == V_FLOAT; }
+static int64_t whole_number(value v) { return v.type == V_INT ? v.i : v.b; } /* of an int or a bool */
 static bool whole_double(double f) { return f >= -9223372036854775808.0 && f < 9223372036854775808.0 && f == floor(f); }
 
 /* Equal values have equal hashes: 1, 1.0 and True are one key. */
@@ -55,7 +56,7 @@ static uint64_t hash_of(struct run *r, value v) {
     if (v.type == V_STRING || v.type == V_BIG) return hash_bytes(v.s->p, v.s->n);
     if (v.type == V_FLOAT && !whole_double(v.f)) return hash_bytes(&v.f, sizeof v.f);
     if (is_number(v)) {
-        int64_t i = v.type == V_INT ? v.i : v.type == V_BOOL ? v.b : (int64_t)v.f;
+        int64_t i = v.type == V_FLOAT ? (int64_t)v.f : whole_number(v);
         return hash_bytes(&i, sizeof i);
     }
     if (v.type != V_TUPLE) run_fail(r, "unhashable type: '%s'", type_name(v));
@@ -198,6 +199,7 @@ static struct list iter_items(struct run *r, struct iter *it) {
         it->make = NULL;
         it->items = make(r, it);
     }
+    if (it->at == it->items.n) return (struct list){ NULL, 0 };
     struct list left = { it->items.p + it->at, it->items.n - it->at };
     it->at = it->items.n;
     return left;
@@ -268,12 +270,12 @@ static int order_mixed(int64_t i, double f) {
 
 static int order_numbers(value a, value b) {
     if (a.type == V_FLOAT && b.type == V_FLOAT) return a.f < b.f ? -1 : a.f > b.f ? 1 : a.f == b.f ? 0 : 2;
-    int64_t i = a.type == V_INT ? a.i : a.b, k = b.type == V_INT ? b.i : b.b;
-    if (b.type == V_FLOAT) return order_mixed(i, b.f);
+    if (b.type == V_FLOAT) return order_mixed(whole_number(a), b.f);
     if (a.type == V_FLOAT) {
-        int c = order_mixed(k, a.f);
+        int c = order_mixed(whole_number(b), a.f);
         return c == 2 ? 2 : -c;
     }
+    int64_t i = whole_number(a), k = whole_number(b);
     return (i > k) - (i < k);
 }
 
