@@ -76,6 +76,11 @@ void buf_u64(buf *b, uint64_t v);
 void buf_json(buf *b, const char *s, size_t n); /* a JSON string with its quotes; bytes that are not UTF-8 become U+FFFD */
 void buf_free(buf *b);
 
+/* A run of bytes within a text. */
+typedef struct text_range {
+    size_t begin, end;
+} text_range;
+
 /* A growable list of token ids. */
 typedef struct ids {
     int32_t *p;

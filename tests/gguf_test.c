@@ -301,7 +301,7 @@ static void test_small(void **state) {
     assert_int_equal(v.n, 7);
     assert_memory_equal(v.p, want, sizeof want);
     assert_true(tokenizer_bos(t) == 8 && tokenizer_eos(t) == 9);
-    const char *template = tokenizer_template(t, &n);
+    const char *template = tokenizer_template(t, false, &n);
     assert_true(n == 7 && memcmp(template, "{{ x }}", 7) == 0);
     ids_free(&v);
     unload(&c, t);

@@ -421,12 +421,62 @@ static void test_plan(void **state) {
 #endif
 }
 
+static void expect_output(const char *line, const char *want) {
+    if (sh(line)) fail_msg("%s: %s", line, slurp(err_path));
+    char *out = output();
+    if (strcmp(out, want)) fail_msg("%s: expected %s, found %s", line, want, out);
+    free(out);
+}
+
+static void test_chat(void **state) {
+    (void)state;
+    expect_output("{bin}/run {model} --chat -p ' Hi <|end|>' --system Be --show-prompt -n 0",
+                  "<|bos|><|system|>Be<|end|><|user|>Hi <|end|><|end|><|assistant|>\n0 2 1876 5 3 2991 227 34 98 422 98 36 5 4\n");
+    expect_output("printf 'Hi <|end|>' | {bin}/run {model} --chat -p - --parse-special --show-prompt -n 0",
+                  "<|bos|><|user|>Hi <|end|><|end|><|assistant|>\n0 3 2991 227 5 5 4\n");
+    expect_output("{bin}/run {model} --ids '0 3 5' --show-prompt -n 0", "<|bos|><|user|><|end|>\n0 3 5\n");
+    assert_int_equal(sh("{bin}/run {model} --chat -p 'Tell me a story' -n 20 --temp 0"), 0);
+    char *a = output(), *b;
+    assert_true(strlen(a) > 20 && !strstr(a, "Tell me"));
+    assert_int_equal(sh("{bin}/run {model} -p '<|bos|><|user|>Tell me a story<|end|><|assistant|>' --parse-special --no-echo -n 20 --temp 0"), 0);
+    b = output(); /* the same tokens, but for the BOS that a plain text gets of its own */
+    assert_true(strlen(b) > 20);
+    free(a);
+    free(b);
+    expect_failure("{bin}/run {model} --system x -p a", 2, "--chat");
+    expect_failure("{bin}/run {model} --chat --ids 1", 2, "--chat");
+    expect_failure("{bin}/run {model} --template x -p a", 2, "--template goes with");
+    expect_failure("{bin}/run {model} --chat --template {dir}/none -p a", 1, "none");
+    expect_failure("echo '{{ x }' > {dir}/t; {bin}/run {model} --chat --template {dir}/t -p a", 1, "line 1, column");
+    expect_failure("echo '{{ raise_exception(\"No way.\") }}' > {dir}/t; {bin}/run {model} --chat --template {dir}/t -p a", 1, "refuses this chat: No way.");
+    expect_failure("echo '{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}' > {dir}/t; {bin}/run {model} --chat --template {dir}/t -p a", 1, "more than a template may use");
+}
+
+static void test_render(void **state) {
+    (void)state;
+    assert_int_equal(sh("echo '{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}], \"add_generation_prompt\": true}' > {dir}/c.json"), 0);
+    expect_output("{bin}/run {model} --render {dir}/c.json", "<|bos|><|user|>x<|end|><|assistant|>");
+    expect_output("{bin}/run {model} --render - --print-ids < {dir}/c.json", "0 3 94 5 4\n");
+    expect_output("cat {dir}/c.json {dir}/c.json | {bin}/run {model} --render - --jsonl",
+                  "\"<|bos|><|user|>x<|end|><|assistant|>\"\n\"<|bos|><|user|>x<|end|><|assistant|>\"\n");
+    expect_output("( echo '{\"messages\": []}'; echo 7; echo '{'; cat {dir}/c.json ) | {bin}/run {model} --render - --jsonl --print-ids",
+                  "{\"error\":\"messages: expected at least one message\"}\n{\"error\":\"expected an object with \\\"messages\\\", found a number\"}\n"
+                  "{\"error\":\"not JSON: text ends inside an object or array at byte 1 (line 1)\"}\n[0,3,94,5,4]\n");
+    expect_output("printf '{{ bos_token }}{{ messages[0].content }}{{ x }}' > {dir}/t; echo '{\"messages\": [{\"content\": \"a\"}], \"kwargs\": {\"x\": 1}, \"bos_token\": \"B\"}' |"
+                  " {bin}/run {model} --render - --template {dir}/t", "Ba1");
+    expect_failure("{bin}/run {model} --render {dir}/none", 1, "none");
+    expect_failure("{bin}/run {model} --render {dir}/c.json -p x", 2, "--render");
+    expect_failure("{bin}/run {model} --render {dir}/c.json --chat", 2, "--chat");
+    expect_failure("echo '{}' | {bin}/run {model} --render -", 1, "at least one message");
+    expect_failure("{bin}/convert tests/fixtures/tokenizers/gpt2 --vocab-only -o {dir}/gpt2.bin --force 2>/dev/null && {bin}/run {dir}/gpt2.bin --render {dir}/c.json", 1, "no chat template");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_generates),   cmocka_unit_test(test_seed),        cmocka_unit_test(test_stop_and_eos),
                                         cmocka_unit_test(test_context_full), cmocka_unit_test(test_dump_logits), cmocka_unit_test(test_vocabulary),
                                         cmocka_unit_test(test_interrupt),   cmocka_unit_test(test_mistakes),    cmocka_unit_test(test_no_tokenizer),
                                         cmocka_unit_test(test_encoders),    cmocka_unit_test(test_plan),        cmocka_unit_test(test_beams),
-                                        cmocka_unit_test(test_checkpoint_search) };
+                                        cmocka_unit_test(test_checkpoint_search), cmocka_unit_test(test_chat), cmocka_unit_test(test_render) };
     make_work_dir();
     snprintf(model, sizeof model, "%s", converted("weights/pip-stories", "q8"));
     snprintf(out_path, sizeof out_path, "%s/out", work_dir);

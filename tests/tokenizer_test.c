@@ -240,7 +240,7 @@ static void test_demo(void **state) {
     assert_int_equal(tokenizer_id(t, piece, n), 559);
     assert_null(tokenizer_piece(t, 4096, &n));
     assert_int_equal(tokenizer_id(t, "no such entry", 13), -1);
-    assert_true(tokenizer_template(t, &n) && n > 100);
+    assert_true(tokenizer_template(t, false, &n) && n > 100);
     buf_free(&text);
     tokenizer_free(t);
 }

@@ -101,7 +101,21 @@ static int check_tables(const tokenizer *t, err *e) {
             return refuse(e, "an added token is out of order");
         if (!utf8_valid(text_of(t, a->id).p, text_of(t, a->id).n)) return refuse(e, "an added token is not UTF-8");
     }
-    return 0;
+    struct slice text, tools;
+    return templates_of(section(t, SEC_TEMPLATE), &text, &tools) ? 0 : refuse(e, "a chat template lies outside it");
+}
+
+bool templates_of(struct slice all, struct slice *text, struct slice *tools) {
+    cursor c = { (const uint8_t *)all.p, all.n, 0, false };
+    *text = *tools = all;
+    if (!all.n || all.p[0]) return true;
+    cursor_take(&c, 1);
+    text->n = cursor_u32(&c);
+    text->p = cursor_take(&c, text->n);
+    tools->n = c.n - c.at;
+    tools->p = (const char *)c.p + c.at;
+    if (c.failed) *text = *tools = (struct slice){ "", 0 };
+    return !c.failed;
 }
 
 static void place(tokenizer *t) {
@@ -137,6 +151,7 @@ static int index_added(tokenizer *t, struct matcher *m, bool normalized, err *e)
         }
         text[n] = s;
         which[n++] = i;
+        t->special_normal |= normalized && (t->added[i].flags & ADDED_SPECIAL);
     }
     buf_free(work);
     buf_free(work + 1);
@@ -260,5 +275,9 @@ void tokenizer_print(const tokenizer *t, FILE *out) {
     print_id(out, t, "eos", h->eos);
     fprintf(out, "  %-14s%llu before, %llu behind a text\n", "special tokens", (unsigned long long)h->section[SEC_PREFIX].bytes / 4,
             (unsigned long long)h->section[SEC_SUFFIX].bytes / 4);
-    fprintf(out, "  %-14s%llu bytes\n", "chat template", (unsigned long long)h->section[SEC_TEMPLATE].bytes);
+    struct slice text, tools;
+    templates_of(section(t, SEC_TEMPLATE), &text, &tools);
+    fprintf(out, "  %-14s", "chat template");
+    if (text.p == tools.p) fprintf(out, text.n ? "%zu bytes\n" : "none\n", text.n);
+    else fprintf(out, "%zu bytes, and one of %zu for chats with tools\n", text.n, tools.n);
 }

@@ -48,7 +48,7 @@ enum section {
     SEC_DECODERS, /* rules, see rules.c */
     SEC_CONTINUE, /* WordPiece: what entries inside a word begin with */
     SEC_CHARSMAP, /* SentencePiece's precompiled character map, as in its file */
-    SEC_TEMPLATE, /* the chat template */
+    SEC_TEMPLATE, /* the chat template; with one for tools: a zero byte, u32 length of the first, the first, the second */
     SEC_COUNT
 };
 

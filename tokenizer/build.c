@@ -228,6 +228,17 @@ static void add_pieces(const struct build *b, struct tok_header *h, buf *out) {
     add_order(b, h, out);
 }
 
+static void add_templates(const struct build *b, struct tok_header *h, buf *out) {
+    begin(h, out, SEC_TEMPLATE);
+    if (b->tool_template.n) {
+        buf_byte(out, 0);
+        buf_u32(out, (uint32_t)b->chat_template.n);
+    }
+    buf_add(out, b->chat_template.p, b->chat_template.n);
+    buf_add(out, b->tool_template.p, b->tool_template.n);
+    end(h, out, SEC_TEMPLATE);
+}
+
 static void lay_out(const struct build *b, buf *out) {
     struct tok_header h = { .version = TOK_VERSION,
                             .header_bytes = sizeof h,
@@ -254,12 +265,12 @@ static void lay_out(const struct build *b, buf *out) {
     for (int i = 0; i < 3; i++) add_section(&h, out, SEC_NORMALIZERS + i, b->rules[i].p, b->rules[i].n);
     add_section(&h, out, SEC_CONTINUE, b->prefix_inside.p, b->prefix_inside.n);
     add_section(&h, out, SEC_CHARSMAP, b->charsmap.p, b->charsmap.n);
-    add_section(&h, out, SEC_TEMPLATE, b->chat_template.p, b->chat_template.n);
+    add_templates(b, &h, out);
     find_glue(b, &h);
     h.bytes = out->n;
     if (!out->failed) memcpy(out->p, &h, sizeof h);
     out->failed |= b->rules[0].failed || b->rules[1].failed || b->rules[2].failed || b->prefix.failed || b->suffix.failed ||
-                   texts.n > UINT32_MAX;
+                   texts.n > UINT32_MAX || b->chat_template.n > UINT32_MAX;
     buf_free(&texts);
 }
 

@@ -21,7 +21,7 @@ struct build {
     size_t n_added, cap_added;
     buf rules[3]; /* normalizers, pre-tokenizers, decoders */
     ids prefix, suffix;
-    struct slice charsmap, chat_template, prefix_inside;
+    struct slice charsmap, chat_template, tool_template, prefix_inside;
     bool raw; /* some rule needs the bytes of entries */
     uint32_t max_chars;
     struct id_map {

@@ -13,15 +13,16 @@ static struct slice token_name(const json *config, const char *key) {
     return j && j->type == JSON_STRING ? slice_of(j) : (struct slice){ NULL, 0 };
 }
 
-/* "chat_template": a string, or a list of {name, template}, of which "default" counts. */
-static const json *template_of(const json *config) {
+/* "chat_template": a string, or a list of {name, template}, of which "default" and "tool_use" count. */
+static void take_templates(struct build *b, const json *config) {
     const json *j = json_get(config, "chat_template");
-    if (!j || j->type != JSON_ARRAY) return j && j->type == JSON_STRING ? j : NULL;
-    for (const json *k = j->child; k; k = k->next) {
+    if (j && j->type == JSON_STRING) b->chat_template = slice_of(j);
+    for (const json *k = j && j->type == JSON_ARRAY ? j->child : NULL; k; k = k->next) {
         const json *text = json_get(k, "template");
-        if (json_is(json_get(k, "name"), "default") && text && text->type == JSON_STRING) return text;
+        if (!text || text->type != JSON_STRING) continue;
+        if (json_is(json_get(k, "name"), "default")) b->chat_template = slice_of(text);
+        if (json_is(json_get(k, "name"), "tool_use")) b->tool_template = slice_of(text);
     }
-    return NULL;
 }
 
 static int read_optional(struct build *b, const char *folder, const char *name, struct slice *out, err *e) {
@@ -36,15 +37,14 @@ static int read_optional(struct build *b, const char *folder, const char *name, 
     return rc;
 }
 
-static int read_config(struct build *b, const char *folder, const json **config, err *e) {
+static int read_config(struct build *b, const char *folder, const char *name, const json **config, err *e) {
     struct slice text = { NULL, 0 };
     json *root = NULL;
     err inner = { 0 };
     *config = NULL;
-    if (!folder || read_optional(b, folder, "tokenizer_config.json", &text, e)) return folder ? -1 : 0;
+    if (!folder || read_optional(b, folder, name, &text, e)) return folder ? -1 : 0;
     if (!text.p) return 0;
-    if (json_parse(&b->mem, text.p, text.n, &root, &inner))
-        return fail_code(e, inner.code, "%s/tokenizer_config.json: %s", folder, inner.msg);
+    if (json_parse(&b->mem, text.p, text.n, &root, &inner)) return fail_code(e, inner.code, "%s/%s: %s", folder, name, inner.msg);
     *config = root;
     return 0;
 }
@@ -83,13 +83,28 @@ static int surround_model(struct build *b, const json *config, err *e) {
     return 0;
 }
 
+/* The newest place wins, whole: files of their own; else tokenizer_config.json; else what older processors of images had. */
+static int add_templates(struct build *b, const char *folder, const json *config, err *e) {
+    struct slice text = { NULL, 0 }, tools = { NULL, 0 };
+    const json *older;
+    if (folder && (read_optional(b, folder, "chat_template.jinja", &text, e) || read_optional(b, folder, "chat_templates/tool_use.jinja", &tools, e))) return -1;
+    if (text.p || tools.p) {
+        b->chat_template = text;
+        b->tool_template = tools;
+        return 0;
+    }
+    take_templates(b, config);
+    if (b->chat_template.p || b->tool_template.p) return 0;
+    if (read_config(b, folder, "chat_template.json", &older, e)) return -1;
+    take_templates(b, older);
+    return 0;
+}
+
 static int add_config(struct build *b, const char *folder, err *e) {
     const json *config;
-    if (read_config(b, folder, &config, e) || name_ids(b, config, folder, e)) return -1;
+    if (read_config(b, folder, "tokenizer_config.json", &config, e) || name_ids(b, config, folder, e)) return -1;
     if ((b->flags & TOK_SENTENCEPIECE) && surround_model(b, config, e)) return -1;
-    const json *template = template_of(config);
-    if (template) b->chat_template = slice_of(template);
-    return folder ? read_optional(b, folder, "chat_template.jinja", &b->chat_template, e) : 0; /* the newer place: it wins */
+    return add_templates(b, folder, config, e);
 }
 
 /* A file is JSON if it begins like an object; else a SentencePiece model. */

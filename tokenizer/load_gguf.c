@@ -100,6 +100,7 @@ static int name_ids(struct build *b, const gguf_vocabulary *v, bool bos, bool eo
     if (bos && b->bos >= 0) ids_add(&b->prefix, b->bos);
     if (eos && b->eos >= 0) ids_add(&b->suffix, b->eos);
     if (v->chat_template.n) b->chat_template = (struct slice){ v->chat_template.p, v->chat_template.n };
+    if (v->tool_template.n) b->tool_template = (struct slice){ v->tool_template.p, v->tool_template.n };
     return 0;
 }
 

@@ -19,7 +19,7 @@ typedef struct gguf_vocabulary {
     int64_t bos, eos, unk, cls, sep; /* -1: the file does not say */
     gguf_string charsmap;    /* of SentencePiece, the bytes of precompiled_charsmap; p NULL: none */
     int add_bos, add_eos, add_space_prefix, collapse_spaces; /* 0, 1; -1: the file does not say */
-    gguf_string chat_template;
+    gguf_string chat_template, tool_template;
 } gguf_vocabulary;
 
 /* Everything is copied. A model or a pre-tokenizer that is not known is refused by its name. */

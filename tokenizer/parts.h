@@ -95,6 +95,7 @@ struct tokenizer {
     struct matcher plain, normal, user; /* added tokens found before and after normalization; user-defined pieces */
     int32_t ascii_id[128];              /* entries of one ASCII character */
     size_t longest;                     /* bytes of the longest entry that the model finds by its text */
+    bool special_normal;                /* some special token is looked for after normalization */
     arena mem;
 };
 static inline struct slice section(const tokenizer *t, enum section s) {
@@ -124,10 +125,18 @@ struct cached {
 };
 enum { CACHE_SLOTS = 4096 };
 
+struct user_parts {
+    const text_range *p; /* rising, apart */
+    size_t n;
+};
 struct encoder {
     const tokenizer *t;
     ids *out;
     size_t total; /* bytes of the text */
+    const char *text;
+    struct user_parts user, mapped; /* of the text; of the piece of it in work, in its normalized form */
+    text_range *mapping;            /* [user.n] what mapped points to */
+    buf aside[2];
     struct regex_work work;
     buf normal[2], level[MAX_RULES], key;
     struct symbol *symbol;
@@ -150,6 +159,9 @@ int unigram_encode(struct encoder *x, struct slice word);
 uint32_t byte_to_char(uint8_t b);
 int char_to_byte(uint32_t c);                    /* -1: not of the alphabet */
 bool bytes_of_text(struct slice text, buf *out); /* false: some character is not of the alphabet; out as before */
+
+/* The two chat templates in their section: default and for tools; false if its lengths are wrong. */
+bool templates_of(struct slice section, struct slice *text, struct slice *tools);
 
 int blob_open(tokenizer **t, const void *blob, size_t n, void *owned, err *e); /* frees owned if it fails */
 

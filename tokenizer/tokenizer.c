@@ -35,6 +35,17 @@ static bool stands_alone(struct slice s, size_t start, size_t end) {
            !(end < s.n && word_char(utf8_next(s.p + end, &len)));
 }
 
+/* Does any of these bytes belong to a user? */
+static bool is_users(const struct user_parts *u, size_t begin, size_t end) {
+    size_t low = 0, high = u->n;
+    while (low < high) {
+        size_t mid = (low + high) / 2;
+        if (u->p[mid].end <= begin) low = mid + 1;
+        else high = mid;
+    }
+    return low < u->n && u->p[low].begin < end;
+}
+
 /* Cuts s at the added tokens of m and gives the text between them to `text`. A token that is text this time, or not a word of its
  * own where it must be, is stepped over whole, as there. */
 static int at_added(struct encoder *x, const struct matcher *m, struct slice s, int flags, bool first,
@@ -51,7 +62,7 @@ static int at_added(struct encoder *x, const struct matcher *m, struct slice s, 
             const struct added *a = t->added + k;
             size_t start = i, end = i + len;
             i = end;
-            if ((a->flags & ADDED_SPECIAL) && !(flags & TOK_PARSE_SPECIAL)) continue;
+            if ((a->flags & ADDED_SPECIAL) && (!(flags & TOK_PARSE_SPECIAL) || is_users(m == &t->plain ? &x->user : &x->mapped, start, end))) continue;
             if ((a->flags & ADDED_SINGLE_WORD) && !stands_alone(s, start, end)) continue;
             int n;
             for (size_t k2;
@@ -70,8 +81,34 @@ static int encode_words(struct encoder *x, struct slice s, int flags, bool first
     return pretokenize(x, 0, s, first);
 }
 
+/* How long the first n bytes of s become. */
+static int normalized_length(struct encoder *x, struct slice s, size_t n, size_t *length) {
+    struct slice head = { s.p, n };
+    if (normalize(x->t, &head, x->aside, &x->work, x->e)) return -1;
+    *length = head.n;
+    return 0;
+}
+
+/* Where the user's parts of a piece of the text lie once it is normalized. Only a tokenizer that looks for special tokens behind
+ * normalization needs to know; what a character at a border becomes may count for either side. */
+static int map_user(struct encoder *x, struct slice s, int flags) {
+    size_t at = (size_t)(s.p - x->text);
+    x->mapped.n = 0;
+    if (!x->user.n || !x->t->special_normal || !(flags & TOK_PARSE_SPECIAL)) return 0;
+    if (!x->mapping && !(x->mapping = malloc(x->user.n * sizeof *x->mapping))) return fail_memory(x->e, x->user.n * sizeof *x->mapping, "a chat's parts");
+    x->mapped.p = x->mapping;
+    for (size_t i = 0; i < x->user.n; i++) {
+        text_range u = x->user.p[i], *to = x->mapping + x->mapped.n;
+        if (u.end <= at || u.begin >= at + s.n) continue;
+        if (normalized_length(x, s, u.begin > at ? u.begin - at : 0, &to->begin)) return -1;
+        if (normalized_length(x, s, u.end < at + s.n ? u.end - at : s.n, &to->end)) return -1;
+        x->mapped.n++;
+    }
+    return 0;
+}
+
 static int encode_text(struct encoder *x, struct slice s, int flags, bool first) {
-    if (normalize(x->t, &s, x->normal, &x->work, x->e)) return -1;
+    if (map_user(x, s, flags) || normalize(x->t, &s, x->normal, &x->work, x->e)) return -1;
     return at_added(x, &x->t->normal, s, flags, first, encode_words);
 }
 
@@ -86,7 +123,8 @@ static void add_section(const tokenizer *t, enum section which, ids *out) {
 
 static void encoder_free(struct encoder *x) {
     regex_work_free(&x->work);
-    for (size_t i = 0; i < 2; i++) buf_free(x->normal + i);
+    for (size_t i = 0; i < 2; i++) buf_free(x->normal + i), buf_free(x->aside + i);
+    free(x->mapping);
     for (size_t i = 0; i < MAX_RULES; i++) buf_free(x->level + i);
     buf_free(&x->key);
     free(x->symbol);
@@ -95,10 +133,15 @@ static void encoder_free(struct encoder *x) {
 }
 
 int tokenizer_encode(const tokenizer *t, const char *text, size_t n, int flags, ids *out, err *e) {
-    struct encoder x = { .t = t, .out = out, .total = n, .e = e };
+    return tokenizer_encode_parts(t, text, n, flags, NULL, 0, out, e);
+}
+
+int tokenizer_encode_parts(const tokenizer *t, const char *text, size_t n, int flags, const text_range *user, size_t n_user, ids *out, err *e) {
+    struct encoder x = { .t = t, .out = out, .total = n, .text = text, .user = { user, n_user }, .e = e };
     buf repaired = { 0 };
     struct slice s = { text, n };
     int rc = 0;
+    if (n && n_user && !utf8_valid(text, n)) return fail_code(e, ERR_INPUT, "a chat's text is not UTF-8");
     if (n && !utf8_valid(text, n)) {
         /* SentencePiece's map of characters takes U+FFFD away, but not where bytes are ill-formed: they stay apart until there */
         if ((t->h.flags & TOK_SENTENCEPIECE) && t->h.section[SEC_CHARSMAP].bytes) utf8_mark(text, n, &repaired);
@@ -150,10 +193,14 @@ int32_t tokenizer_id(const tokenizer *t, const char *piece, size_t n) {
     return -1;
 }
 
-const char *tokenizer_template(const tokenizer *t, size_t *n) {
-    struct slice s = section(t, SEC_TEMPLATE);
-    *n = s.n;
-    return s.n ? s.p : NULL;
+int32_t tokenizer_unk(const tokenizer *t) { return t->h.unk; }
+
+const char *tokenizer_template(const tokenizer *t, bool tools, size_t *n) {
+    struct slice text, with_tools;
+    templates_of(section(t, SEC_TEMPLATE), &text, &with_tools);
+    if (tools) text = with_tools;
+    *n = text.n;
+    return text.n ? text.p : NULL;
 }
 
 void tokenizer_free(tokenizer *t) {

@@ -26,6 +26,10 @@ enum { TOK_SPECIAL = 1,        /* add BOS/EOS/... by the tokenizer's own rule */
  * backtracks without end. Safe to call from several threads at once. */
 int tokenizer_encode(const tokenizer *t, const char *text, size_t n, int flags, ids *out, err *e);
 
+/* The same for a text of which some parts, rising and apart from one another, are a user's: a special token counts only where no
+ * byte of it lies in one of them. The text must be UTF-8. */
+int tokenizer_encode_parts(const tokenizer *t, const char *text, size_t n, int flags, const text_range *user, size_t n_user, ids *out, err *e);
+
 /* Appends the text of n ids. skip_special leaves special tokens out. Gives valid UTF-8: ill-formed bytes become U+FFFD. */
 int tokenizer_decode(const tokenizer *t, const int32_t *id, size_t n, bool skip_special, buf *out, err *e);
 
@@ -48,7 +52,9 @@ int32_t tokenizer_eos(const tokenizer *t);
 int32_t tokenizer_id(const tokenizer *t, const char *piece, size_t n); /* of a vocabulary entry as it is written there; -1 */
 const char *tokenizer_piece(const tokenizer *t, int32_t id, size_t *n); /* the entry as written; borrowed until tokenizer_free */
 bool tokenizer_is_special(const tokenizer *t, int32_t id);
-const char *tokenizer_template(const tokenizer *t, size_t *n); /* the chat template, NULL if the checkpoint has none */
+int32_t tokenizer_unk(const tokenizer *t);
+/* The chat template, NULL if the checkpoint has none. tools: the one for chats with tools, where the checkpoint has one of its own. */
+const char *tokenizer_template(const tokenizer *t, bool tools, size_t *n);
 void tokenizer_print(const tokenizer *t, FILE *out); /* for inspect */
 
 #endif

@@ -260,6 +260,13 @@ const uint32_t *uni_lower_of(uint32_t c, int *n) {
     return m ? uni_pool + m->at : NULL;
 }
 
+const uint32_t *uni_upper_of(uint32_t c, bool title, int *n) {
+    const struct uni_map *m = title ? map_find(uni_title, uni_title_n, c) : NULL;
+    if (!m) m = map_find(uni_upper, uni_upper_n, c);
+    if (m) *n = m->n;
+    return m ? uni_case_pool + m->at : NULL;
+}
+
 void uni_lowercase(const char *s, size_t n, buf *out) {
     for (size_t i = 0; i < n;) {
         int len, k;

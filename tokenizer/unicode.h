@@ -55,10 +55,10 @@ struct uni_pair {
 extern const uint16_t uni_block[0x110000 / 128];
 extern const uint8_t uni_props[];
 extern const struct uni_class uni_classes[];
-extern const struct uni_map uni_nfd[], uni_nfkd[], uni_lower[];
-extern const uint32_t uni_pool[];
+extern const struct uni_map uni_nfd[], uni_nfkd[], uni_lower[], uni_upper[], uni_title[]; /* title: where it is not upper */
+extern const uint32_t uni_pool[], uni_case_pool[]; /* the second of upper and title */
 extern const struct uni_pair uni_pairs[];
-extern const int uni_n_classes, uni_nfd_n, uni_nfkd_n, uni_lower_n, uni_n_pairs;
+extern const int uni_n_classes, uni_nfd_n, uni_nfkd_n, uni_lower_n, uni_upper_n, uni_title_n, uni_n_pairs;
 
 static inline uint8_t uni_of(uint32_t c) { return uni_props[(uint32_t)uni_block[c >> 7] << 7 | (c & 127)]; } /* c < 0x110000 */
 static inline bool uni_in(uint32_t c, uint32_t categories) { return categories >> (uni_of(c) & UNI_CATEGORY) & 1; }
@@ -90,5 +90,6 @@ enum { UNI_COMPOSE = 1, UNI_COMPAT = 2 }; /* NFD 0, NFC 1, NFKD 2, NFKC 3 (Unico
 void uni_normalize(const char *s, size_t n, int form, buf *out);
 void uni_lowercase(const char *s, size_t n, buf *out); /* full mappings, without context */
 const uint32_t *uni_lower_of(uint32_t c, int *n);      /* NULL: itself */
+const uint32_t *uni_upper_of(uint32_t c, bool title, int *n); /* of c >= 0x80; NULL: itself */
 
 #endif

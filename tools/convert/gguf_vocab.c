@@ -97,6 +97,7 @@ int gguf_tokenizer(checkpoint *c, tokenizer **t, err *e) {
         (v.model.n == 8 && memcmp(v.model.p, "no_vocab", 8) == 0))
         return 0;
     if (string(c, "ggml.pre", &v.pre, e) || string(c, "chat_template", &v.chat_template, e) ||
+        string(c, "chat_template.tool_use", &v.tool_template, e) ||
         strings(c, "ggml.tokens", &v.token, &v.n_tokens, e) || strings(c, "ggml.merges", &v.merge, &v.n_merges, e) ||
         numbers(c, &v, e) || charsmap(c, &v.charsmap, e) || whole(c, "ggml.cls_token_id", &v.cls, e) ||
         whole(c, "ggml.seperator_token_id", &v.sep, e) || whole(c, "ggml.bos_token_id", &v.bos, e) || whole(c, "ggml.eos_token_id", &v.eos, e) ||

@@ -44,7 +44,8 @@ static int load_tokens(generation *r, err *e) {
     const run_opts *o = r->o;
     buf text = { 0 };
     int rc = run_prompt_tokens(o, r->tok, &text, &r->tokens, e);
-    bool echo = text.n && !o->no_echo && !o->print_ids && !r->info->has_encoder && o->prompt && strcmp(o->prompt, "-");
+    if (!rc && o->show_prompt) rc = run_show(r->tok, &text, &r->tokens, e);
+    bool echo = text.n && !o->no_echo && !o->chat && !o->show_prompt && !o->print_ids && !r->info->has_encoder && o->prompt && strcmp(o->prompt, "-");
     if (!rc && echo) rc = write_out(text.p, text.n, e);
     buf_free(&text);
     return rc;

@@ -26,6 +26,14 @@ int run_prompt_tokens(const run_opts *o, const tokenizer *t, buf *text, ids *out
     if (o->ids) return ids_parse(out, o->ids, e);
     if (!t) return fail(e, "%s has no tokenizer: give token ids with --ids, or convert again with a tokenizer", o->model);
     if (!text) text = &own;
+    if (o->chat) {
+        buf prompt = { 0 };
+        int failed = run_prompt_text(o, &prompt, e);
+        if (!failed) failed = run_chat_tokens(o, t, &prompt, text, out, e);
+        buf_free(&prompt);
+        buf_free(&own);
+        return failed;
+    }
     int rc = run_prompt_text(o, text, e), flags = TOK_SPECIAL | (o->parse_special ? TOK_PARSE_SPECIAL : 0);
     if (!rc) rc = tokenizer_encode(t, text->p ? text->p : "", text->n, flags, out, e);
     buf_free(&own);
@@ -45,16 +53,23 @@ static int check_search(const program *p, const run_opts *o) {
 static int check(const program *p, const run_opts *o, int n_words) {
     if (n_words != 1) return usage_error(p, "expected a model file");
     int sources = (o->prompt != NULL) + (o->prompt_file != NULL) + (o->ids != NULL);
+    bool other = o->tokenize || o->detokenize || o->plan || o->render;
+    if (other && (o->chat || o->show_prompt)) return usage_error(p, "--chat and --show-prompt go with -p or -f");
+    if (o->embed && o->show_prompt) return usage_error(p, "--show-prompt and --embed exclude each other");
     if (o->tokenize && o->detokenize) return usage_error(p, "--tokenize and --detokenize exclude each other");
     if ((o->tokenize || o->detokenize) && o->lora.n) return usage_error(p, "--lora changes no token: not with --tokenize or --detokenize");
     if (o->tokenize || o->detokenize) return sources ? usage_error(p, "--tokenize and --detokenize read stdin, not -p, -f or --ids") : OPTIONS_GO_ON;
     if (o->decoder_ids && o->embed) return usage_error(p, "--decoder-ids and --embed exclude each other");
     if (o->pooling && !o->embed) return usage_error(p, "--pooling goes with --embed");
-    if (o->jsonl) return usage_error(p, "--jsonl goes with --tokenize or --detokenize");
+    if (o->template_file && !o->render && !o->chat) return usage_error(p, "--template goes with --chat or --render");
+    if (o->render) return sources ? usage_error(p, "--render reads its chat from a file: no -p, -f or --ids with it") : OPTIONS_GO_ON;
+    if (o->jsonl) return usage_error(p, "--jsonl goes with --tokenize, --detokenize or --render");
     if (o->sessions_given && (!o->plan || o->beams_given)) return usage_error(p, "--sessions goes with --plan, and not with --beams");
     if (o->sessions_given && o->engine.max_sessions < 1) return usage_error(p, "--sessions: expected 1 or more, found %d", o->engine.max_sessions);
     if (o->plan) return sources ? usage_error(p, "--plan computes nothing: no -p, -f or --ids with it") : check_search(p, o);
     if (sources == 0) return usage_error(p, "a prompt is needed: -p TEXT, -f FILE or --ids \"1 2 3\"");
+    if (o->chat && o->ids) return usage_error(p, "--chat makes a chat of a text: -p or -f, not --ids");
+    if (o->system && !o->chat) return usage_error(p, "--system goes with --chat");
     if (sources > 1) return usage_error(p, "only one of -p, -f and --ids");
     if (o->n_predict < -1) return usage_error(p, "-n: expected -1 (until the context is full), 0 or more, found %d", o->n_predict);
     if (o->engine.threads < 0) return usage_error(p, "--threads: expected 1 or more, found %d", o->engine.threads);
@@ -68,7 +83,12 @@ static int dispatch(run_opts *o, err *e) {
     arena mem = { 0 };
     int rc = engine_take_adapters(&o->engine, o->lora.p, o->lora.n, &mem, e);
     if (!o->embed && !o->sessions_given) o->engine.max_sessions = run_sessions(o);
-    if (!rc) rc = o->tokenize || o->detokenize ? run_vocab(o, e) : o->plan ? run_plan(o, e) : o->embed ? run_embed(o, e) : run_generate(o, e);
+    if (rc) o->engine.n_adapters = 0; /* nothing is run */
+    else if (o->tokenize || o->detokenize) rc = run_vocab(o, e);
+    else if (o->render) rc = run_render(o, e);
+    else if (o->plan) rc = run_plan(o, e);
+    else if (o->embed) rc = run_embed(o, e);
+    else rc = o->show_prompt && o->n_predict == 0 && !o->dump_logits ? run_show_prompt(o, e) : run_generate(o, e);
     arena_free(&mem);
     return rc;
 }
@@ -93,6 +113,11 @@ int main(int argc, char **argv) {
         { "--file", "-f", OPT_TEXT, &o.prompt_file, "FILE", "continue the text of a file", NULL },
         { "--ids", NULL, OPT_TEXT, &o.ids, "\"1 2 3\"", "continue these token ids", NULL },
         { "--decoder-ids", NULL, OPT_TEXT, &o.decoder_ids, "\"1 2\"", "for encoder-decoder models: begin the answer with these ids", NULL },
+        { "--chat", NULL, OPT_FLAG, &o.chat, NULL, "the prompt is what a user says: through the checkpoint's chat template", NULL },
+        { "--system", NULL, OPT_TEXT, &o.system, "TEXT", "with --chat: the system message before it", NULL },
+        { "--template", NULL, OPT_TEXT, &o.template_file, "FILE", "with --chat or --render: this chat template (Jinja) instead of the checkpoint's", NULL },
+        { "--show-prompt", NULL, OPT_FLAG, &o.show_prompt, NULL, "print the prompt's text (after the template) and its ids first; with -n 0 nothing else", NULL },
+        { "--render", NULL, OPT_TEXT, &o.render, "FILE", "print a chat, {\"messages\": [...], ...}, as the template makes it; - reads stdin", NULL },
         { "--n-predict", "-n", OPT_INT, &o.n_predict, "N", "tokens to generate (256); -1: until the context is full", NULL },
         { "--threads", "-t", OPT_INT, &o.engine.threads, "N", "threads (physical cores this process may use)", NULL },
         { "--ctx", "-c", OPT_INT, &o.engine.ctx, "N", "positions of context (the model's own, if its cache fits in a quarter of memory)", NULL },
@@ -119,7 +144,7 @@ int main(int argc, char **argv) {
         { "--cache-type", NULL, OPT_TEXT, &o.engine.cache_type, "TYPE", "of the keys and values kept: f16, or q8, which takes half the memory (f16)", NULL },
         { "--exact", NULL, OPT_FLAG, &o.engine.exact, NULL, "f32 activations and cache: slower, for comparisons", NULL },
         { "--kernels", NULL, OPT_TEXT, &o.engine.kernels, "NAME", "kernel table ($QUERN_KERNELS, else the best for this CPU)", NULL },
-        { "--print-ids", NULL, OPT_FLAG, &o.print_ids, NULL, "print the generated ids on one line instead of text", NULL },
+        { "--print-ids", NULL, OPT_FLAG, &o.print_ids, NULL, "print ids on one line instead of text: the generated ones; with --render the chat's", NULL },
         { "--dump-logits", NULL, OPT_TEXT, &o.dump_logits, "FILE", "write the logits of every given token: f32 [tokens][vocab]", NULL },
         { "--sessions", NULL, OPT_INT, &o.engine.max_sessions, "N", "with --plan: so many sequences at once, as a server has (1)", &o.sessions_given },
         { "--plan", NULL, OPT_FLAG, &o.plan, NULL, "print the memory that a run will need, and the speed that memory allows", NULL },
@@ -128,7 +153,7 @@ int main(int argc, char **argv) {
         { "--tokenize", NULL, OPT_FLAG, &o.tokenize, NULL, "stdin to token ids on one line", NULL },
         { "--detokenize", NULL, OPT_FLAG, &o.detokenize, NULL, "token ids on stdin to text", NULL },
         { "--no-special", NULL, OPT_FLAG, &o.no_special, NULL, "with --tokenize: add no BOS or EOS; with --detokenize: leave special tokens out", NULL },
-        { "--jsonl", NULL, OPT_FLAG, &o.jsonl, NULL, "with these: one JSON object a line in, one line out", NULL },
+        { "--jsonl", NULL, OPT_FLAG, &o.jsonl, NULL, "with these and --render: one JSON object a line in, one line out", NULL },
         { "--verbose", "-v", OPT_FLAG, &o.verbose, NULL, "say what was chosen and why", NULL },
     };
     const program p = { "run", "MODEL.bin -p TEXT [options]",

@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "runtime/beam.h"
+#include "runtime/chat.h"
 #include "runtime/engine.h"
 #include "runtime/options.h"
 #include "runtime/sample.h"
@@ -22,6 +23,8 @@ typedef struct run_opts {
     texts stop, lora;
     bool ignore_eos, print_ids, verbose, parse_special, no_echo;
     bool tokenize, detokenize, jsonl, no_special, embed, plan;
+    bool chat, show_prompt;
+    const char *system, *render, *template_file;
 } run_opts;
 
 extern atomic_bool run_stop; /* set by Ctrl-C */
@@ -30,6 +33,8 @@ int run_generate(const run_opts *o, err *e); /* 0, -1, or 130 after Ctrl-C */
 int run_plan(const run_opts *o, err *e);     /* --plan */
 int run_embed(const run_opts *o, err *e);    /* --embed */
 int run_vocab(const run_opts *o, err *e);    /* --tokenize, --detokenize */
+int run_render(const run_opts *o, err *e);   /* --render */
+int run_show_prompt(const run_opts *o, err *e); /* --show-prompt with -n 0: nothing is computed */
 
 /* ---- beams.c ---- */
 
@@ -54,9 +59,21 @@ typedef struct run_found {
 /* The best answer after what s holds; when interrupted, the best so far. */
 int run_search_tokens(const run_search *x, const run_opts *o, engine *g, session *s, const detok *after_prompt, run_found *found, err *e);
 
-/* The tokens of --ids, or of the prompt's text by the tokenizer's rule; text, where it is not NULL, receives the text. */
+/* The tokens of --ids, or of the prompt's text by the tokenizer's rule or (--chat) the chat template; text, where it is not NULL,
+ * receives the text that they stand for. */
 int run_prompt_tokens(const run_opts *o, const tokenizer *t, buf *text, ids *out, err *e);
 /* The prompt's bytes from -p, -f or stdin. */
 int run_prompt_text(const run_opts *o, buf *text, err *e);
+
+/* The file's tokenizer alone; needed: a file without one is an error, else it is NULL then. */
+int run_with_tokenizer(const run_opts *o, bool needed, int (*use)(const run_opts *o, const tokenizer *t, err *e), err *e);
+/* Every line of in that is not empty, through `line`, which appends to out; out goes to stdout. */
+int run_lines(const buf *in, int (*line)(void *arg, const char *s, size_t n, buf *out, err *e), void *arg, err *e);
+int run_put(buf *b, err *e); /* to stdout; b is empty then */
+
+/* --chat: the prompt as one turn, after --system, through the template. */
+int run_chat_tokens(const run_opts *o, const tokenizer *t, const buf *prompt, buf *text, ids *out, err *e);
+/* --show-prompt: the text and its ids, each on a line of its own. */
+int run_show(const tokenizer *t, const buf *text, const ids *tokens, err *e);
 
 #endif

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-static int put(buf *b, err *e) {
+int run_put(buf *b, err *e) {
     if (b->failed) return fail_memory(e, b->cap, "the output");
     if (fwrite(b->p, 1, b->n, stdout) != b->n) return fail(e, "writing to stdout failed: %s", strerror(errno));
     b->n = 0;
@@ -74,27 +74,32 @@ static int decode_object(const tokenizer *t, const json *in, const run_opts *o, 
     return rc;
 }
 
-static int run_lines(const tokenizer *t, const run_opts *o, const buf *in, err *e) {
+int run_lines(const buf *in, int (*line)(void *arg, const char *s, size_t n, buf *out, err *e), void *arg, err *e) {
     buf out = { 0 };
     int rc = 0;
-    size_t line = 1;
-    for (size_t at = 0; at < in->n && !rc; line++) {
+    size_t number = 1;
+    for (size_t at = 0; at < in->n && !rc; number++) {
         const char *end = memchr(in->p + at, '\n', in->n - at);
         size_t n = end ? (size_t)(end - in->p) - at : in->n - at;
-        arena a = { 0 };
-        json *j;
         err inner = { 0 };
-        if (n) {
-            rc = json_parse(&a, in->p + at, n, &j, &inner);
-            if (!rc) rc = json_get(j, "ids") ? decode_object(t, j, o, &out, &inner) : encode_object(t, j, o, &out, &inner);
-            if (rc) rc = fail_code(e, inner.code, "line %zu: %s", line, inner.msg);
-        }
-        if (!rc && out.n > 1 << 16) rc = put(&out, e);
-        arena_free(&a);
+        if (n && line(arg, in->p + at, n, &out, &inner)) rc = fail_code(e, inner.code, "line %zu: %s", number, inner.msg);
+        if (!rc && out.n > 1 << 16) rc = run_put(&out, e);
         at += n + 1;
     }
-    if (!rc) rc = put(&out, e);
+    if (!rc) rc = run_put(&out, e);
     buf_free(&out);
+    return rc;
+}
+
+struct vocabulary { const tokenizer *t; const run_opts *o; };
+
+static int code_line(void *arg, const char *s, size_t n, buf *out, err *e) {
+    const struct vocabulary *v = arg;
+    arena a = { 0 };
+    json *j;
+    int rc = json_parse(&a, s, n, &j, e);
+    if (!rc) rc = json_get(j, "ids") ? decode_object(v->t, j, v->o, out, e) : encode_object(v->t, j, v->o, out, e);
+    arena_free(&a);
     return rc;
 }
 
@@ -111,24 +116,33 @@ static int run_plain(const tokenizer *t, const run_opts *o, const buf *in, err *
         rc = ids_parse(&v, in->p, e);
         if (!rc) rc = tokenizer_decode(t, v.p, v.n, o->no_special, &out, e);
     }
-    if (!rc) rc = put(&out, e);
+    if (!rc) rc = run_put(&out, e);
     ids_free(&v);
     buf_free(&out);
     return rc;
 }
 
-int run_vocab(const run_opts *o, err *e) {
+static int code_stdin(const run_opts *o, const tokenizer *t, err *e) {
+    buf in = { 0 };
+    struct vocabulary v = { t, o };
+    int rc = read_stream(stdin, 0, &in, e);
+    if (!rc) rc = o->jsonl ? run_lines(&in, code_line, &v, e) : run_plain(t, o, &in, e);
+    buf_free(&in);
+    return rc;
+}
+
+int run_with_tokenizer(const run_opts *o, bool needed, int (*use)(const run_opts *o, const tokenizer *t, err *e), err *e) {
     engine *g;
     tokenizer *t = NULL;
-    buf in = { 0 };
     if (engine_open(&g, &(engine_opts){ .path = o->model, .vocab_only = true }, e)) return -1;
     const engine_info *i = engine_about(g);
-    int rc = i->tokenizer_bytes ? tokenizer_open(&t, i->tokenizer, i->tokenizer_bytes, e) : fail(e, "%s has no tokenizer: convert again with one (--tokenizer FILE)", o->model);
-    if (!rc) rc = read_stream(stdin, 0, &in, e);
-    if (!rc) rc = o->jsonl ? run_lines(t, o, &in, e) : run_plain(t, o, &in, e);
+    int rc = i->tokenizer_bytes ? tokenizer_open(&t, i->tokenizer, i->tokenizer_bytes, e) : 0;
+    if (!rc && !t && needed) rc = fail(e, "%s has no tokenizer: convert again with one (--tokenizer FILE)", o->model);
+    if (!rc) rc = use(o, t, e);
     if (!rc && fflush(stdout)) rc = fail(e, "writing to stdout failed: %s", strerror(errno));
-    buf_free(&in);
     tokenizer_free(t);
     engine_close(g);
     return rc;
 }
+
+int run_vocab(const run_opts *o, err *e) { return run_with_tokenizer(o, true, code_stdin, e); }
