@@ -41,8 +41,9 @@ int build_index(struct build *b, err *e) {
     for (size_t id = 0; id < b->n_piece; id++) {
         if (!(b->piece[id].flags & PIECE_MODEL)) continue;
         size_t at = piece_hash(b->piece[id].text.p, b->piece[id].text.n) % b->map.n;
-        while (b->map.slot[at]) at = at + 1 == b->map.n ? 0 : at + 1;
-        b->map.slot[at] = (uint32_t)id + 1;
+        while (b->map.slot[at] && !slice_equal(b->piece[b->map.slot[at] - 1].text, b->piece[id].text))
+            at = at + 1 == b->map.n ? 0 : at + 1;
+        b->map.slot[at] = (uint32_t)id + 1; /* of equal texts the last one counts */
     }
     return 0;
 }
@@ -64,6 +65,25 @@ int build_merge(struct build *b, int32_t left, int32_t right, uint32_t rank, int
     if (grow(&b->merge, &b->cap_merge, b->n_merge + 1, sizeof *b->merge, e)) return -1;
     b->merge[b->n_merge++] = (struct merge){ left, right, rank, result };
     return 0;
+}
+
+int build_join(struct build *b, struct slice left, struct slice right, uint32_t rank, buf *both, err *e) {
+    int32_t l = build_find(b, left), r = build_find(b, right), result = -1;
+    both->n = 0;
+    if (l >= 0 && r >= 0) {
+        buf_add(both, left.p, left.n);
+        buf_add(both, right.p, right.n);
+        result = both->failed ? -1 : build_find(b, (struct slice){ both->p ? both->p : "", both->n });
+    } else buf_add(both, l < 0 ? left.p : right.p, l < 0 ? left.n : right.n);
+    if (result >= 0) return build_merge(b, l, r, rank, result, e);
+    buf_byte(both, 0);
+    return both->failed ? fail_memory(e, left.n + right.n, "a tokenizer") : 1;
+}
+
+bool build_has_added(const struct build *b, int32_t id) {
+    for (size_t i = 0; i < b->n_added; i++)
+        if (b->added[i].id == id) return true;
+    return false;
 }
 
 int build_added(struct build *b, int32_t id, uint32_t flags, err *e) {
@@ -186,19 +206,15 @@ static void find_glue(const struct build *b, struct tok_header *h) {
     }
 }
 
-struct ordered {
-    struct slice text;
-    uint32_t id;
-};
-
 static int by_text(const void *a, const void *b) {
     const struct ordered *x = a, *y = b;
     int c = memcmp(x->text.p, y->text.p, x->text.n < y->text.n ? x->text.n : y->text.n);
-    return c ? c : (x->text.n > y->text.n) - (x->text.n < y->text.n);
+    if (!c) c = (x->text.n > y->text.n) - (x->text.n < y->text.n);
+    return c ? c : (x->id > y->id) - (x->id < y->id);
 }
 
-/* Unigram: the entries in the order of their bytes, and the range of scores. */
-static void add_order(const struct build *b, struct tok_header *h, buf *out) {
+/* Unigram: the entries that its search finds, and the range of scores. */
+static void add_trie(const struct build *b, struct tok_header *h, buf *out) {
     struct ordered *list = malloc((b->n_piece + 1) * sizeof *list);
     size_t n = 0;
     out->failed |= !list;
@@ -210,10 +226,9 @@ static void add_order(const struct build *b, struct tok_header *h, buf *out) {
         list[n++] = (struct ordered){ p->text, (uint32_t)id };
     }
     if (n) qsort(list, n, sizeof *list, by_text);
-    begin(h, out, SEC_ORDER);
-    for (size_t i = 0; i < n; i++) buf_u32(out, list[i].id);
-    end(h, out, SEC_ORDER);
-    h->n_order = (uint32_t)n;
+    begin(h, out, SEC_TRIE);
+    h->n_trie = trie_build(list, n, out);
+    end(h, out, SEC_TRIE);
     free(list);
 }
 
@@ -225,7 +240,7 @@ static void add_pieces(const struct build *b, struct tok_header *h, buf *out) {
     begin(h, out, SEC_SCORE);
     for (size_t id = 0; id < b->n_piece; id++) buf_add(out, &b->piece[id].score, sizeof(double));
     end(h, out, SEC_SCORE);
-    add_order(b, h, out);
+    add_trie(b, h, out);
 }
 
 static void lay_out(const struct build *b, buf *out) {
@@ -285,6 +300,7 @@ static int mark_whole(tokenizer *t, err *e) {
     buf_free(&x.key);
     free(x.symbol);
     free(x.heap);
+    free(x.step);
     return rc;
 }
 

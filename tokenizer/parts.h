@@ -87,8 +87,7 @@ struct tokenizer {
     const struct vocab_slot *vocab;
     const struct merge *merge;
     const double *score;
-    const uint32_t *order;
-    uint32_t order_from[257]; /* by first byte */
+    const struct trie_unit *trie;
     const int32_t *byte_id;
     const struct added *added;
     struct rules normalizers, pretokenizers, decoders;
@@ -106,6 +105,10 @@ static inline struct slice text_of(const tokenizer *t, int32_t id) {
 static inline struct slice raw_of(const tokenizer *t, int32_t id) {
     return (struct slice){ t->raw + t->raw_at[id], t->raw_at[id + 1] - t->raw_at[id] };
 }
+static inline uint32_t trie_next(const tokenizer *t, uint32_t node, uint8_t byte) { /* 0, the root: there is none */
+    uint32_t to = t->trie[node].base + byte;
+    return to < t->h.n_trie && t->trie[to].parent == node ? to : 0;
+}
 int32_t vocab_find(const tokenizer *t, const char *s, size_t n); /* by what the model sees; -1 */
 
 /* ---- encoding: one call's work space ---- */
@@ -116,6 +119,10 @@ struct symbol {
 struct candidate {
     uint32_t rank, at;
     int32_t left, right;
+};
+struct step { /* the best way to a place: its last entry (-1: an unknown character), and where that begins (-1: none yet) */
+    double score;
+    int32_t id, from;
 };
 struct cached {
     uint8_t n, n_ids;
@@ -129,10 +136,12 @@ struct encoder {
     ids *out;
     size_t total; /* bytes of the text */
     struct regex_work work;
-    buf normal[2], level[MAX_RULES], key;
+    buf normal[2], level[MAX_RULES], key, bytes;
+    bool escaped; /* ill-formed bytes stand in the text as utf8_escape writes them */
     struct symbol *symbol;
     struct candidate *heap;
-    size_t n_symbol, cap_symbol, n_heap, cap_heap;
+    struct step *step;
+    size_t n_symbol, cap_symbol, n_heap, cap_heap, cap_step;
     struct cached *cache; /* words that took merging, by hash */
     err *e;
 };

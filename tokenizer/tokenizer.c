@@ -89,8 +89,10 @@ static void encoder_free(struct encoder *x) {
     for (size_t i = 0; i < 2; i++) buf_free(x->normal + i);
     for (size_t i = 0; i < MAX_RULES; i++) buf_free(x->level + i);
     buf_free(&x->key);
+    buf_free(&x->bytes);
     free(x->symbol);
     free(x->heap);
+    free(x->step);
     free(x->cache);
 }
 
@@ -102,6 +104,7 @@ int tokenizer_encode(const tokenizer *t, const char *text, size_t n, int flags, 
     if (n && !utf8_valid(text, n)) {
         /* SentencePiece's map of characters takes U+FFFD away, but not where bytes are ill-formed: they stay apart until there */
         if ((t->h.flags & TOK_SENTENCEPIECE) && t->h.section[SEC_CHARSMAP].bytes) utf8_mark(text, n, &repaired);
+        else if ((x.escaped = t->h.flags & TOK_RAW_BYTES)) utf8_escape(text, n, &repaired);
         else utf8_sanitise(text, n, &repaired);
         if (repaired.failed) rc = fail_memory(e, n, "a text that is not UTF-8");
         s = (struct slice){ repaired.p, repaired.n };
