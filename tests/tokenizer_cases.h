@@ -157,7 +157,7 @@ static tokenizer *reopened(tokenizer *t, buf *blob) {
 }
 
 /* The vocabulary of one folder against the cases of another; gives how many of the files had a wrong line. */
-static int check_against(const char *folder, const char *vocabulary, const char *cases, const char *const *files) {
+static inline int check_against(const char *folder, const char *vocabulary, const char *cases, const char *const *files) {
     buf blob = { 0 };
     tokenizer *t = reopened(load(folder, vocabulary), &blob);
     int wrong = 0;

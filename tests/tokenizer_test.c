@@ -138,7 +138,7 @@ static void test_refusals(void **state) {
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB ",\"magic\":1}}", "magic");
     refused("{\"model\":{\"type\":\"WordLevel\",\"vocab\":{}}}", "WordLevel");
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"extra\":1}", "extra");
-    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"normalizer\":{\"type\":\"Nmt\"}}", "normalizer \"Nmt\"");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"normalizer\":{\"type\":\"Other\"}}", "normalizer \"Other\"");
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"}}", "UnicodeScripts");
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"decoder\":{\"type\":\"CTC\"}}", "decoder \"CTC\"");
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"post_processor\":{\"type\":\"Other\"}}", "post_processor \"Other\"");

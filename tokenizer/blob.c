@@ -116,6 +116,8 @@ static void place(tokenizer *t) {
     bool raw = t->h.section[SEC_RAW_AT].bytes;
     t->raw_at = raw ? (const void *)section(t, SEC_RAW_AT).p : t->text_at;
     t->raw = raw ? section(t, SEC_RAW).p : t->text;
+    t->key_at = t->h.flags & TOK_BYTES ? t->raw_at : t->text_at;
+    t->key = t->h.flags & TOK_BYTES ? t->raw : t->text;
     t->piece = (const void *)section(t, SEC_PIECE).p;
     t->vocab = (const void *)section(t, SEC_VOCAB).p;
     t->merge = (const void *)section(t, SEC_MERGE).p;
@@ -174,8 +176,7 @@ static int open_parts(tokenizer *t, err *e) {
     if (rules_read(&t->decoders, section(t, SEC_DECODERS), LIST_DECODER, e)) return -1;
     if (index_user(t, e) || index_added(t, &t->plain, false, e) || index_added(t, &t->normal, true, e)) return -1;
     for (uint32_t i = 0; i < t->h.n_ids; i++)
-        if ((t->piece[i] & PIECE_MODEL) && t->raw_at[i + 1] - t->raw_at[i] > t->longest)
-            t->longest = t->raw_at[i + 1] - t->raw_at[i];
+        if ((t->piece[i] & PIECE_MODEL) && key_of(t, (int32_t)i).n > t->longest) t->longest = key_of(t, (int32_t)i).n;
     for (int c = 0; c < 128; c++) {
         char one = (char)c;
         t->ascii_id[c] = vocab_find(t, &one, 1);

@@ -132,7 +132,7 @@ static void add_texts(const struct build *b, struct tok_header *h, buf *out, enu
 }
 
 /* What the model looks an entry up by; n = SIZE_MAX: not at all. */
-static struct slice key_of(const struct build *b, size_t id, buf *work) {
+static struct slice lookup_key(const struct build *b, size_t id, buf *work) {
     struct slice s = b->piece[id].text;
     work->n = 0;
     if (!(b->piece[id].flags & PIECE_MODEL)) return (struct slice){ NULL, SIZE_MAX };
@@ -146,7 +146,7 @@ static void add_vocab(const struct build *b, struct tok_header *h, buf *out) {
     out->failed |= !slot;
     buf work = { 0 };
     for (size_t id = 0; slot && id < b->n_piece; id++) {
-        struct slice key = key_of(b, id, &work);
+        struct slice key = lookup_key(b, id, &work);
         if (key.n == SIZE_MAX) continue;
         uint64_t hash = piece_hash(key.p, key.n);
         uint32_t at = slot_of(hash, h->n_vocab_slots);
@@ -197,7 +197,8 @@ static void add_bytes(const struct build *b, struct tok_header *h, buf *out) {
 /* Words of a text without spaces can be cut before each U+2581 that no merged piece has inside, behind this character. */
 static void find_glue(const struct build *b, struct tok_header *h) {
     static const struct slice mark = { "\xe2\x96\x81", 3 };
-    bool whole = b->model != MODEL_BPE || (b->flags & TOK_IGNORE_MERGES) || build_find(b, mark) < 0;
+    bool whole = b->model != MODEL_BPE || (b->flags & TOK_IGNORE_MERGES) || build_find(b, mark) < 0 ||
+                 b->unk < 0; /* what is left out brings its neighbours together */
     memset(h->glue, whole ? 0xff : 0, sizeof h->glue);
     for (size_t i = 0; i < b->n_merge; i++) {
         struct slice s = b->piece[b->merge[i].result].text;
@@ -285,7 +286,7 @@ static int mark_whole(tokenizer *t, err *e) {
     struct encoder x = { .t = t, .out = &out, .e = e };
     int rc = 0;
     for (uint32_t id = 0; id < t->h.n_ids && !rc; id++) {
-        struct slice s = raw_of(t, (int32_t)id);
+        struct slice s = key_of(t, (int32_t)id);
         if (!(piece[id] & PIECE_MODEL) || !s.n || vocab_find(t, s.p, s.n) != (int32_t)id) continue;
         bool whole = t->h.flags & TOK_IGNORE_MERGES;
         if (!whole && (t->h.flags & TOK_BYTES || utf8_valid(s.p, s.n))) {

@@ -223,8 +223,8 @@ static void pass(struct decoder *x, size_t rule, struct slice s) {
 
 /* ---- tokens ---- */
 
-/* SentencePiece: bytes are put together character by character; control pieces are nothing, unknown is a sign of its own. */
-static void sentencepiece_token(struct decoder *x, int32_t id) {
+/* SentencePiece: bytes are put together character by character; control pieces are nothing, but part bytes; unknown is a sign. */
+static void sentencepiece_token(struct decoder *x, int32_t id, bool skipped) {
     const struct rule *r = x->t->decoders.p;
     uint8_t piece = x->t->piece[id];
     int byte = piece & PIECE_BYTE ? byte_of(text_of(x->t, id)) : -1;
@@ -235,17 +235,18 @@ static void sentencepiece_token(struct decoder *x, int32_t id) {
         return;
     }
     stream_bytes(x, 0, (struct slice){ "", 0 }, true, true);
-    pass(x, 0, piece & PIECE_UNKNOWN ? r->a : text_of(x->t, id));
+    if (!skipped) pass(x, 0, piece & PIECE_UNKNOWN ? r->a : text_of(x->t, id));
 }
 
 static void token(struct decoder *x, int32_t id) {
     const tokenizer *t = x->t;
     if (id < 0 || (uint32_t)id >= t->h.n_ids || !(t->piece[id] & PIECE_PRESENT)) return;
-    if (x->d->skip_special && (t->piece[id] & PIECE_SPECIAL)) return;
     const struct rules *rs = &t->decoders;
-    if (rs->n && rs->p[0].op == RULE_UNSENTENCEPIECE) sentencepiece_token(x, id);
+    bool skipped = x->d->skip_special && (t->piece[id] & PIECE_SPECIAL);
+    if (rs->n && rs->p[0].op == RULE_UNSENTENCEPIECE) sentencepiece_token(x, id, skipped);
+    else if (skipped) return;
     else pass(x, 0, rs->n && rs->p[0].op == RULE_BYTE_LEVEL ? raw_of(t, id) : text_of(t, id));
-    x->d->started = true;
+    x->d->started |= !skipped;
 }
 
 static void finish(struct decoder *x) {

@@ -4,9 +4,8 @@
 #include "tokenizer/older_unicode.h"
 #include "tokenizer/patterns.h"
 
-/* \w+|[^\w\s]+ of another library: its \w has the joiners and lacks the superscripts and fractions of Latin-1 */
-#define LATIN1_NO "\xc2\xb2\xc2\xb3\xc2\xb9\xc2\xbc-\xc2\xbe"
-#define RUST_WORDS "[[^\\W" LATIN1_NO "]\\x{200c}\\x{200d}]+|[[^\\w\\s\\x{200c}\\x{200d}]" LATIN1_NO "]+"
+/* \w+|[^\w\s]+ of another library: its \w has the joiners and lacks the superscripts and fractions of Latin-1, as a class here */
+#define RUST_WORDS "[\\w\\x{200c}\\x{200d}]+|[^\\w\\s\\x{200c}\\x{200d}]+"
 
 static struct slice slice_of(const json *j) { return (struct slice){ j->s, j->n }; }
 static struct slice literal(const char *s) { return (struct slice){ s, strlen(s) }; }
@@ -101,6 +100,14 @@ static void replace_by(struct build *b, const char *pattern, const char *content
     build_rule(b, LIST_NORMALIZER, (struct rule){ .op = RULE_REPLACE, .a = literal(pattern), .b = literal(content) });
 }
 
+/* Nmt: control characters go, what can be taken for a space becomes one (SentencePiece's rule set of that name). */
+static int load_nmt(struct build *b, const json *j, err *e) {
+    if (json_only(j, "type", "Nmt", e)) return -1;
+    replace_by(b, "[\\x{1}-\\x{8}\\x{b}\\x{e}-\\x{1f}\\x{7f}\\x{8f}\\x{9f}]", "");
+    replace_by(b, "[\\t\\n\\f\\r\\x{1680}\\x{200b}-\\x{200f}\\x{2028}\\x{2029}\\x{2581}\\x{feff}\\x{fffd}]", " ");
+    return 0;
+}
+
 /* BertNormalizer, in its order. strip_accents unset means: as lowercase is. */
 static int load_bert(struct build *b, const json *j, err *e) {
     bool clean, chinese, accents, lower;
@@ -153,6 +160,7 @@ static int load_normalizer(struct build *b, const json *j, err *e) {
                   { "NFKD", { .op = RULE_NORMALIZE, .x = UNI_COMPAT } },
                   { "NFKC", { .op = RULE_NORMALIZE, .x = UNI_COMPAT | UNI_COMPOSE } },
                   { "Lowercase", { .op = RULE_LOWERCASE } },
+                  { "ByteLevel", { .op = RULE_BYTES } },
                   { "StripAccents", { .op = RULE_REPLACE, .a = { ACCENTS, sizeof ACCENTS - 1 } } } };
     const char *type = type_of(j);
     if (j->type == JSON_NULL) return 0;
@@ -172,6 +180,7 @@ static int load_normalizer(struct build *b, const json *j, err *e) {
     }
     if (strcmp(type, "Precompiled") == 0) return load_precompiled(b, j, e);
     if (strcmp(type, "BertNormalizer") == 0) return load_bert(b, j, e);
+    if (strcmp(type, "Nmt") == 0) return load_nmt(b, j, e);
     if (strcmp(type, "Strip") == 0) {
         bool left, right;
         if (json_only(j, "type strip_left strip_right", type, e) || json_bool(j, "strip_left", true, &left, type, e) ||

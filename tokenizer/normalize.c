@@ -194,6 +194,9 @@ static int apply(const tokenizer *t, const struct rule *r, struct slice s, buf *
     case RULE_CHARSMAP:
         charsmap_graphemes(section(t, SEC_CHARSMAP), s, out);
         break;
+    case RULE_BYTES:
+        for (size_t i = 0; i < s.n; i++) buf_char(out, byte_to_char((uint8_t)s.p[i]));
+        break;
     case RULE_SENTENCEPIECE:
         sentencepiece(t, r->x, s, out);
         break;

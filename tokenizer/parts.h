@@ -37,6 +37,7 @@ enum rule_op {
 
     RULE_JOIN,
     RULE_UNSENTENCEPIECE /* x: SP_, a: what unknown looks like */,
+    RULE_BYTES, /* each byte becomes its character of the byte-level alphabet */
     RULE_COUNT
 };
 enum { RULE_LITERAL = 1 }; /* flags: a is text, not a regular expression */
@@ -83,6 +84,8 @@ struct tokenizer {
     void *owned; /* the blob's memory, if not borrowed */
     const uint32_t *text_at, *raw_at;
     const char *text, *raw; /* raw: the same as text if there is no such section */
+    const uint32_t *key_at; /* what the model looks entries up by: one of the two */
+    const char *key;
     const uint8_t *piece;
     const struct vocab_slot *vocab;
     const struct merge *merge;
@@ -108,6 +111,9 @@ static inline struct slice raw_of(const tokenizer *t, int32_t id) {
 static inline uint32_t trie_next(const tokenizer *t, uint32_t node, uint8_t byte) { /* 0, the root: there is none */
     uint32_t to = t->trie[node].base + byte;
     return to < t->h.n_trie && t->trie[to].parent == node ? to : 0;
+}
+static inline struct slice key_of(const tokenizer *t, int32_t id) {
+    return (struct slice){ t->key + t->key_at[id], t->key_at[id + 1] - t->key_at[id] };
 }
 int32_t vocab_find(const tokenizer *t, const char *s, size_t n); /* by what the model sees; -1 */
 

@@ -13,7 +13,7 @@ int32_t vocab_find(const tokenizer *t, const char *s, size_t n) {
     for (uint32_t probes = 0; probes < slots; probes++) {
         struct vocab_slot v = t->vocab[at];
         if (!v.id_1) return -1;
-        if (v.check == check && slice_equal(raw_of(t, (int32_t)(v.id_1 - 1)), (struct slice){ s, n })) return (int32_t)(v.id_1 - 1);
+        if (v.check == check && slice_equal(key_of(t, (int32_t)(v.id_1 - 1)), (struct slice){ s, n })) return (int32_t)(v.id_1 - 1);
         if (++at == slots) at = 0;
     }
     return -1;
