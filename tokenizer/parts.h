@@ -34,7 +34,6 @@ enum rule_op {
     RULE_UNSTRIP /* a: character, x: from the start, y: from the end */,
     RULE_UNMETASPACE /* a, x 1: the first one is dropped */,
     RULE_UNWORDPIECE /* a: prefix, x 1: clean up */,
-
     RULE_JOIN,
     RULE_UNSENTENCEPIECE /* x: SP_, a: what unknown looks like */,
     RULE_BYTES, /* each byte becomes its character of the byte-level alphabet */
@@ -151,8 +150,7 @@ struct encoder {
     struct cached *cache; /* words that took merging, by hash */
     err *e;
 };
-int normalize(const tokenizer *t, struct slice *s, buf work[2], struct regex_work *w,
-              err *e); /* *s is then in work[], or as before */
+int normalize(const tokenizer *t, struct slice *s, buf work[2], struct regex_work *w, err *e); /* *s: in work[], or as before */
 int replace_all(const struct rule *r, struct slice s, buf *out, struct regex_work *w, err *e); /* a by b */
 int pretokenize(struct encoder *x, size_t rule, struct slice s, bool first);                   /* and on to the model */
 int model_encode(struct encoder *x, struct slice word);
