@@ -121,10 +121,6 @@ int32_t vocab_find(const tokenizer *t, const char *s, size_t n); /* by what the 
 struct symbol {
     int32_t id, prev, next;
 };
-struct candidate {
-    uint32_t rank, at;
-    int32_t left, right;
-};
 struct step { /* the best way to a place: its last entry (-1: an unknown character), and where that begins (-1: none yet) */
     double score;
     int32_t id, from;
@@ -144,7 +140,7 @@ struct encoder {
     buf normal[2], level[MAX_RULES], key, bytes;
     bool escaped; /* ill-formed bytes stand in the text as utf8_escape writes them */
     struct symbol *symbol;
-    struct candidate *heap;
+    uint64_t *heap; /* see bpe.c */
     struct step *step;
     size_t n_symbol, cap_symbol, n_heap, cap_heap, cap_step;
     struct cached *cache; /* words that took merging, by hash */
