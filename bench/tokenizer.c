@@ -13,6 +13,7 @@ enum { MAX_MODELS = 32, CHUNK = 20000, SMALL = 1 << 16, LARGE = 1 << 20 };
 
 typedef struct bench {
     const char *text_path;
+    float seconds; /* for each figure */
     bool json, first_row;
     buf text;
 } bench;
@@ -39,12 +40,12 @@ static double one_pass(const tokenizer *t, const char *s, size_t n, size_t porti
     return rc ? -1 : seconds;
 }
 
-/* The best of several passes, as many as fit into a second, three at least (of what takes long: one). */
-static double best_pass(const tokenizer *t, const char *s, size_t n, size_t portion, size_t *n_ids, err *e) {
+/* The best of several passes, as many as fit into the time, three at least (of what takes long: one). */
+static double best_pass(const bench *b, const tokenizer *t, const char *s, size_t n, size_t portion, size_t *n_ids, err *e) {
     double best = -1, begin = now_seconds();
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < 1000; i++) {
         double spent = now_seconds() - begin, one;
-        if (i && spent > (i < 3 ? 4 : 1)) break;
+        if (i && spent > (double)b->seconds * (i < 3 ? 4 : 1)) break;
         if ((one = one_pass(t, s, n, portion, n_ids, e)) < 0) return -1;
         if (best < 0 || one < best) best = one;
     }
@@ -104,7 +105,7 @@ static void print_name(const bench *b, const char *path) {
 
 static int english_row(bench *b, const subject *s, err *e) {
     size_t n_ids;
-    double seconds = best_pass(s->t, b->text.p, b->text.n, CHUNK, &n_ids, e);
+    double seconds = best_pass(b, s->t, b->text.p, b->text.n, CHUNK, &n_ids, e);
     if (seconds < 0) return -1;
     double mb = (double)b->text.n / 1e6;
     begin_row(b);
@@ -123,7 +124,7 @@ static int hostile_row(bench *b, const subject *s, int which, err *e) {
     for (int i = 0; i < 2; i++) {
         size_t n_ids;
         fill(&text, s->t, which, sizes[i]);
-        double seconds = text.failed ? -1 : best_pass(s->t, text.p, text.n, text.n, &n_ids, e);
+        double seconds = text.failed ? -1 : best_pass(b, s->t, text.p, text.n, text.n, &n_ids, e);
         ns[i] = seconds * 1e9 / (double)(text.n ? text.n : 1);
         if (seconds < 0) return buf_free(&text), fail_memory(e, sizes[i], "a text");
     }
@@ -151,9 +152,10 @@ static int measure(bench *b, const char *path, err *e) {
 }
 
 int main(int argc, char **argv) {
-    bench b = { .text_path = "README.md", .first_row = true };
+    bench b = { .text_path = "README.md", .seconds = 1, .first_row = true };
     const option options[] = {
         { "--text", NULL, OPT_TEXT, &b.text_path, "FILE", "the text to encode, some hundred kB of it or more (README.md)", NULL },
+        { "--seconds", NULL, OPT_FLOAT, &b.seconds, "S", "time for each figure (1)", NULL },
         { "--json", NULL, OPT_FLAG, &b.json, NULL, "one JSON object instead of the tables", NULL },
     };
     const program p = { "bench/tokenizer", "MODEL.bin... [options]",

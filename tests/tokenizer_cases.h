@@ -139,7 +139,7 @@ static size_t check_cases(const tokenizer *t, const char *path, size_t *lines) {
 static tokenizer *load(const char *folder, const char *file) {
     tokenizer *t;
     err e = { 0 };
-    char path[512];
+    char path[1024];
     snprintf(path, sizeof path, "%s/%s", folder, file ? file : "");
     if (tokenizer_load(&t, folder, file ? path : NULL, &e)) fail_msg("%s", e.msg);
     assert_non_null(t);
@@ -162,7 +162,7 @@ static inline int check_against(const char *folder, const char *vocabulary, cons
     tokenizer *t = reopened(load(folder, vocabulary), &blob);
     int wrong = 0;
     for (; *files; files++) {
-        char path[512];
+        char path[1024];
         size_t lines, good;
         snprintf(path, sizeof path, "%s/%s", cases, *files);
         good = check_cases(t, path, &lines);

@@ -11,6 +11,9 @@ static const char *const of_json[] = { "cases.jsonl", "decode_cases.jsonl", NULL
 static const char *const of_ranks[] = { "cases_tiktoken.jsonl", NULL };
 static const char *const of_model[] = { "cases_sentencepiece.jsonl", "decode_cases_sentencepiece.jsonl", NULL };
 
+static const char *const found_json[] = { "found_cases.jsonl", NULL }; /* by random texts, see tests/tools/tokenizer_diff.py */
+static const char *const found_model[] = { "found_cases_sentencepiece.jsonl", NULL };
+
 static int check_family(const char *folder, const char *vocabulary, const char *const *files) {
     return check_against(folder, vocabulary, folder, files);
 }
@@ -23,7 +26,53 @@ static void test_fixtures(void **state) {
     wrong += check_family(FIXTURES "/bert", "tokenizer.json", of_json);
     wrong += check_family(FIXTURES "/t5", "tokenizer.json", of_json);
     wrong += check_family(FIXTURES "/t5", "spiece.model", of_model);
+    wrong += check_family(FIXTURES "/t5", "tokenizer.json", found_json);
+    wrong += check_family(FIXTURES "/t5", "spiece.model", found_model);
+    wrong += check_family(FIXTURES "/llama2", "tokenizer.model", found_model);
     assert_int_equal(wrong, 0);
+}
+
+/* ---- streams against wholes ---- */
+
+static uint32_t next_random(uint32_t *state) {
+    *state = *state * 1664525u + 1013904223u;
+    return *state >> 8;
+}
+
+/* QUERN_STREAMS=N: so many random lists of ids for each vocabulary, where the usual number is not enough. */
+static int stream_rounds(void) {
+    const char *n = getenv("QUERN_STREAMS");
+    return n ? atoi(n) : 1500;
+}
+
+static void check_streams(const tokenizer *t, int rounds) {
+    uint32_t seed = 7;
+    for (int round = 0; round < rounds; round++) {
+        ids v = { 0 };
+        buf whole = { 0 }, stream = { 0 };
+        err e = { 0 };
+        detok d;
+        bool skip = round & 1, low = round % 3 == 0; /* low ids are the bytes of most vocabularies */
+        for (uint32_t n = next_random(&seed) % 200; n--;)
+            ids_add(&v, (int32_t)(next_random(&seed) % (low ? 270 : (uint32_t)tokenizer_size(t) + 3)) - 1);
+        assert_int_equal(tokenizer_decode(t, v.p, v.n, skip, &whole, &e), 0);
+        detok_begin(&d, t, skip);
+        for (size_t i = 0; i < v.n; i++) {
+            size_t had = stream.n;
+            detok_token(&d, v.p[i], &stream);
+            for (size_t k = had; k < stream.n;) { /* what was added is whole characters */
+                int len;
+                assert_true(utf8_decode(stream.p + k, stream.n - k, &len) >= 0);
+                k += (size_t)len;
+            }
+        }
+        detok_end(&d, &stream);
+        assert_int_equal(stream.n, whole.n);
+        if (whole.n) assert_memory_equal(stream.p, whole.p, whole.n);
+        ids_free(&v);
+        buf_free(&whole);
+        buf_free(&stream);
+    }
 }
 
 static void test_shared(void **state) {
@@ -39,6 +88,11 @@ static void test_shared(void **state) {
             continue;
         }
         wrong += check_family(folder, "tokenizer.json", of_json);
+        if (getenv("QUERN_STREAMS")) {
+            tokenizer *t = load(folder, "tokenizer.json");
+            check_streams(t, stream_rounds());
+            tokenizer_free(t);
+        }
         snprintf(path, sizeof path, "%s/cases_sentencepiece.jsonl", folder);
         if (file_exists(path)) wrong += check_family(folder, "tokenizer.model", of_model);
         snprintf(path, sizeof path, "%s/cases_tiktoken.jsonl", folder);
@@ -292,43 +346,6 @@ static void test_normalization(void **state) {
     buf_free(&out);
 }
 
-/* ---- streams, threads of ids, damage ---- */
-
-static uint32_t next_random(uint32_t *state) {
-    *state = *state * 1664525u + 1013904223u;
-    return *state >> 8;
-}
-
-static void check_streams(const tokenizer *t, int rounds) {
-    uint32_t seed = 7;
-    for (int round = 0; round < rounds; round++) {
-        ids v = { 0 };
-        buf whole = { 0 }, stream = { 0 };
-        err e = { 0 };
-        detok d;
-        bool skip = round & 1, low = round % 3 == 0; /* low ids are the bytes of most vocabularies */
-        for (uint32_t n = next_random(&seed) % 200; n--;)
-            ids_add(&v, (int32_t)(next_random(&seed) % (low ? 270 : (uint32_t)tokenizer_size(t) + 3)) - 1);
-        assert_int_equal(tokenizer_decode(t, v.p, v.n, skip, &whole, &e), 0);
-        detok_begin(&d, t, skip);
-        for (size_t i = 0; i < v.n; i++) {
-            size_t had = stream.n;
-            detok_token(&d, v.p[i], &stream);
-            for (size_t k = had; k < stream.n;) { /* what was added is whole characters */
-                int len;
-                assert_true(utf8_decode(stream.p + k, stream.n - k, &len) >= 0);
-                k += (size_t)len;
-            }
-        }
-        detok_end(&d, &stream);
-        assert_int_equal(stream.n, whole.n);
-        if (whole.n) assert_memory_equal(stream.p, whole.p, whole.n);
-        ids_free(&v);
-        buf_free(&whole);
-        buf_free(&stream);
-    }
-}
-
 static void test_streams(void **state) {
     static const char *const from[][2] = { { "gpt2", "tokenizer.json" },    { "llama2", "tokenizer.json" },
                                            { "llama2", "tokenizer.model" }, { "bert", "tokenizer.json" },
@@ -338,8 +355,36 @@ static void test_streams(void **state) {
         char folder[200];
         snprintf(folder, sizeof folder, FIXTURES "/%s", from[i][0]);
         tokenizer *t = load(folder, from[i][1]);
-        check_streams(t, 1500);
+        check_streams(t, stream_rounds());
         tokenizer_free(t);
+    }
+}
+
+/* Ten megabytes in one piece: linear work, and memory of a few times the text (run --tokenize of this is measured in SPEED.md). */
+static void test_long_text(void **state) {
+    static const char *const from[][2] = { { "gpt2", "tokenizer.json" },
+                                           { "llama2", "tokenizer.model" },
+                                           { "t5", "tokenizer.json" } };
+    static const char part[] =
+        "It was a bright cold day in April, 1984; the clocks were striking thirteen \xe2\x80\x94 na\xc3\xafve.\n";
+    (void)state;
+    for (size_t i = 0; i < sizeof from / sizeof *from; i++) {
+        char folder[200];
+        buf text = { 0 };
+        ids one = { 0 }, all = { 0 };
+        err e = { 0 };
+        snprintf(folder, sizeof folder, FIXTURES "/%s", from[i][0]);
+        tokenizer *t = load(folder, from[i][1]);
+        while (text.n < 10000000) buf_add(&text, part, sizeof part - 1);
+        double start = now_seconds();
+        assert_int_equal(tokenizer_encode(t, text.p, text.n, 0, &all, &e), 0);
+        if (now_seconds() - start > 60) fail_msg("%s: 10 MB took %.1f s", from[i][0], now_seconds() - start);
+        assert_int_equal(tokenizer_encode(t, part, sizeof part - 1, 0, &one, &e), 0);
+        assert_true(all.n > text.n / (sizeof part - 1) * (one.n - 2));
+        tokenizer_free(t);
+        ids_free(&one);
+        ids_free(&all);
+        buf_free(&text);
     }
 }
 
@@ -491,11 +536,11 @@ static void test_damaged_files(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_fixtures),      cmocka_unit_test(test_shared),
-                                        cmocka_unit_test(test_demo),          cmocka_unit_test(test_refusals),
-                                        cmocka_unit_test(test_patterns),      cmocka_unit_test(test_bounded_work),
-                                        cmocka_unit_test(test_normalization), cmocka_unit_test(test_streams),
-                                        cmocka_unit_test(test_damage),        cmocka_unit_test(test_hostile_numbers),
-                                        cmocka_unit_test(test_damaged_files) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_fixtures),      cmocka_unit_test(test_shared),          cmocka_unit_test(test_demo),
+        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_patterns),        cmocka_unit_test(test_bounded_work),
+        cmocka_unit_test(test_normalization), cmocka_unit_test(test_streams),         cmocka_unit_test(test_long_text),
+        cmocka_unit_test(test_damage),        cmocka_unit_test(test_hostile_numbers), cmocka_unit_test(test_damaged_files)
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@ makes of some texts with them (development only; needs the package tokenizers, 0
 
     python3 tests/tools/make_tokenizer_parts.py                 writes the files
     python3 tests/tools/make_tokenizer_parts.py --random 2000   compares that many random texts for each part with ./run instead
+    python3 tests/tools/make_tokenizer_parts.py --every         compares every code point under each rule that knows Unicode (minutes)
 
 model_NAME.json is the "model" of a tokenizer.json. A line of parts.jsonl is {"name", "model", "rules", "cases"}: rules is the text of the
 other members. What is to be refused has "refused", a piece of the message, in the place of cases.
@@ -269,6 +270,43 @@ def write():
             f.write(json.dumps({"name": why, "model": model, "rules": text_of(rules), "refused": why}) + "\n")
 
 
+def every():
+    """Rules over bytes, where any boundary that is not there shows as a merge with the a beside it."""
+    byte = bytes_chars()
+    merges = [("a", byte[b]) for b in range(256)] + [(byte[b], "a") for b in range(256) if b != ord("a")]
+    model = {"type": "BPE", "vocab": grown([byte[b] for b in range(256)], merges), "merges": [list(m) for m in merges]}
+    last = BYTES | {"use_regex": False}
+    for t in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt"):
+        yield t, model, {"normalizer": {"type": t}, "pre_tokenizer": last}
+    yield "Strip", model, {"normalizer": {"type": "Strip", "strip_left": True, "strip_right": True}, "pre_tokenizer": last}
+    yield "BertNormalizer", model, {"normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": True, "lowercase": False}, "pre_tokenizer": last}
+    words = [(t, {"type": t}) for t in ("Whitespace", "WhitespaceSplit", "BertPreTokenizer")]
+    words += [("Punctuation", {"type": "Punctuation", "behavior": "Isolated"}), ("Digits", {"type": "Digits", "individual_digits": False})]
+    classes = ["\\w", "\\W", "\\s", "\\d", "[\\w]", "[^\\s]", "\\b."] + ["\\p{%s}" % c for c in ("L", "Lu", "Ll", "Lt", "Lm", "Lo", "M", "Mn", "N", "Nd", "No", "P", "S", "Z", "C")]
+    words += [(c, split("/" + c, "Isolated")) for c in classes]
+    for name, rule in words:
+        yield name, model, {"pre_tokenizer": sequence("pretokenizers", rule, last)}
+
+
+def compare_every():
+    programs, wrong, done = os.environ.get("QUERN_BIN", "."), 0, 0
+    points = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000 and c != ord("a")]
+    with tempfile.TemporaryDirectory() as place:
+        for name, model, rules in every():
+            t = reference(model, rules)
+            with open(os.path.join(place, "tokenizer.json"), "w") as f:
+                f.write('{"model":' + json.dumps(model) + "," + text_of(rules) + "}")
+            subprocess.run([os.path.join(programs, "convert"), place, "-o", place + "/v.bin", "--vocab-only", "--force"], check=True, stderr=subprocess.DEVNULL)
+            texts = [("a" if name != "Strip" else "") + chr(c) + ("a" if name != "Strip" else "") for c in points]
+            out = subprocess.run([os.path.join(programs, "run"), place + "/v.bin", "--tokenize", "--jsonl"], input="".join(json.dumps({"text": s, "add_special": False}) + "\n" for s in texts),
+                                 text=True, capture_output=True, check=True).stdout
+            bad = [c for c, s, line in zip(points, texts, out.split("\n")) if t.encode(s, add_special_tokens=False).ids != json.loads(line)]
+            wrong, done = wrong + len(bad), done + len(points)
+            print(name, len(bad), " ".join("U+%04X" % c for c in bad[:12]), flush=True)
+    print(f"{done} comparisons, {wrong} differences")
+    sys.exit(1 if wrong else 0)
+
+
 def random_text():
     return "".join(random.choice(TEXTS) if random.random() < 0.3 else "".join(random.choice(ALPHABET) for _ in range(random.randint(1, 6))) for _ in range(random.randint(0, 5)))
 
@@ -305,6 +343,7 @@ def compare(n):
 if __name__ == "__main__":
     a = argparse.ArgumentParser()
     a.add_argument("--random", type=int)
-    n = a.parse_args().random
+    a.add_argument("--every", action="store_true")
+    a = a.parse_args()
     random.seed(5)
-    compare(n) if n else write()
+    compare(a.random) if a.random else compare_every() if a.every else write()
