@@ -282,7 +282,7 @@ static int load_pretokenizer(struct build *b, const json *j, err *e) {
     if (strcmp(type, "CharDelimiterSplit") == 0) return load_delimiter(b, j, e);
     if (strcmp(type, "Digits") == 0) {
         if (json_only(j, "type individual_digits", type, e) || json_bool(j, "individual_digits", false, &one, type, e)) return -1;
-        return split_by(b, "\\p{N}", one ? SPLIT_ISOLATED : SPLIT_CONTIGUOUS, false), 0;
+        return split_by(b, NUMBERS, one ? SPLIT_ISOLATED : SPLIT_CONTIGUOUS, false), 0;
     }
     if (strcmp(type, "Punctuation") == 0) {
         if (json_only(j, "type behavior", type, e) || behaviour_of(j, type, SPLIT_ISOLATED, &behaviour, e)) return -1;

@@ -121,7 +121,7 @@ int32_t vocab_find(const tokenizer *t, const char *s, size_t n); /* by what the 
 struct symbol {
     int32_t id, prev, next;
 };
-struct step { /* the best way to a place: its last entry (-1: an unknown character), and where that begins (-1: none yet) */
+struct reached { /* the best way to a place: its last entry (-1: an unknown character), and where that begins (-1: none yet) */
     double score;
     int32_t id, from;
 };
@@ -141,7 +141,7 @@ struct encoder {
     bool escaped; /* ill-formed bytes stand in the text as utf8_escape writes them */
     struct symbol *symbol;
     uint64_t *heap; /* see bpe.c */
-    struct step *step;
+    struct reached *step;
     size_t n_symbol, cap_symbol, n_heap, cap_heap, cap_step;
     struct cached *cache; /* words that took merging, by hash */
     err *e;

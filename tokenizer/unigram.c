@@ -7,9 +7,9 @@
 
 static const double UNKNOWN_PENALTY = 10;
 
-static void reach(const tokenizer *t, struct step *to, double score, int32_t id, size_t from) {
+static void reach(const tokenizer *t, struct reached *to, double score, int32_t id, size_t from) {
     if (t->h.flags & TOK_SENTENCEPIECE) score = (double)(float)score;
-    if (to->from < 0 || score > to->score) *to = (struct step){ score, id, (int32_t)from };
+    if (to->from < 0 || score > to->score) *to = (struct reached){ score, id, (int32_t)from };
 }
 
 static double score_of(const tokenizer *t, int32_t id, size_t n) {
@@ -22,7 +22,7 @@ static double unknown_score(const tokenizer *t, double before) {
 }
 
 /* Every entry that begins at `at`, and unknown if none of them is just one character. */
-static void leave(const tokenizer *t, struct slice w, struct step *step, size_t at) {
+static void leave(const tokenizer *t, struct slice w, struct reached *step, size_t at) {
     size_t one = (size_t)utf8_len(w.p[at]), most = w.n - at < t->longest ? w.n - at : t->longest;
     double before = step[at].score;
     bool single = false;
@@ -56,12 +56,12 @@ static int begin_steps(struct encoder *x, size_t n) {
         x->cap_step = cap;
     }
     for (size_t i = 0; i <= n; i++) x->step[i].from = -1;
-    x->step[0] = (struct step){ 0, -1, 0 };
+    x->step[0] = (struct reached){ 0, -1, 0 };
     return 0;
 }
 
 /* The chain of best steps, turned round: step[i].from becomes where the step that begins at i ends. */
-static void turn_round(struct step *step, size_t n) {
+static void turn_round(struct reached *step, size_t n) {
     int32_t next = -1;
     for (int32_t at = (int32_t)n, from; at >= 0; at = from) {
         from = at ? step[at].from : -1;
@@ -74,7 +74,7 @@ static void turn_round(struct step *step, size_t n) {
 int unigram_encode(struct encoder *x, struct slice w) {
     const tokenizer *t = x->t;
     if (begin_steps(x, w.n)) return -1;
-    struct step *step = x->step;
+    struct reached *step = x->step;
     for (size_t at = 0; at < w.n; at += (size_t)utf8_len(w.p[at])) leave(t, w, step, at);
     turn_round(step, w.n);
     for (size_t at = 0; at < w.n;) {
