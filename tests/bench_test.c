@@ -214,6 +214,35 @@ static void test_refusals(void **state) {
     refused(model, "--frobnicate", 2, "--frobnicate");
 }
 
+/* bench/tokenizer: a row for the text and one for each hostile input, all of them figures. */
+static void test_tokenizer(void **state) {
+    char command[1400];
+    arena a = { 0 };
+    err e = { 0 };
+    json *root;
+    int texts = 0, ratios = 0;
+    (void)state;
+    snprintf(command, sizeof command, "'%s/bench/tokenizer' '%s' --text README.md --seconds 0.001 --json >'%s/out' 2>'%s/err'",
+             bin_dir(), model, work_dir, work_dir);
+    if (system(command)) fail_msg("bench/tokenizer: %s", written("err"));
+    char *out = written("out");
+    must(json_parse(&a, out, strlen(out), &root, &e), &e);
+    for (const json *row = json_get(root, "rows")->child; row; row = row->next) {
+        bool text = json_is(json_get(row, "test"), "text");
+        is_text(row, "model", model);
+        positive(row, text ? "mb_per_s" : "ns_per_byte_1m");
+        if (!text) positive(row, "ratio");
+        texts += text;
+        ratios += !text;
+    }
+    assert_int_equal(texts, 1);
+    assert_true(ratios >= 10);
+    snprintf(command, sizeof command, "'%s/bench/tokenizer' no/such.bin 2>/dev/null", bin_dir());
+    assert_int_not_equal(system(command), 0);
+    free(out);
+    arena_free(&a);
+}
+
 static int convert_demo(void **state) {
     (void)state;
     snprintf(model, sizeof model, "%s", converted("weights/pip-stories", "q8"));
@@ -221,8 +250,9 @@ static int convert_demo(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_json), cmocka_unit_test(test_amounts), cmocka_unit_test(test_csv),
-                                        cmocka_unit_test(test_text_and_svg), cmocka_unit_test(test_refusals) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_json),     cmocka_unit_test(test_amounts),
+                                        cmocka_unit_test(test_csv),      cmocka_unit_test(test_text_and_svg),
+                                        cmocka_unit_test(test_refusals), cmocka_unit_test(test_tokenizer) };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, convert_demo, NULL);
     remove_work_dir();

@@ -570,9 +570,11 @@ static void write_vocabulary(const char *source, const char *pre, int bos, int e
     bool spm = strstr(source, ".model") != NULL, bert = strstr(source, "/bert/") != NULL;
     buf text = { 0 }, image = { 0 }, line = { 0 };
     gguf_out g = { 0 };
+    json *root;
     err e = { 0 };
     must(read_file(source, 0, &text, &e), &e);
-    must(spm ? load_sentencepiece(&b, text.p, text.n, &e) : load_json(&b, text.p, text.n, &e), &e);
+    if (spm) must(load_sentencepiece(&b, text.p, text.n, &e), &e);
+    else must(json_parse(&b.mem, text.p, text.n, &root, &e) || load_json(&b, root, &e), &e);
     put_string(&g, "general.architecture", "llama");
     put_string(&g, "tokenizer.ggml.model", bert ? "bert" : b.model == MODEL_UNIGRAM ? "t5" : spm ? "llama" : "gpt2");
     put_string(&g, "tokenizer.ggml.pre", pre ? pre : "default");

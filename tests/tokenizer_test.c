@@ -2,161 +2,21 @@
  * The cases of gpt2, llama2, bert and t5 lie in the tree; those of families with larger vocabularies are read from
  * ../shared/tokenizers (QUERN_TOKENIZERS names another folder) where it exists. */
 #include "tokenizer/blob.h"
-#include "tokenizer/tokenizer.h"
-#include "tokenizer/unicode.h"
 
-#include "tests/test.h"
+#include "tests/tokenizer_cases.h"
 
 #include <unistd.h>
 
-#define FIXTURES "tests/fixtures/tokenizers"
+static const char *const of_json[] = { "cases.jsonl", "decode_cases.jsonl", NULL };
+static const char *const of_ranks[] = { "cases_tiktoken.jsonl", NULL };
+static const char *const of_model[] = { "cases_sentencepiece.jsonl", "decode_cases_sentencepiece.jsonl", NULL };
 
-static void print_bad(const char *where, size_t line, const char *what, const char *text, const char *found) {
-    print_message("%s line %zu: %s\n  expected %.300s\n  found    %.300s\n", where, line, what, text, found);
-}
-
-static void ids_text(const ids *v, buf *out) {
-    out->n = 0;
-    buf_add(out, "", 0);
-    for (size_t i = 0; i < v->n; i++) buf_fmt(out, "%s%d", i ? " " : "", v->p[i]);
-}
-
-static void json_ids(const json *list, ids *v) {
-    v->n = 0;
-    for (const json *k = list->child; k; k = k->next) {
-        int64_t id;
-        assert_int_equal(json_int(k, &id), 0);
-        ids_add(v, (int32_t)id);
-    }
-}
-
-static void from_hex(const json *hex, buf *out) {
-    for (uint32_t i = 0; i + 1 < hex->n; i += 2) {
-        unsigned byte;
-        char pair[3] = { hex->s[i], hex->s[i + 1], 0 };
-        assert_int_equal(sscanf(pair, "%x", &byte), 1);
-        buf_byte(out, (int)byte);
-    }
-}
-
-static bool flag(const json *j, const char *key, bool otherwise) {
-    const json *k = json_get(j, key);
-    return k ? k->type == JSON_TRUE : otherwise;
-}
-
-static bool check_ids(const tokenizer *t, const json *j, const char *where, size_t line) {
-    const json *text = json_get(j, "text"), *hex = json_get(j, "bytes_hex");
-    ids want = { 0 }, got = { 0 };
-    buf bytes = { 0 }, a = { 0 }, b = { 0 };
-    err e = { 0 };
-    if (!text && !hex) return true;
-    if (hex) from_hex(hex, &bytes);
-    else buf_add(&bytes, text->s, text->n);
-    json_ids(json_get(j, "ids"), &want);
-    int flags = (flag(j, "add_special", false) ? TOK_SPECIAL : 0) | (flag(j, "parse_special", false) ? TOK_PARSE_SPECIAL : 0);
-    assert_int_equal(tokenizer_encode(t, bytes.p ? bytes.p : "", bytes.n, flags, &got, &e), 0);
-    bool same = want.n == got.n && (!want.n || memcmp(want.p, got.p, want.n * sizeof *want.p) == 0);
-    ids_text(&want, &a);
-    ids_text(&got, &b);
-    if (!same) print_bad(where, line, bytes.p ? bytes.p : "", a.p, b.p);
-    ids_free(&want);
-    ids_free(&got);
-    buf_free(&bytes);
-    buf_free(&a);
-    buf_free(&b);
-    return same;
-}
-
-/* Decodes whole and as a stream. Each piece of the stream is whole characters. */
-static bool check_text(const tokenizer *t, const json *j, const char *key, bool skip, const char *where, size_t line) {
-    const json *want = json_get(j, key);
-    ids v = { 0 };
-    buf whole = { 0 }, stream = { 0 };
-    err e = { 0 };
-    detok d;
-    if (!want) return true;
-    json_ids(json_get(j, "ids"), &v);
-    assert_int_equal(tokenizer_decode(t, v.p, v.n, skip, &whole, &e), 0);
-    detok_begin(&d, t, skip);
-    for (size_t i = 0; i < v.n; i++) {
-        detok_token(&d, v.p[i], &stream);
-        assert_int_equal(utf8_incomplete_tail(stream.p ? stream.p : "", stream.n), 0);
-    }
-    detok_end(&d, &stream);
-    bool same = whole.n == want->n && memcmp(whole.p ? whole.p : "", want->s, want->n) == 0;
-    bool streams = stream.n == whole.n && memcmp(stream.p ? stream.p : "", whole.p ? whole.p : "", whole.n) == 0;
-    if (!same) print_bad(where, line, skip ? "decoded" : "decoded_special", want->s, whole.p ? whole.p : "");
-    if (!streams) print_bad(where, line, "as a stream", whole.p ? whole.p : "", stream.p ? stream.p : "");
-    ids_free(&v);
-    buf_free(&whole);
-    buf_free(&stream);
-    return same && streams;
-}
-
-/* Lines of a file as objects; gives how many were right, and counts all in *lines. */
-static size_t check_cases(const tokenizer *t, const char *path, size_t *lines) {
-    buf text = { 0 };
-    err e = { 0 };
-    size_t good = 0;
-    *lines = 0;
-    if (read_file(path, 0, &text, &e)) fail_msg("%s", e.msg);
-    for (char *p = text.p; *p;) {
-        char *end = strchr(p, '\n');
-        arena a = { 0 };
-        json *j;
-        if (!end) end = p + strlen(p);
-        assert_int_equal(json_parse(&a, p, (size_t)(end - p), &j, &e), 0);
-        size_t line = ++*lines;
-        bool special_shown = json_get(j, "decoded_special") != NULL;
-        bool ok = check_ids(t, j, path, line) & check_text(t, j, "decoded", true, path, line);
-        ok &= check_text(t, j, special_shown ? "decoded_special" : "decoded", special_shown ? false : true, path, line);
-        good += ok;
-        arena_free(&a);
-        p = *end ? end + 1 : end;
-    }
-    buf_free(&text);
-    return good;
-}
-
-static tokenizer *load(const char *folder, const char *file) {
-    tokenizer *t;
-    err e = { 0 };
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", folder, file);
-    if (tokenizer_load(&t, folder, path, &e)) fail_msg("%s", e.msg);
-    assert_non_null(t);
-    return t;
-}
-
-/* The same tokenizer, written as a blob and opened again; *blob must outlive it. */
-static tokenizer *reopened(tokenizer *t, buf *blob) {
-    tokenizer *again;
-    err e = { 0 };
-    assert_int_equal(tokenizer_write(t, blob), 0);
-    tokenizer_free(t);
-    if (tokenizer_open(&again, blob->p, blob->n, &e)) fail_msg("%s", e.msg);
-    return again;
-}
+static const char *const found_json[] = { "found_cases.jsonl", NULL }; /* by random texts, see tests/tools/tokenizer_diff.py */
+static const char *const found_model[] = { "found_cases_sentencepiece.jsonl", NULL };
 
 static int check_family(const char *folder, const char *vocabulary, const char *const *files) {
-    buf blob = { 0 };
-    tokenizer *t = reopened(load(folder, vocabulary), &blob);
-    int wrong = 0;
-    for (; *files; files++) {
-        char path[512];
-        size_t lines, good;
-        snprintf(path, sizeof path, "%s/%s", folder, *files);
-        good = check_cases(t, path, &lines);
-        print_message("%s: %zu of %zu equal\n", path, good, lines);
-        wrong += good != lines || !lines;
-    }
-    tokenizer_free(t);
-    buf_free(&blob);
-    return wrong;
+    return check_against(folder, vocabulary, folder, files);
 }
-
-static const char *const of_json[] = { "cases.jsonl", "decode_cases.jsonl", NULL };
-static const char *const of_model[] = { "cases_sentencepiece.jsonl", "decode_cases_sentencepiece.jsonl", NULL };
 
 static void test_fixtures(void **state) {
     (void)state;
@@ -166,7 +26,53 @@ static void test_fixtures(void **state) {
     wrong += check_family(FIXTURES "/bert", "tokenizer.json", of_json);
     wrong += check_family(FIXTURES "/t5", "tokenizer.json", of_json);
     wrong += check_family(FIXTURES "/t5", "spiece.model", of_model);
+    wrong += check_family(FIXTURES "/t5", "tokenizer.json", found_json);
+    wrong += check_family(FIXTURES "/t5", "spiece.model", found_model);
+    wrong += check_family(FIXTURES "/llama2", "tokenizer.model", found_model);
     assert_int_equal(wrong, 0);
+}
+
+/* ---- streams against wholes ---- */
+
+static uint32_t next_random(uint32_t *state) {
+    *state = *state * 1664525u + 1013904223u;
+    return *state >> 8;
+}
+
+/* QUERN_STREAMS=N: so many random lists of ids for each vocabulary, where the usual number is not enough. */
+static int stream_rounds(void) {
+    const char *n = getenv("QUERN_STREAMS");
+    return n ? atoi(n) : 1500;
+}
+
+static void check_streams(const tokenizer *t, int rounds) {
+    uint32_t seed = 7;
+    for (int round = 0; round < rounds; round++) {
+        ids v = { 0 };
+        buf whole = { 0 }, stream = { 0 };
+        err e = { 0 };
+        detok d;
+        bool skip = round & 1, low = round % 3 == 0; /* low ids are the bytes of most vocabularies */
+        for (uint32_t n = next_random(&seed) % 200; n--;)
+            ids_add(&v, (int32_t)(next_random(&seed) % (low ? 270 : (uint32_t)tokenizer_size(t) + 3)) - 1);
+        assert_int_equal(tokenizer_decode(t, v.p, v.n, skip, &whole, &e), 0);
+        detok_begin(&d, t, skip);
+        for (size_t i = 0; i < v.n; i++) {
+            size_t had = stream.n;
+            detok_token(&d, v.p[i], &stream);
+            for (size_t k = had; k < stream.n;) { /* what was added is whole characters */
+                int len;
+                assert_true(utf8_decode(stream.p + k, stream.n - k, &len) >= 0);
+                k += (size_t)len;
+            }
+        }
+        detok_end(&d, &stream);
+        assert_int_equal(stream.n, whole.n);
+        if (whole.n) assert_memory_equal(stream.p, whole.p, whole.n);
+        ids_free(&v);
+        buf_free(&whole);
+        buf_free(&stream);
+    }
 }
 
 static void test_shared(void **state) {
@@ -182,8 +88,15 @@ static void test_shared(void **state) {
             continue;
         }
         wrong += check_family(folder, "tokenizer.json", of_json);
+        if (getenv("QUERN_STREAMS")) {
+            tokenizer *t = load(folder, "tokenizer.json");
+            check_streams(t, stream_rounds());
+            tokenizer_free(t);
+        }
         snprintf(path, sizeof path, "%s/cases_sentencepiece.jsonl", folder);
         if (file_exists(path)) wrong += check_family(folder, "tokenizer.model", of_model);
+        snprintf(path, sizeof path, "%s/cases_tiktoken.jsonl", folder);
+        if (file_exists(path)) wrong += check_family(folder, "tokenizer.model", of_ranks);
     }
     assert_int_equal(wrong, 0);
 }
@@ -279,7 +192,7 @@ static void test_refusals(void **state) {
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB ",\"magic\":1}}", "magic");
     refused("{\"model\":{\"type\":\"WordLevel\",\"vocab\":{}}}", "WordLevel");
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"extra\":1}", "extra");
-    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"normalizer\":{\"type\":\"Nmt\"}}", "normalizer \"Nmt\"");
+    refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"normalizer\":{\"type\":\"Other\"}}", "normalizer \"Other\"");
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"}}", "UnicodeScripts");
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"decoder\":{\"type\":\"CTC\"}}", "decoder \"CTC\"");
     refused("{\"model\":{\"type\":\"BPE\"," VOCAB "},\"post_processor\":{\"type\":\"Other\"}}", "post_processor \"Other\"");
@@ -433,43 +346,6 @@ static void test_normalization(void **state) {
     buf_free(&out);
 }
 
-/* ---- streams, threads of ids, damage ---- */
-
-static uint32_t next_random(uint32_t *state) {
-    *state = *state * 1664525u + 1013904223u;
-    return *state >> 8;
-}
-
-static void check_streams(const tokenizer *t, int rounds) {
-    uint32_t seed = 7;
-    for (int round = 0; round < rounds; round++) {
-        ids v = { 0 };
-        buf whole = { 0 }, stream = { 0 };
-        err e = { 0 };
-        detok d;
-        bool skip = round & 1, low = round % 3 == 0; /* low ids are the bytes of most vocabularies */
-        for (uint32_t n = next_random(&seed) % 200; n--;)
-            ids_add(&v, (int32_t)(next_random(&seed) % (low ? 270 : (uint32_t)tokenizer_size(t) + 3)) - 1);
-        assert_int_equal(tokenizer_decode(t, v.p, v.n, skip, &whole, &e), 0);
-        detok_begin(&d, t, skip);
-        for (size_t i = 0; i < v.n; i++) {
-            size_t had = stream.n;
-            detok_token(&d, v.p[i], &stream);
-            for (size_t k = had; k < stream.n;) { /* what was added is whole characters */
-                int len;
-                assert_true(utf8_decode(stream.p + k, stream.n - k, &len) >= 0);
-                k += (size_t)len;
-            }
-        }
-        detok_end(&d, &stream);
-        assert_int_equal(stream.n, whole.n);
-        if (whole.n) assert_memory_equal(stream.p, whole.p, whole.n);
-        ids_free(&v);
-        buf_free(&whole);
-        buf_free(&stream);
-    }
-}
-
 static void test_streams(void **state) {
     static const char *const from[][2] = { { "gpt2", "tokenizer.json" },    { "llama2", "tokenizer.json" },
                                            { "llama2", "tokenizer.model" }, { "bert", "tokenizer.json" },
@@ -479,8 +355,36 @@ static void test_streams(void **state) {
         char folder[200];
         snprintf(folder, sizeof folder, FIXTURES "/%s", from[i][0]);
         tokenizer *t = load(folder, from[i][1]);
-        check_streams(t, 1500);
+        check_streams(t, stream_rounds());
         tokenizer_free(t);
+    }
+}
+
+/* Ten megabytes in one piece: linear work, and memory of a few times the text (run --tokenize of this is measured in SPEED.md). */
+static void test_long_text(void **state) {
+    static const char *const from[][2] = { { "gpt2", "tokenizer.json" },
+                                           { "llama2", "tokenizer.model" },
+                                           { "t5", "tokenizer.json" } };
+    static const char part[] =
+        "It was a bright cold day in April, 1984; the clocks were striking thirteen \xe2\x80\x94 na\xc3\xafve.\n";
+    (void)state;
+    for (size_t i = 0; i < sizeof from / sizeof *from; i++) {
+        char folder[200];
+        buf text = { 0 };
+        ids one = { 0 }, all = { 0 };
+        err e = { 0 };
+        snprintf(folder, sizeof folder, FIXTURES "/%s", from[i][0]);
+        tokenizer *t = load(folder, from[i][1]);
+        while (text.n < 10000000) buf_add(&text, part, sizeof part - 1);
+        double start = now_seconds();
+        assert_int_equal(tokenizer_encode(t, text.p, text.n, 0, &all, &e), 0);
+        if (now_seconds() - start > 60) fail_msg("%s: 10 MB took %.1f s", from[i][0], now_seconds() - start);
+        assert_int_equal(tokenizer_encode(t, part, sizeof part - 1, 0, &one, &e), 0);
+        assert_true(all.n > text.n / (sizeof part - 1) * (one.n - 2));
+        tokenizer_free(t);
+        ids_free(&one);
+        ids_free(&all);
+        buf_free(&text);
     }
 }
 
@@ -569,7 +473,7 @@ static void test_hostile_numbers(void **state) {
         HEADER(n_vocab_slots, UINT32_MAX);
         HEADER(n_merge_slots, h.n_merge_slots + 1);
         HEADER(n_added, h.n_added + 1);
-        HEADER(n_order, h.n_order + 1);
+        HEADER(n_trie, h.n_trie + 1);
         HEADER(model, 77);
         HEADER(flags, 1u << 31);
         HEADER(unk, h.n_ids);
@@ -587,7 +491,7 @@ static void test_hostile_numbers(void **state) {
         poke(&blob, AT(SEC_BYTE) + 4, h.n_ids, 4, "a byte's id that is none");
         poke(&blob, AT(SEC_ADDED), h.n_ids, 4, "an added token that is none");
         poke(&blob, AT(SEC_ADDED) + 8, 0, 4, "added tokens out of order");
-        if (h.n_order) poke(&blob, AT(SEC_ORDER) + 8, h.n_ids, 4, "an order of an entry that is none");
+        if (h.n_trie) poke(&blob, AT(SEC_TRIE) + 8, h.n_ids, 4, "a trie with an entry that is none");
         for (size_t i = 0; i < h.n_merge_slots; i++) {
             struct merge m;
             size_t at = AT(SEC_MERGE) + i * sizeof m;
@@ -632,11 +536,11 @@ static void test_damaged_files(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_fixtures),      cmocka_unit_test(test_shared),
-                                        cmocka_unit_test(test_demo),          cmocka_unit_test(test_refusals),
-                                        cmocka_unit_test(test_patterns),      cmocka_unit_test(test_bounded_work),
-                                        cmocka_unit_test(test_normalization), cmocka_unit_test(test_streams),
-                                        cmocka_unit_test(test_damage),        cmocka_unit_test(test_hostile_numbers),
-                                        cmocka_unit_test(test_damaged_files) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_fixtures),      cmocka_unit_test(test_shared),          cmocka_unit_test(test_demo),
+        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_patterns),        cmocka_unit_test(test_bounded_work),
+        cmocka_unit_test(test_normalization), cmocka_unit_test(test_streams),         cmocka_unit_test(test_long_text),
+        cmocka_unit_test(test_damage),        cmocka_unit_test(test_hostile_numbers), cmocka_unit_test(test_damaged_files)
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,7 +39,7 @@ static int check_sizes(const tokenizer *t, err *e) {
                  { SEC_VOCAB, 8ull * h->n_vocab_slots, false },
                  { SEC_MERGE, 16ull * h->n_merge_slots, false },
                  { SEC_SCORE, 8 * n, h->model != MODEL_UNIGRAM },
-                 { SEC_ORDER, 4ull * h->n_order, false },
+                 { SEC_TRIE, 12ull * h->n_trie, false },
                  { SEC_BYTE, 1024, false },
                  { SEC_ADDED, 8ull * h->n_added, false } };
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
@@ -68,6 +68,12 @@ static bool vocab_in_range(const tokenizer *t) {
     return !bad;
 }
 
+static bool trie_in_range(const tokenizer *t) {
+    bool bad = t->h.model == MODEL_UNIGRAM && !t->h.n_trie;
+    for (uint32_t i = 0; i < t->h.n_trie; i++) bad |= t->trie[i].id >= (int32_t)t->h.n_ids;
+    return !bad;
+}
+
 static bool merges_in_range(const tokenizer *t) {
     uint32_t n = t->h.n_ids;
     bool bad = false;
@@ -92,7 +98,7 @@ static int check_tables(const tokenizer *t, err *e) {
     if (!ids_in_range(three, 3, -1, n) || !ids_in_range(t->byte_id, 256, -1, n) ||
         !ids_in_range((const void *)section(t, SEC_PREFIX).p, h->section[SEC_PREFIX].bytes / 4, 0, n) ||
         !ids_in_range((const void *)section(t, SEC_SUFFIX).p, h->section[SEC_SUFFIX].bytes / 4, 0, n) || !vocab_in_range(t) ||
-        !merges_in_range(t))
+        !merges_in_range(t) || !trie_in_range(t))
         return refuse(e, "an id is out of range");
     for (uint32_t i = 0; i < h->n_added; i++) {
         const struct added *a = t->added + i;
@@ -124,11 +130,13 @@ static void place(tokenizer *t) {
     bool raw = t->h.section[SEC_RAW_AT].bytes;
     t->raw_at = raw ? (const void *)section(t, SEC_RAW_AT).p : t->text_at;
     t->raw = raw ? section(t, SEC_RAW).p : t->text;
+    t->key_at = t->h.flags & TOK_BYTES ? t->raw_at : t->text_at;
+    t->key = t->h.flags & TOK_BYTES ? t->raw : t->text;
     t->piece = (const void *)section(t, SEC_PIECE).p;
     t->vocab = (const void *)section(t, SEC_VOCAB).p;
     t->merge = (const void *)section(t, SEC_MERGE).p;
     t->score = t->h.section[SEC_SCORE].bytes ? (const void *)section(t, SEC_SCORE).p : NULL;
-    t->order = (const void *)section(t, SEC_ORDER).p;
+    t->trie = (const void *)section(t, SEC_TRIE).p;
     t->byte_id = (const void *)section(t, SEC_BYTE).p;
     t->added = (const void *)section(t, SEC_ADDED).p;
 }
@@ -174,19 +182,6 @@ static int index_user(tokenizer *t, err *e) {
     return matcher_build(&t->user, &t->mem, text, which, n, e);
 }
 
-/* Where entries of each first byte begin in the order. */
-static int index_order(tokenizer *t, err *e) {
-    uint32_t k = 0;
-    for (uint32_t i = 0; i < t->h.n_order; i++)
-        if (t->order[i] >= t->h.n_ids || !text_of(t, (int32_t)t->order[i]).n)
-            return refuse(e, "an entry of its order is out of range");
-    for (unsigned b = 0; b <= 256; b++) {
-        while (k < t->h.n_order && (uint8_t)text_of(t, (int32_t)t->order[k]).p[0] < b) k++;
-        t->order_from[b] = k;
-    }
-    return 0;
-}
-
 static int open_parts(tokenizer *t, err *e) {
     if (check_header(t, e) || check_sizes(t, e)) return -1;
     place(t);
@@ -194,11 +189,9 @@ static int open_parts(tokenizer *t, err *e) {
     if (rules_read(&t->normalizers, section(t, SEC_NORMALIZERS), LIST_NORMALIZER, e)) return -1;
     if (rules_read(&t->pretokenizers, section(t, SEC_PRETOKENIZERS), LIST_PRETOKENIZER, e)) return -1;
     if (rules_read(&t->decoders, section(t, SEC_DECODERS), LIST_DECODER, e)) return -1;
-    if (index_order(t, e) || index_user(t, e) || index_added(t, &t->plain, false, e) || index_added(t, &t->normal, true, e))
-        return -1;
+    if (index_user(t, e) || index_added(t, &t->plain, false, e) || index_added(t, &t->normal, true, e)) return -1;
     for (uint32_t i = 0; i < t->h.n_ids; i++)
-        if ((t->piece[i] & PIECE_MODEL) && t->raw_at[i + 1] - t->raw_at[i] > t->longest)
-            t->longest = t->raw_at[i + 1] - t->raw_at[i];
+        if ((t->piece[i] & PIECE_MODEL) && key_of(t, (int32_t)i).n > t->longest) t->longest = key_of(t, (int32_t)i).n;
     for (int c = 0; c < 128; c++) {
         char one = (char)c;
         t->ascii_id[c] = vocab_find(t, &one, 1);
@@ -241,8 +234,10 @@ static void print_rules(FILE *out, const char *title, const struct rules *rs) {
     for (size_t i = 0; i < rs->n; i++) {
         const struct rule *r = rs->p + i;
         buf text = { 0 };
-        if (r->re) buf_json(&text, r->a.p, r->a.n);
-        fprintf(out, "%s%s%s%s", i ? ", " : "", rule_name(r->op), text.n ? " " : "", text.n ? text.p : "");
+        size_t most = r->a.n < 160 ? r->a.n : 160;
+        if (r->re) buf_json(&text, r->a.p, most);
+        fprintf(out, "%s%s%s%s%s", i ? ", " : "", rule_name(r->op), text.n ? " " : "", text.n ? text.p : "",
+                text.n && most < r->a.n ? "..." : "");
         buf_free(&text);
     }
     fprintf(out, "%s\n", rs->n ? "" : "none");
@@ -273,7 +268,7 @@ void tokenizer_print(const tokenizer *t, FILE *out) {
     print_rules(out, "decoder", &t->decoders);
     print_id(out, t, "bos", h->bos);
     print_id(out, t, "eos", h->eos);
-    fprintf(out, "  %-14s%llu before, %llu behind a text\n", "special tokens", (unsigned long long)h->section[SEC_PREFIX].bytes / 4,
+    fprintf(out, "  %-14s%llu before, %llu behind a text\n", "added ids", (unsigned long long)h->section[SEC_PREFIX].bytes / 4,
             (unsigned long long)h->section[SEC_SUFFIX].bytes / 4);
     struct slice text, tools;
     templates_of(section(t, SEC_TEMPLATE), &text, &tools);

@@ -15,7 +15,8 @@ enum {
     TOK_FUSE_UNK = 4,
     TOK_IGNORE_MERGES = 8,  /* as the file said; what it means is in PIECE_WHOLE */
     TOK_SENTENCEPIECE = 16, /* from a SentencePiece model */
-    TOK_FLAGS = 31
+    TOK_RAW_BYTES = 32,     /* ill-formed bytes of a text are bytes for the model (tiktoken), not U+FFFD */
+    TOK_FLAGS = 63
 };
 enum {
     PIECE_PRESENT = 1, /* there is an entry with this id */
@@ -38,7 +39,7 @@ enum section {
     SEC_VOCAB, /* struct vocab_slot[n_vocab_slots]: open addressing by piece_hash */
     SEC_MERGE, /* struct merge[n_merge_slots]: open addressing by pair_hash */
     SEC_SCORE, /* f64[n_ids]: unigram */
-    SEC_ORDER, /* u32[n_order]: unigram: the entries that the model finds, by their bytes */
+    SEC_TRIE,  /* struct trie_unit[n_trie]: unigram: the entries that the model finds, see trie.c */
     SEC_BYTE,  /* i32[256]: the entry of each byte, -1: none */
     SEC_ADDED, /* struct added[n_added], by rising id */
     SEC_PREFIX,
@@ -53,7 +54,7 @@ enum section {
 };
 
 #define TOK_MAGIC "QTOK\r\n\x1a\n"
-enum { TOK_VERSION = 1, TOK_MAX_IDS = 1 << 24 };
+enum { TOK_VERSION = 2, TOK_MAX_IDS = 1 << 24 };
 
 struct tok_header {
     char magic[8];
@@ -63,7 +64,7 @@ struct tok_header {
     int32_t unk, bos, eos; /* -1: none */
     uint32_t n_ids, n_vocab_slots, n_merge_slots, n_merges, n_added;
     uint32_t max_chars; /* WordPiece: longer words are unknown */
-    uint32_t n_order;
+    uint32_t n_trie;
     double min_score, max_score; /* unigram */
     uint8_t glue[32]; /* bit c: U+2581 behind a character that ends in byte c can be inside a merged piece; else words part there */
     struct {
@@ -79,6 +80,10 @@ struct merge {
     uint32_t rank;
     int32_t result;
 }; /* left -1: empty */
+struct trie_unit {
+    uint32_t base, parent; /* parent UINT32_MAX: empty */
+    int32_t id;            /* the entry that ends here, -1: none */
+};
 struct added {
     int32_t id;
     uint32_t flags;

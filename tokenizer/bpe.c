@@ -80,46 +80,67 @@ static void merge_short(struct encoder *x) {
     x->n_symbol = n;
 }
 
-/* ---- the heap: by rank, then by place ---- */
+/* ---- the heap of candidates: rank << 32 | place, so the least is the lowest rank and of equals the leftmost. Four children, side
+ * by side in memory: a long word's heap is larger than the nearest caches ---- */
 
-static bool before(const struct candidate *a, const struct candidate *b) {
-    return a->rank != b->rank ? a->rank < b->rank : a->at < b->at;
-}
+enum { CHILDREN = 4 };
 
-static void sift_down(struct encoder *x, size_t i) {
-    struct candidate *h = x->heap, moved = h[i];
-    for (size_t k; (k = 2 * i + 1) < x->n_heap; i = k) {
-        if (k + 1 < x->n_heap && before(h + k + 1, h + k)) k++;
-        if (!before(h + k, &moved)) break;
-        h[i] = h[k];
+static void sift_down(uint64_t *h, size_t n, size_t i) {
+    uint64_t moved = h[i];
+    for (size_t k; (k = CHILDREN * i + 1) < n;) {
+        size_t end = k + CHILDREN < n ? k + CHILDREN : n, least = k;
+        for (k++; k < end; k++)
+            if (h[k] < h[least]) least = k;
+        if (h[least] >= moved) break;
+        h[i] = h[least];
+        i = least;
     }
     h[i] = moved;
 }
 
-static void sift_up(struct encoder *x, size_t i) {
-    struct candidate *h = x->heap, moved = h[i];
-    for (size_t up; i && before(&moved, h + (up = (i - 1) / 2)); i = up) h[i] = h[up];
+static void sift_up(uint64_t *h, size_t i) {
+    uint64_t moved = h[i];
+    for (size_t up; i && moved < h[up = (i - 1) / CHILDREN]; i = up) h[i] = h[up];
     h[i] = moved;
 }
 
-/* Adds the pair that begins at symbol i, if it merges. */
+/* Appends the pair that begins at symbol i, if it merges: not in order yet. */
 static int heap_add(struct encoder *x, int32_t i) {
     const struct symbol *s = x->symbol;
-    int32_t left = s[i].id, right = s[s[i].next].id;
-    const struct merge *m = pair_find(x->t, left, right);
+    const struct merge *m = pair_find(x->t, s[i].id, s[s[i].next].id);
     if (!m) return 0;
     if (x->n_heap == x->cap_heap) {
         size_t cap = x->cap_heap ? x->cap_heap * 2 : 256;
-        struct candidate *p = realloc(x->heap, cap * sizeof *p);
+        uint64_t *p = realloc(x->heap, cap * sizeof *p);
         if (!p) return fail_memory(x->e, cap * sizeof *p, "a word of the text");
         x->heap = p;
         x->cap_heap = cap;
     }
-    x->heap[x->n_heap++] = (struct candidate){ m->rank, (uint32_t)i, left, right };
+    x->heap[x->n_heap++] = (uint64_t)m->rank << 32 | (uint32_t)i;
     return 0;
 }
 
-/* Symbols form a list; a candidate is stale once either side of it has changed. */
+static uint64_t heap_take(struct encoder *x) {
+    uint64_t least = x->heap[0];
+    x->heap[0] = x->heap[--x->n_heap];
+    if (x->n_heap) sift_down(x->heap, x->n_heap, 0);
+    return least;
+}
+
+/* Joins symbol i with the next one, and adds the pairs that this makes. */
+static int join(struct encoder *x, int32_t i, int32_t result) {
+    struct symbol *s = x->symbol, *a = s + i;
+    s[a->next].id = -1; /* gone */
+    a->id = result;
+    a->next = s[a->next].next;
+    if (a->next >= 0) s[a->next].prev = i;
+    size_t had = x->n_heap;
+    if ((a->prev >= 0 && heap_add(x, a->prev)) || (a->next >= 0 && heap_add(x, i))) return -1;
+    for (; had < x->n_heap; had++) sift_up(x->heap, had);
+    return 0;
+}
+
+/* Symbols form a list. A candidate is stale once its place is gone, or what begins there merges at another rank by now. */
 static int merge_long(struct encoder *x) {
     struct symbol *s = x->symbol;
     int32_t n = (int32_t)x->n_symbol;
@@ -130,24 +151,14 @@ static int merge_long(struct encoder *x) {
     x->n_heap = 0;
     for (int32_t i = 0; i + 1 < n; i++)
         if (heap_add(x, i)) return -1;
-    for (size_t i = x->n_heap / 2; i-- > 0;) sift_down(x, i);
+    for (size_t i = x->n_heap / CHILDREN + 1; i-- > 0;)
+        if (i < x->n_heap) sift_down(x->heap, x->n_heap, i);
     while (x->n_heap) {
-        struct candidate c = x->heap[0];
-        x->heap[0] = x->heap[--x->n_heap];
-        if (x->n_heap) sift_down(x, 0);
-        struct symbol *a = s + c.at;
-        if (a->id != c.left || a->next < 0 || s[a->next].id != c.right) continue;
-        struct symbol *b = s + a->next;
-        const struct merge *m = pair_find(x->t, c.left, c.right);
-        a->id = m->result;
-        b->id = -1; /* gone */
-        a->next = b->next;
-        if (a->next >= 0) s[a->next].prev = (int32_t)c.at;
-        size_t had = x->n_heap;
-        if (a->prev >= 0 && heap_add(x, a->prev)) return -1;
-        if (x->n_heap > had) sift_up(x, had++);
-        if (a->next >= 0 && heap_add(x, (int32_t)c.at)) return -1;
-        if (x->n_heap > had) sift_up(x, had);
+        uint64_t c = heap_take(x);
+        int32_t i = (int32_t)(uint32_t)c;
+        if (s[i].id < 0 || s[i].next < 0) continue;
+        const struct merge *m = pair_find(x->t, s[i].id, s[s[i].next].id);
+        if (m && m->rank == (uint32_t)(c >> 32) && join(x, i, m->result)) return -1;
     }
     size_t kept = 0;
     for (int32_t i = 0; i >= 0; i = s[i].next) s[kept++].id = s[i].id;

@@ -41,8 +41,9 @@ int build_index(struct build *b, err *e) {
     for (size_t id = 0; id < b->n_piece; id++) {
         if (!(b->piece[id].flags & PIECE_MODEL)) continue;
         size_t at = piece_hash(b->piece[id].text.p, b->piece[id].text.n) % b->map.n;
-        while (b->map.slot[at]) at = at + 1 == b->map.n ? 0 : at + 1;
-        b->map.slot[at] = (uint32_t)id + 1;
+        while (b->map.slot[at] && !slice_equal(b->piece[b->map.slot[at] - 1].text, b->piece[id].text))
+            at = at + 1 == b->map.n ? 0 : at + 1;
+        b->map.slot[at] = (uint32_t)id + 1; /* of equal texts the last one counts */
     }
     return 0;
 }
@@ -64,6 +65,25 @@ int build_merge(struct build *b, int32_t left, int32_t right, uint32_t rank, int
     if (grow(&b->merge, &b->cap_merge, b->n_merge + 1, sizeof *b->merge, e)) return -1;
     b->merge[b->n_merge++] = (struct merge){ left, right, rank, result };
     return 0;
+}
+
+int build_join(struct build *b, struct slice left, struct slice right, uint32_t rank, buf *both, err *e) {
+    int32_t l = build_find(b, left), r = build_find(b, right), result = -1;
+    both->n = 0;
+    if (l >= 0 && r >= 0) {
+        buf_add(both, left.p, left.n);
+        buf_add(both, right.p, right.n);
+        result = both->failed ? -1 : build_find(b, (struct slice){ both->p ? both->p : "", both->n });
+    } else buf_add(both, l < 0 ? left.p : right.p, l < 0 ? left.n : right.n);
+    if (result >= 0) return build_merge(b, l, r, rank, result, e);
+    buf_byte(both, 0);
+    return both->failed ? fail_memory(e, left.n + right.n, "a tokenizer") : 1;
+}
+
+bool build_has_added(const struct build *b, int32_t id) {
+    for (size_t i = 0; i < b->n_added; i++)
+        if (b->added[i].id == id) return true;
+    return false;
 }
 
 int build_added(struct build *b, int32_t id, uint32_t flags, err *e) {
@@ -112,7 +132,7 @@ static void add_texts(const struct build *b, struct tok_header *h, buf *out, enu
 }
 
 /* What the model looks an entry up by; n = SIZE_MAX: not at all. */
-static struct slice key_of(const struct build *b, size_t id, buf *work) {
+static struct slice lookup_key(const struct build *b, size_t id, buf *work) {
     struct slice s = b->piece[id].text;
     work->n = 0;
     if (!(b->piece[id].flags & PIECE_MODEL)) return (struct slice){ NULL, SIZE_MAX };
@@ -126,7 +146,7 @@ static void add_vocab(const struct build *b, struct tok_header *h, buf *out) {
     out->failed |= !slot;
     buf work = { 0 };
     for (size_t id = 0; slot && id < b->n_piece; id++) {
-        struct slice key = key_of(b, id, &work);
+        struct slice key = lookup_key(b, id, &work);
         if (key.n == SIZE_MAX) continue;
         uint64_t hash = piece_hash(key.p, key.n);
         uint32_t at = slot_of(hash, h->n_vocab_slots);
@@ -177,7 +197,8 @@ static void add_bytes(const struct build *b, struct tok_header *h, buf *out) {
 /* Words of a text without spaces can be cut before each U+2581 that no merged piece has inside, behind this character. */
 static void find_glue(const struct build *b, struct tok_header *h) {
     static const struct slice mark = { "\xe2\x96\x81", 3 };
-    bool whole = b->model != MODEL_BPE || (b->flags & TOK_IGNORE_MERGES) || build_find(b, mark) < 0;
+    bool whole = b->model != MODEL_BPE || (b->flags & TOK_IGNORE_MERGES) || build_find(b, mark) < 0 ||
+                 b->unk < 0; /* what is left out brings its neighbours together */
     memset(h->glue, whole ? 0xff : 0, sizeof h->glue);
     for (size_t i = 0; i < b->n_merge; i++) {
         struct slice s = b->piece[b->merge[i].result].text;
@@ -186,19 +207,15 @@ static void find_glue(const struct build *b, struct tok_header *h) {
     }
 }
 
-struct ordered {
-    struct slice text;
-    uint32_t id;
-};
-
 static int by_text(const void *a, const void *b) {
     const struct ordered *x = a, *y = b;
     int c = memcmp(x->text.p, y->text.p, x->text.n < y->text.n ? x->text.n : y->text.n);
-    return c ? c : (x->text.n > y->text.n) - (x->text.n < y->text.n);
+    if (!c) c = (x->text.n > y->text.n) - (x->text.n < y->text.n);
+    return c ? c : (x->id > y->id) - (x->id < y->id);
 }
 
-/* Unigram: the entries in the order of their bytes, and the range of scores. */
-static void add_order(const struct build *b, struct tok_header *h, buf *out) {
+/* Unigram: the entries that its search finds, and the range of scores. */
+static void add_trie(const struct build *b, struct tok_header *h, buf *out) {
     struct ordered *list = malloc((b->n_piece + 1) * sizeof *list);
     size_t n = 0;
     out->failed |= !list;
@@ -210,10 +227,9 @@ static void add_order(const struct build *b, struct tok_header *h, buf *out) {
         list[n++] = (struct ordered){ p->text, (uint32_t)id };
     }
     if (n) qsort(list, n, sizeof *list, by_text);
-    begin(h, out, SEC_ORDER);
-    for (size_t i = 0; i < n; i++) buf_u32(out, list[i].id);
-    end(h, out, SEC_ORDER);
-    h->n_order = (uint32_t)n;
+    begin(h, out, SEC_TRIE);
+    h->n_trie = trie_build(list, n, out);
+    end(h, out, SEC_TRIE);
     free(list);
 }
 
@@ -225,7 +241,7 @@ static void add_pieces(const struct build *b, struct tok_header *h, buf *out) {
     begin(h, out, SEC_SCORE);
     for (size_t id = 0; id < b->n_piece; id++) buf_add(out, &b->piece[id].score, sizeof(double));
     end(h, out, SEC_SCORE);
-    add_order(b, h, out);
+    add_trie(b, h, out);
 }
 
 static void add_templates(const struct build *b, struct tok_header *h, buf *out) {
@@ -281,7 +297,7 @@ static int mark_whole(tokenizer *t, err *e) {
     struct encoder x = { .t = t, .out = &out, .e = e };
     int rc = 0;
     for (uint32_t id = 0; id < t->h.n_ids && !rc; id++) {
-        struct slice s = raw_of(t, (int32_t)id);
+        struct slice s = key_of(t, (int32_t)id);
         if (!(piece[id] & PIECE_MODEL) || !s.n || vocab_find(t, s.p, s.n) != (int32_t)id) continue;
         bool whole = t->h.flags & TOK_IGNORE_MERGES;
         if (!whole && (t->h.flags & TOK_BYTES || utf8_valid(s.p, s.n))) {
@@ -296,6 +312,7 @@ static int mark_whole(tokenizer *t, err *e) {
     buf_free(&x.key);
     free(x.symbol);
     free(x.heap);
+    free(x.step);
     return rc;
 }
 

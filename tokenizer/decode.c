@@ -9,6 +9,7 @@ struct decoder {
     detok *d;
     const tokenizer *t;
     buf *out;
+    bool raw;                 /* bytes pass as they are, whole characters or not */
     buf level[MAX_RULES + 1]; /* a rule's text, while the rules behind it work */
     struct regex_work work;
 };
@@ -20,6 +21,10 @@ static void pass(struct decoder *x, size_t rule, struct slice s);
 /* A run that fills the buffer gives out its finished characters: what follows cannot take them back any more. */
 static void run_add(struct decoder *x, size_t rule, uint8_t byte) {
     detok *d = x->d;
+    if (x->raw) {
+        pass(x, rule + 1, (struct slice){ (const char *)&byte, 1 });
+        return;
+    }
     if (d->broken) {
         pass(x, rule + 1, (struct slice){ "\xef\xbf\xbd", 3 });
         return;
@@ -65,6 +70,10 @@ static int byte_of(struct slice s) {
 static void stream_bytes(struct decoder *x, size_t rule, struct slice s, bool end, bool each) {
     detok *d = x->d;
     buf *b = x->level + rule;
+    if (x->raw) {
+        if (s.n) pass(x, rule + 1, s);
+        return;
+    }
     b->n = 0;
     buf_add(b, d->held, d->n_held);
     buf_add(b, s.p, s.n);
@@ -178,7 +187,8 @@ static struct slice strip_stream(detok *d, const struct rule *r, struct slice s)
 static void pass(struct decoder *x, size_t rule, struct slice s) {
     const struct rule *r = x->t->decoders.p + rule;
     if (rule == x->t->decoders.n) {
-        utf8_lossy(s.p, s.n, x->out); /* a hostile file's entries may be any bytes */
+        if (x->raw) buf_add(x->out, s.p, s.n);
+        else utf8_lossy(s.p, s.n, x->out); /* a hostile file's entries may be any bytes */
         return;
     }
     switch (r->op) {
@@ -213,8 +223,8 @@ static void pass(struct decoder *x, size_t rule, struct slice s) {
 
 /* ---- tokens ---- */
 
-/* SentencePiece: bytes are put together character by character; control pieces are nothing, unknown is a sign of its own. */
-static void sentencepiece_token(struct decoder *x, int32_t id) {
+/* SentencePiece: bytes are put together character by character; control pieces are nothing, but part bytes; unknown is a sign. */
+static void sentencepiece_token(struct decoder *x, int32_t id, bool skipped) {
     const struct rule *r = x->t->decoders.p;
     uint8_t piece = x->t->piece[id];
     int byte = piece & PIECE_BYTE ? byte_of(text_of(x->t, id)) : -1;
@@ -225,17 +235,18 @@ static void sentencepiece_token(struct decoder *x, int32_t id) {
         return;
     }
     stream_bytes(x, 0, (struct slice){ "", 0 }, true, true);
-    pass(x, 0, piece & PIECE_UNKNOWN ? r->a : text_of(x->t, id));
+    if (!skipped) pass(x, 0, piece & PIECE_UNKNOWN ? r->a : text_of(x->t, id));
 }
 
 static void token(struct decoder *x, int32_t id) {
     const tokenizer *t = x->t;
     if (id < 0 || (uint32_t)id >= t->h.n_ids || !(t->piece[id] & PIECE_PRESENT)) return;
-    if (x->d->skip_special && (t->piece[id] & PIECE_SPECIAL)) return;
     const struct rules *rs = &t->decoders;
-    if (rs->n && rs->p[0].op == RULE_UNSENTENCEPIECE) sentencepiece_token(x, id);
+    bool skipped = x->d->skip_special && (t->piece[id] & PIECE_SPECIAL);
+    if (rs->n && rs->p[0].op == RULE_UNSENTENCEPIECE) sentencepiece_token(x, id, skipped);
+    else if (skipped) return;
     else pass(x, 0, rs->n && rs->p[0].op == RULE_BYTE_LEVEL ? raw_of(t, id) : text_of(t, id));
-    x->d->started = true;
+    x->d->started |= !skipped;
 }
 
 static void finish(struct decoder *x) {
@@ -266,12 +277,20 @@ void detok_end(detok *d, buf *out) {
     decoder_free(&x);
 }
 
-int tokenizer_decode(const tokenizer *t, const int32_t *id, size_t n, bool skip_special, buf *out, err *e) {
+static int decode(const tokenizer *t, const int32_t *id, size_t n, bool skip_special, bool raw, buf *out, err *e) {
     detok d;
     detok_begin(&d, t, skip_special);
-    struct decoder x = { .d = &d, .t = t, .out = out };
+    struct decoder x = { .d = &d, .t = t, .out = out, .raw = raw };
     for (size_t i = 0; i < n; i++) token(&x, id[i]);
     finish(&x);
     decoder_free(&x);
     return out->failed ? fail_memory(e, out->n, "the text of token ids") : 0;
+}
+
+int tokenizer_decode(const tokenizer *t, const int32_t *id, size_t n, bool skip_special, buf *out, err *e) {
+    return decode(t, id, n, skip_special, false, out, e);
+}
+
+int tokenizer_decode_bytes(const tokenizer *t, const int32_t *id, size_t n, bool skip_special, buf *out, err *e) {
+    return decode(t, id, n, skip_special, true, out, e);
 }

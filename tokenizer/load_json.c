@@ -15,15 +15,17 @@ static const char *model_kind(const json *model) {
     return json_get(model, "max_input_chars_per_word") ? "WordPiece" : "WordLevel";
 }
 
-static int load_vocab(struct build *b, const json *vocab, uint64_t most, err *e) {
-    if (!vocab || vocab->type != JSON_OBJECT) return BAD_JSON(e, "model.vocab is %s, expected an object", json_type_name(vocab));
+int load_vocab(struct build *b, const json *vocab, uint64_t most, const char *where, err *e) {
+    if (!vocab || vocab->type != JSON_OBJECT)
+        return fail_code(e, ERR_INPUT, "%s is %s, expected an object", where, json_type_name(vocab));
     for (const json *k = vocab->child; k; k = k->next) {
         int64_t id;
         if (json_int(k, &id))
-            return BAD_JSON(e, "model.vocab: the id of \"%s\" is %s, expected a whole number", k->key, json_type_name(k));
+            return fail_code(e, ERR_INPUT, "%s: the id of \"%.60s\" is %s, expected a whole number", where, k->key,
+                             json_type_name(k));
         if (id < 0 || (uint64_t)id >= most)
-            return BAD_JSON(e, "model.vocab: the id of \"%s\" is %lld, expected 0 to %llu", k->key, (long long)id,
-                            (unsigned long long)most - 1);
+            return fail_code(e, ERR_INPUT, "%s: the id of \"%.60s\" is %lld, expected 0 to %llu", where, k->key, (long long)id,
+                             (unsigned long long)most - 1);
         if (build_piece(b, id, (struct slice){ k->key, k->key_n }, PIECE_MODEL, 0, e)) return -1;
     }
     return build_index(b, e);
@@ -51,18 +53,8 @@ static int load_merges(struct build *b, const json *merges, err *e) {
             rc = BAD_JSON(e, "model.merges[%u] is not a pair of entries", rank);
             break;
         }
-        both.n = 0;
-        buf_add(&both, left.p, left.n);
-        buf_add(&both, right.p, right.n);
-        int32_t l = build_find(b, left), r = build_find(b, right),
-                to = both.failed ? -1 : build_find(b, (struct slice){ both.p, both.n });
-        if (l < 0 || r < 0 || to < 0)
-            rc = BAD_JSON(e, "model.merges[%u]: \"%s\" is not in the vocabulary", rank,
-                          l < 0         ? left.p
-                          : r < 0       ? right.p
-                          : both.failed ? ""
-                                        : both.p);
-        else rc = build_merge(b, l, r, rank, to, e);
+        rc = build_join(b, left, right, rank, &both, e);
+        if (rc > 0) rc = BAD_JSON(e, "model.merges[%u]: \"%.60s\" is not in the vocabulary", rank, both.p);
     }
     buf_free(&both);
     return rc;
@@ -86,7 +78,9 @@ static int load_bpe(struct build *b, const json *model, uint64_t most, err *e) {
         return -1;
     b->model = MODEL_BPE;
     b->flags |= (fuse ? TOK_FUSE_UNK : 0) | (fallback ? TOK_BYTE_FALLBACK : 0) | (ignore ? TOK_IGNORE_MERGES : 0);
-    if (load_vocab(b, json_get(model, "vocab"), most, e) || load_merges(b, json_get(model, "merges"), e)) return -1;
+    if (load_vocab(b, json_get(model, "vocab"), most, "tokenizer.json: model.vocab", e) ||
+        load_merges(b, json_get(model, "merges"), e))
+        return -1;
     if (empty(unk)) return 0;
     b->unk = unk->type == JSON_STRING ? build_find(b, slice_of(unk)) : -1;
     return b->unk < 0 ? BAD_JSON(e, "model.unk_token is not in the vocabulary") : 0;
@@ -105,7 +99,7 @@ static int load_wordpiece(struct build *b, const json *model, uint64_t most, err
     b->model = MODEL_WORDPIECE;
     b->max_chars = (uint32_t)max_chars;
     b->prefix_inside = prefix ? slice_of(prefix) : (struct slice){ "##", 2 };
-    if (load_vocab(b, json_get(model, "vocab"), most, e)) return -1;
+    if (load_vocab(b, json_get(model, "vocab"), most, "tokenizer.json: model.vocab", e)) return -1;
     b->unk = build_find(b, slice_of(unk));
     return b->unk < 0 ? BAD_JSON(e, "model.unk_token is not in the vocabulary") : 0;
 }
@@ -153,7 +147,7 @@ static int load_unigram(struct build *b, const json *model, err *e) {
     return build_index(b, e);
 }
 
-static int load_added(struct build *b, const json *j, uint64_t most, err *e) {
+int added_flags(const json *j, uint32_t *out, err *e) {
     static const struct {
         const char *key;
         uint32_t flag;
@@ -162,17 +156,23 @@ static int load_added(struct build *b, const json *j, uint64_t most, err *e) {
                   { "rstrip", ADDED_RSTRIP },
                   { "single_word", ADDED_SINGLE_WORD },
                   { "normalized", ADDED_NORMALIZED } };
-    const json *content = json_get(j, "content");
-    int64_t id;
-    uint32_t f = 0;
-    if (json_int(json_get(j, "id"), &id) || !content || content->type != JSON_STRING || !content->n)
-        return BAD_JSON(e, "an added token without \"id\" or \"content\"");
-    if (json_only(j, "id content special lstrip rstrip single_word normalized", "an added token", e)) return -1;
+    *out = 0;
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
         bool on;
         if (json_bool(j, flags[i].key, false, &on, "an added token", e)) return -1;
-        f |= on ? flags[i].flag : 0;
+        *out |= on ? flags[i].flag : 0;
     }
+    return 0;
+}
+
+static int load_added(struct build *b, const json *j, uint64_t most, err *e) {
+    const json *content = json_get(j, "content");
+    int64_t id;
+    uint32_t f;
+    if (json_int(json_get(j, "id"), &id) || !content || content->type != JSON_STRING || !content->n)
+        return BAD_JSON(e, "an added token without \"id\" or \"content\"");
+    if (json_only(j, "id content special lstrip rstrip single_word normalized", "an added token", e) || added_flags(j, &f, e))
+        return -1;
     int32_t there = build_find(b, slice_of(content));
     if (there >= 0 && there != id)
         return BAD_JSON(e, "the added token \"%s\" has id %lld, but %d in the vocabulary", content->s, (long long)id, there);
@@ -183,9 +183,7 @@ static int load_added(struct build *b, const json *j, uint64_t most, err *e) {
     return build_added(b, (int32_t)id, f, e);
 }
 
-int load_json(struct build *b, const char *text, size_t n, err *e) {
-    json *root;
-    if (json_parse(&b->mem, text, n, &root, e)) return -1;
+int load_json(struct build *b, const json *root, err *e) {
     const json *model = json_get(root, "model"), *added = json_get(root, "added_tokens");
     if (!model || model->type != JSON_OBJECT) return BAD_JSON(e, "\"model\" is %s, expected an object", json_type_name(model));
     /* truncation and padding shape batches, not the ids of a text */

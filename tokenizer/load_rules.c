@@ -2,11 +2,10 @@
  * Each component is checked member by member: what is not understood is refused by its name, never passed over. */
 #include "tokenizer/build.h"
 #include "tokenizer/older_unicode.h"
+#include "tokenizer/patterns.h"
 
-/* \w+|[^\w\s]+ of another library: its \w has the joiners and lacks the superscripts and fractions of Latin-1 */
-#define LATIN1_NO "\xc2\xb2\xc2\xb3\xc2\xb9\xc2\xbc-\xc2\xbe"
-#define RUST_WORDS "[[^\\W" LATIN1_NO "]\\x{200c}\\x{200d}]+|[[^\\w\\s\\x{200c}\\x{200d}]" LATIN1_NO "]+"
-#define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+/* \w+|[^\w\s]+ of another library: its \w has the joiners and lacks the superscripts and fractions of Latin-1, as a class here */
+#define RUST_WORDS "[\\w\\x{200c}\\x{200d}]+|[^\\w\\s\\x{200c}\\x{200d}]+"
 
 static struct slice slice_of(const json *j) { return (struct slice){ j->s, j->n }; }
 static struct slice literal(const char *s) { return (struct slice){ s, strlen(s) }; }
@@ -30,7 +29,7 @@ int json_bool(const json *j, const char *key, bool otherwise, bool *out, const c
     const json *m = json_get(j, key);
     *out = m ? m->type == JSON_TRUE : otherwise;
     if (!m || m->type == JSON_TRUE || m->type == JSON_FALSE) return 0;
-    return BAD_JSON(e, "%s: \"%s\" is %s, expected true or false", where, key, json_type_name(m));
+    return fail_code(e, ERR_INPUT, "%s: \"%s\" is %s, expected true or false", where, key, json_type_name(m));
 }
 
 static int get_string(const json *j, const char *key, struct slice *out, const char *where, err *e) {
@@ -101,6 +100,14 @@ static void replace_by(struct build *b, const char *pattern, const char *content
     build_rule(b, LIST_NORMALIZER, (struct rule){ .op = RULE_REPLACE, .a = literal(pattern), .b = literal(content) });
 }
 
+/* Nmt: control characters go, what can be taken for a space becomes one (SentencePiece's rule set of that name). */
+static int load_nmt(struct build *b, const json *j, err *e) {
+    if (json_only(j, "type", "Nmt", e)) return -1;
+    replace_by(b, "[\\x{1}-\\x{8}\\x{b}\\x{e}-\\x{1f}\\x{7f}\\x{8f}\\x{9f}]", "");
+    replace_by(b, "[\\t\\n\\f\\r\\x{1680}\\x{200b}-\\x{200f}\\x{2028}\\x{2029}\\x{2581}\\x{feff}\\x{fffd}]", " ");
+    return 0;
+}
+
 /* BertNormalizer, in its order. strip_accents unset means: as lowercase is. */
 static int load_bert(struct build *b, const json *j, err *e) {
     bool clean, chinese, accents, lower;
@@ -125,12 +132,6 @@ static int load_bert(struct build *b, const json *j, err *e) {
     return 0;
 }
 
-static int base64_digit(char c) {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const char *p = c ? strchr(digits, c) : NULL;
-    return p ? (int)(p - digits) : -1;
-}
-
 /* SentencePiece's character map, in base64. */
 static int load_precompiled(struct build *b, const json *j, err *e) {
     struct slice text = { NULL, 0 };
@@ -138,18 +139,14 @@ static int load_precompiled(struct build *b, const json *j, err *e) {
         get_string(j, "precompiled_charsmap", &text, "Precompiled", e))
         return -1;
     if (b->charsmap.n) return BAD_JSON(e, "a second Precompiled normalizer is not supported");
-    while (text.n && text.p[text.n - 1] == '=') text.n--;
-    char *bytes = arena_alloc(&b->mem, text.n / 4 * 3 + 3);
-    if (!bytes) return fail_memory(e, text.n, "a character map");
-    uint32_t held = 0;
-    size_t n = 0;
-    for (size_t i = 0; i < text.n; i++) {
-        int digit = base64_digit(text.p[i]);
-        if (digit < 0) return BAD_JSON(e, "Precompiled: precompiled_charsmap is not base64");
-        held = held << 6 | (uint32_t)digit;
-        if (i % 4) bytes[n++] = (char)(held >> (6 - 2 * (i % 4)));
-    }
-    b->charsmap = (struct slice){ bytes, n };
+    buf bytes = { 0 };
+    int rc = base64_add(&bytes, text) ? 0 : BAD_JSON(e, "Precompiled: precompiled_charsmap is not base64");
+    if (!rc && bytes.failed) rc = fail_memory(e, text.n, "a character map");
+    size_t n = bytes.n;
+    const char *map = rc ? NULL : arena_copy(&b->mem, bytes.p ? bytes.p : "", n);
+    buf_free(&bytes);
+    if (!map) return rc ? -1 : fail_memory(e, n, "a character map");
+    b->charsmap = (struct slice){ map, n };
     if (n) build_rule(b, LIST_NORMALIZER, (struct rule){ .op = RULE_CHARSMAP });
     return 0;
 }
@@ -163,6 +160,7 @@ static int load_normalizer(struct build *b, const json *j, err *e) {
                   { "NFKD", { .op = RULE_NORMALIZE, .x = UNI_COMPAT } },
                   { "NFKC", { .op = RULE_NORMALIZE, .x = UNI_COMPAT | UNI_COMPOSE } },
                   { "Lowercase", { .op = RULE_LOWERCASE } },
+                  { "ByteLevel", { .op = RULE_BYTES } },
                   { "StripAccents", { .op = RULE_REPLACE, .a = { ACCENTS, sizeof ACCENTS - 1 } } } };
     const char *type = type_of(j);
     if (j->type == JSON_NULL) return 0;
@@ -182,6 +180,7 @@ static int load_normalizer(struct build *b, const json *j, err *e) {
     }
     if (strcmp(type, "Precompiled") == 0) return load_precompiled(b, j, e);
     if (strcmp(type, "BertNormalizer") == 0) return load_bert(b, j, e);
+    if (strcmp(type, "Nmt") == 0) return load_nmt(b, j, e);
     if (strcmp(type, "Strip") == 0) {
         bool left, right;
         if (json_only(j, "type strip_left strip_right", type, e) || json_bool(j, "strip_left", true, &left, type, e) ||
@@ -227,7 +226,7 @@ static int load_byte_level(struct build *b, const json *j, err *e) {
         json_bool(j, "use_regex", true, &regex_too, "ByteLevel", e) || json_bool(j, "trim_offsets", true, &unused, "ByteLevel", e))
         return -1;
     if (space) build_rule(b, LIST_PRETOKENIZER, (struct rule){ .op = RULE_PREFIX_SPACE });
-    if (regex_too) split_by(b, GPT2_PATTERN, SPLIT_ISOLATED, false);
+    if (regex_too) split_by(b, WORDS_GPT2, SPLIT_ISOLATED, false);
     b->flags |= TOK_BYTES; /* characters become bytes in the model itself */
     b->raw = true;
     return 0;
@@ -283,7 +282,7 @@ static int load_pretokenizer(struct build *b, const json *j, err *e) {
     if (strcmp(type, "CharDelimiterSplit") == 0) return load_delimiter(b, j, e);
     if (strcmp(type, "Digits") == 0) {
         if (json_only(j, "type individual_digits", type, e) || json_bool(j, "individual_digits", false, &one, type, e)) return -1;
-        return split_by(b, "\\p{N}", one ? SPLIT_ISOLATED : SPLIT_CONTIGUOUS, false), 0;
+        return split_by(b, NUMBERS, one ? SPLIT_ISOLATED : SPLIT_CONTIGUOUS, false), 0;
     }
     if (strcmp(type, "Punctuation") == 0) {
         if (json_only(j, "type behavior", type, e) || behaviour_of(j, type, SPLIT_ISOLATED, &behaviour, e)) return -1;

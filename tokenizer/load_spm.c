@@ -249,6 +249,7 @@ int load_sentencepiece(struct build *b, const char *bytes, size_t n, err *e) {
         return fail_code(e, ERR_INPUT, "SentencePiece model: its model type %llu (word or char) is not supported",
                          (unsigned long long)m.type);
     b->model = m.type == TYPE_BPE ? MODEL_BPE : MODEL_UNIGRAM;
+    b->ask_config = b->add_bos = true;
     b->flags |= TOK_SENTENCEPIECE | TOK_FUSE_UNK | (m.byte_fallback ? TOK_BYTE_FALLBACK : 0);
     b->unk = id_or_none(b, m.unk);
     b->bos = id_or_none(b, m.bos);

@@ -120,11 +120,40 @@ static struct slice charsmap_first(struct slice map, struct slice s) {
     return (struct slice){ NULL, SIZE_MAX };
 }
 
+struct span {
+    uint32_t first, last;
+};
+
+static bool in_spans(const struct span *p, size_t n, uint32_t c) {
+    for (size_t i = 0; i < n; i++)
+        if (c >= p[i].first && c <= p[i].last) return true;
+    return false;
+}
+
+/* UAX 29, Extend and SpacingMark: marks but for some, and what is no mark, or none yet in the tables here (Unicode 17). */
+static bool extends(uint32_t c) {
+    static const struct span lone[] = { { 0x102b, 0x102c },  { 0x1038, 0x1038 }, { 0x1062, 0x1064 }, { 0x1067, 0x106d },
+                                        { 0x1083, 0x1083 },  { 0x1087, 0x108c }, { 0x108f, 0x108f }, { 0x109a, 0x109c },
+                                        { 0x1a61, 0x1a61 },  { 0x1a63, 0x1a64 }, { 0xaa7b, 0xaa7b }, { 0xaa7d, 0xaa7d },
+                                        { 0x11720, 0x11721 } };
+    static const struct span more[] = { { 0xe33, 0xe33 },     { 0xeb3, 0xeb3 },     { 0x1acf, 0x1add },   { 0x1ae0, 0x1aeb },
+                                        { 0x200c, 0x200d },   { 0xff9e, 0xff9f },   { 0x10efa, 0x10efb }, { 0x11b60, 0x11b67 },
+                                        { 0x1e6e3, 0x1e6e3 }, { 0x1e6e6, 0x1e6e6 }, { 0x1e6ee, 0x1e6ef }, { 0x1e6f5, 0x1e6f5 },
+                                        { 0x1f3fb, 0x1f3ff }, { 0xe0020, 0xe007f } };
+    if (c < 0x300) return false;
+    return uni_is_mark(c) ? !in_spans(lone, sizeof lone / sizeof *lone, c) : in_spans(more, sizeof more / sizeof *more, c);
+}
+
 /* Does this character belong to the one before it, as graphemes go (UAX 29)? Enough of the rule for clusters under 6 bytes. */
 static bool joins(uint32_t prior, uint32_t c) {
+    static const struct span prepend[] = { { 0x600, 0x605 },     { 0x6dd, 0x6dd },     { 0x70f, 0x70f },     { 0x890, 0x891 },
+                                           { 0x8e2, 0x8e2 },     { 0xd4e, 0xd4e },     { 0x110bd, 0x110bd }, { 0x110cd, 0x110cd },
+                                           { 0x111c2, 0x111c3 }, { 0x113d1, 0x113d1 }, { 0x1193f, 0x1193f }, { 0x11941, 0x11941 },
+                                           { 0x11a84, 0x11a89 }, { 0x11d46, 0x11d46 }, { 0x11f02, 0x11f02 } };
+    static const uint32_t controls = 1u << UNI_CC | 1u << UNI_ZL | 1u << UNI_ZP | 1u << UNI_CF;
     if (prior == '\r') return c == '\n';
-    if (uni_in(prior, 1u << UNI_CC | 1u << UNI_ZL | 1u << UNI_ZP)) return false;
-    return uni_is_mark(c) || c == 0x200c || c == 0x200d || c == 0xff9e || c == 0xff9f || c == 0xe33 || c == 0xeb3;
+    if (prior >= 0x600 && in_spans(prepend, sizeof prepend / sizeof *prepend, prior)) return !uni_in(c, controls) || extends(c);
+    return extends(c) && (!uni_in(prior, controls) || extends(prior));
 }
 
 /* HuggingFace's Precompiled: a short grapheme becomes what its first key says; of a longer one each character by itself. */
@@ -164,6 +193,9 @@ static int apply(const tokenizer *t, const struct rule *r, struct slice s, buf *
         break;
     case RULE_CHARSMAP:
         charsmap_graphemes(section(t, SEC_CHARSMAP), s, out);
+        break;
+    case RULE_BYTES:
+        for (size_t i = 0; i < s.n; i++) buf_char(out, byte_to_char((uint8_t)s.p[i]));
         break;
     case RULE_SENTENCEPIECE:
         sentencepiece(t, r->x, s, out);

@@ -14,6 +14,9 @@
     "\\x{16D6D}-\\x{16D6F}\\x{16E97}-\\x{16E9A}\\x{16FE2}\\x{1E5FF}\\x{1E95E}-\\x{1E95F}"
 #define PUNCTUATION "[\\p{P}\\x{166D}\\x{111C9}$+<=>^`|~](?<![" NEWER_PUNCTUATION "])"
 
+/* Digits: of a newer version than the tables here (Unicode 17) */
+#define NUMBERS "[\\p{N}\\x{11DE0}-\\x{11DE9}\\x{16FF4}-\\x{16FF6}]"
+
 /* StripAccents */
 #define NEWER_MARKS \
     "\\x{7FD}\\x{897}-\\x{89F}\\x{8CA}-\\x{8D3}\\x{9FE}\\x{AFA}-\\x{AFF}\\x{B55}\\x{C04}\\x{C3C}\\x{CF3}\\x{D00}" \

@@ -34,9 +34,9 @@ enum rule_op {
     RULE_UNSTRIP /* a: character, x: from the start, y: from the end */,
     RULE_UNMETASPACE /* a, x 1: the first one is dropped */,
     RULE_UNWORDPIECE /* a: prefix, x 1: clean up */,
-
     RULE_JOIN,
     RULE_UNSENTENCEPIECE /* x: SP_, a: what unknown looks like */,
+    RULE_BYTES, /* each byte becomes its character of the byte-level alphabet */
     RULE_COUNT
 };
 enum { RULE_LITERAL = 1 }; /* flags: a is text, not a regular expression */
@@ -83,12 +83,13 @@ struct tokenizer {
     void *owned; /* the blob's memory, if not borrowed */
     const uint32_t *text_at, *raw_at;
     const char *text, *raw; /* raw: the same as text if there is no such section */
+    const uint32_t *key_at; /* what the model looks entries up by: one of the two */
+    const char *key;
     const uint8_t *piece;
     const struct vocab_slot *vocab;
     const struct merge *merge;
     const double *score;
-    const uint32_t *order;
-    uint32_t order_from[257]; /* by first byte */
+    const struct trie_unit *trie;
     const int32_t *byte_id;
     const struct added *added;
     struct rules normalizers, pretokenizers, decoders;
@@ -107,6 +108,13 @@ static inline struct slice text_of(const tokenizer *t, int32_t id) {
 static inline struct slice raw_of(const tokenizer *t, int32_t id) {
     return (struct slice){ t->raw + t->raw_at[id], t->raw_at[id + 1] - t->raw_at[id] };
 }
+static inline uint32_t trie_next(const tokenizer *t, uint32_t node, uint8_t byte) { /* 0, the root: there is none */
+    uint32_t to = t->trie[node].base + byte;
+    return to < t->h.n_trie && t->trie[to].parent == node ? to : 0;
+}
+static inline struct slice key_of(const tokenizer *t, int32_t id) {
+    return (struct slice){ t->key + t->key_at[id], t->key_at[id + 1] - t->key_at[id] };
+}
 int32_t vocab_find(const tokenizer *t, const char *s, size_t n); /* by what the model sees; -1 */
 
 /* ---- encoding: one call's work space ---- */
@@ -114,9 +122,9 @@ int32_t vocab_find(const tokenizer *t, const char *s, size_t n); /* by what the 
 struct symbol {
     int32_t id, prev, next;
 };
-struct candidate {
-    uint32_t rank, at;
-    int32_t left, right;
+struct reached { /* the best way to a place: its last entry (-1: an unknown character), and where that begins (-1: none yet) */
+    double score;
+    int32_t id, from;
 };
 struct cached {
     uint8_t n, n_ids;
@@ -138,15 +146,16 @@ struct encoder {
     text_range *mapping;            /* [user.n] what mapped points to */
     buf aside[2];
     struct regex_work work;
-    buf normal[2], level[MAX_RULES], key;
+    buf normal[2], level[MAX_RULES], key, bytes;
+    bool escaped; /* ill-formed bytes stand in the text as utf8_escape writes them */
     struct symbol *symbol;
-    struct candidate *heap;
-    size_t n_symbol, cap_symbol, n_heap, cap_heap;
+    uint64_t *heap; /* see bpe.c */
+    struct reached *step;
+    size_t n_symbol, cap_symbol, n_heap, cap_heap, cap_step;
     struct cached *cache; /* words that took merging, by hash */
     err *e;
 };
-int normalize(const tokenizer *t, struct slice *s, buf work[2], struct regex_work *w,
-              err *e); /* *s is then in work[], or as before */
+int normalize(const tokenizer *t, struct slice *s, buf work[2], struct regex_work *w, err *e); /* *s: in work[], or as before */
 int replace_all(const struct rule *r, struct slice s, buf *out, struct regex_work *w, err *e); /* a by b */
 int pretokenize(struct encoder *x, size_t rule, struct slice s, bool first);                   /* and on to the model */
 int model_encode(struct encoder *x, struct slice word);

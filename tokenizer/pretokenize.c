@@ -176,6 +176,12 @@ static int part_encode(struct encoder *x, struct slice s) {
 int model_encode(struct encoder *x, struct slice s) {
     const struct matcher *user = &x->t->user;
     size_t from = 0, len;
+    if (x->escaped) {
+        x->bytes.n = 0;
+        utf8_unescape(s.p, s.n, &x->bytes);
+        if (x->bytes.failed) return fail_memory(x->e, s.n, "a word of the text");
+        s = (struct slice){ x->bytes.p ? x->bytes.p : "", x->bytes.n };
+    }
     if (user->n && x->t->h.model == MODEL_BPE) /* Unigram finds them itself */
         for (size_t i = 0; i < s.n;) {
             int64_t id = matcher_at(user, s.p + i, s.n - i, &len);

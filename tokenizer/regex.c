@@ -83,7 +83,9 @@ static bool prior_has(const struct match *m, const struct re_set *set, size_t at
 
 static bool word_at(const struct match *m, size_t at) {
     int len;
-    return at < m->n && (uni_of(utf8_next(m->s + at, &len)) & UNI_WORD);
+    if (at >= m->n) return false;
+    uint32_t c = utf8_next(m->s + at, &len);
+    return (uni_of(c) & UNI_WORD) || c == 0xb2 || c == 0xb3 || c == 0xb9 || (c >= 0xbc && c <= 0xbe);
 }
 
 static bool holds(const struct match *m, const struct re_ins *i, size_t at) {

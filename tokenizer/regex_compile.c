@@ -175,14 +175,16 @@ static int parse_hex(struct parser *p, size_t least, size_t most, uint32_t *out)
     return k < least || *out > 0x10ffff ? refuse(p, "a malformed hexadecimal escape") : 0;
 }
 
-/* \w: Oniguruma counts the superscripts and fractions of Latin-1 as word characters too. */
-static int set_word(struct parser *p, uint16_t index) {
+/* \w: outside of a class Oniguruma counts the superscripts and fractions of Latin-1 as word characters too (and so do \b and \B).
+ */
+static int set_word(struct parser *p, uint16_t index, bool in_class) {
     set_property(p->r->sets + index, UNI_WORD, false);
+    if (in_class) return 0;
     return set_range(p, index, 0xb2, 0xb3) || set_range(p, index, 0xb9, 0xb9) || set_range(p, index, 0xbc, 0xbe) ? -1 : 0;
 }
 
 /* After a backslash: 1 and a character, or 0 and a class added to the set. */
-static int parse_escape(struct parser *p, uint16_t index, uint32_t *out) {
+static int parse_escape(struct parser *p, uint16_t index, bool in_class, uint32_t *out) {
     static const char from[] = "tnrfvae", to[] = "\t\n\r\f\v\a\x1b";
     if (p->at >= p->n) return refuse(p, "a backslash at the end");
     char c = p->s[p->at++];
@@ -204,10 +206,10 @@ static int parse_escape(struct parser *p, uint16_t index, uint32_t *out) {
         set_categories(s, ~(1u << UNI_ND) & ((1u << UNI_CATEGORIES) - 1));
         return 0;
     case 'w':
-        return set_word(p, index);
+        return set_word(p, index, in_class);
     case 'W': {
         uint16_t inner;
-        if (!set_new(p, &inner) || set_word(p, inner)) return -1;
+        if (!set_new(p, &inner) || set_word(p, inner, in_class)) return -1;
         set_negate(p->r->sets + inner);
         return set_inner(p, index, inner);
     }
@@ -238,7 +240,7 @@ static int class_item(struct parser *p, uint16_t index, uint32_t *out) {
     if (p->s[p->at] == '\\') {
         p->at++;
         if (p->at < p->n && p->s[p->at] == 'b') return p->at++, *out = '\b', 1;
-        return parse_escape(p, index, out);
+        return parse_escape(p, index, true, out);
     }
     *out = utf8_next(p->s + p->at, &len);
     p->at += (size_t)len;
@@ -384,7 +386,8 @@ static int parse_atom(struct parser *p, int *least) {
     if (c == '\\' || c == '.') {
         p->at++;
         if (!set_new(p, &index)) return -1;
-        int kind = c == '\\' ? parse_escape(p, index, &one) : (set_range(p, index, '\n', '\n'), set_negate(p->r->sets + index), 0);
+        int kind =
+            c == '\\' ? parse_escape(p, index, false, &one) : (set_range(p, index, '\n', '\n'), set_negate(p->r->sets + index), 0);
         if (kind == 1) p->r->n_sets--; /* a plain character: its set is not needed */
         return kind < 0 ? -1 : kind ? emit_char(p, one) : emit(p, (struct re_ins){ .op = RE_SET, .set = index });
     }

@@ -18,6 +18,7 @@ static const struct {
     [RULE_SENTENCEPIECE] = { "sentencepiece", NORM, 0, 15, 0 },
     [RULE_CHARSMAP] = { "charsmap", NORM, 0, 0, 0 },
     [RULE_BERT_CHINESE] = { "bert chinese", NORM, 0, 0, 0 },
+    [RULE_BYTES] = { "bytes", NORM, 0, 0, 0 },
     [RULE_SPLIT] = { "split", PRE, PATTERN, SPLIT_CONTIGUOUS, 1 },
     [RULE_PREFIX_SPACE] = { "prefix space", PRE, 0, 0, 0 },
     [RULE_METASPACE] = { "metaspace", PRE, NEEDS_A, PREPEND_FIRST, 0 },

@@ -13,7 +13,7 @@ int32_t vocab_find(const tokenizer *t, const char *s, size_t n) {
     for (uint32_t probes = 0; probes < slots; probes++) {
         struct vocab_slot v = t->vocab[at];
         if (!v.id_1) return -1;
-        if (v.check == check && slice_equal(raw_of(t, (int32_t)(v.id_1 - 1)), (struct slice){ s, n })) return (int32_t)(v.id_1 - 1);
+        if (v.check == check && slice_equal(key_of(t, (int32_t)(v.id_1 - 1)), (struct slice){ s, n })) return (int32_t)(v.id_1 - 1);
         if (++at == slots) at = 0;
     }
     return -1;
@@ -127,8 +127,10 @@ static void encoder_free(struct encoder *x) {
     free(x->mapping);
     for (size_t i = 0; i < MAX_RULES; i++) buf_free(x->level + i);
     buf_free(&x->key);
+    buf_free(&x->bytes);
     free(x->symbol);
     free(x->heap);
+    free(x->step);
     free(x->cache);
 }
 
@@ -145,6 +147,7 @@ int tokenizer_encode_parts(const tokenizer *t, const char *text, size_t n, int f
     if (n && !utf8_valid(text, n)) {
         /* SentencePiece's map of characters takes U+FFFD away, but not where bytes are ill-formed: they stay apart until there */
         if ((t->h.flags & TOK_SENTENCEPIECE) && t->h.section[SEC_CHARSMAP].bytes) utf8_mark(text, n, &repaired);
+        else if ((x.escaped = t->h.flags & TOK_RAW_BYTES)) utf8_escape(text, n, &repaired);
         else utf8_sanitise(text, n, &repaired);
         if (repaired.failed) rc = fail_memory(e, n, "a text that is not UTF-8");
         s = (struct slice){ repaired.p, repaired.n };

@@ -11,8 +11,10 @@
 
 typedef struct tokenizer tokenizer;
 
-/* From a checkpoint folder, or (file not NULL) from that file: tokenizer.json, else tokenizer.model or spiece.model. The folder's
- * tokenizer_config.json adds the chat template and the names of special tokens. A folder without any tokenizer: *t = NULL and 0. */
+/* From a checkpoint folder, or (file not NULL) from that file. In a folder the first of these counts: tokenizer.json, tekken.json,
+ * tokenizer.model (SentencePiece, or Llama 3's ranks), spiece.model, qwen.tiktoken, vocab.json with merges.txt, vocab.txt. The
+ * folder's tokenizer_config.json adds the chat template and the names of special tokens; for all but tokenizer.json also
+ * special_tokens_map.json, added_tokens.json and config.json count. A folder without any tokenizer: *t = NULL and 0. */
 int tokenizer_load(tokenizer **t, const char *folder, const char *file, err *e);
 int tokenizer_write(const tokenizer *t, buf *blob);
 int tokenizer_open(tokenizer **t, const void *blob, size_t n, err *e); /* checks every length: a blob may come from anyone */
@@ -32,6 +34,9 @@ int tokenizer_encode_parts(const tokenizer *t, const char *text, size_t n, int f
 
 /* Appends the text of n ids. skip_special leaves special tokens out. Gives valid UTF-8: ill-formed bytes become U+FFFD. */
 int tokenizer_decode(const tokenizer *t, const int32_t *id, size_t n, bool skip_special, buf *out, err *e);
+
+/* The same bytes before that: what the ids stand for, whole characters or not. */
+int tokenizer_decode_bytes(const tokenizer *t, const int32_t *id, size_t n, bool skip_special, buf *out, err *e);
 
 /* Decoding as tokens arrive: the pieces together are the decode of all of them; a character is given out only when whole. */
 typedef struct detok {

@@ -55,6 +55,31 @@ void utf8_sanitise(const char *s, size_t n, buf *out) { repair(s, n, false, "\xe
 void utf8_mark(const char *s, size_t n, buf *out) { repair(s, n, false, UTF8_ILL_FORMED, out); }
 void utf8_lossy(const char *s, size_t n, buf *out) { repair(s, n, true, "\xef\xbf\xbd", out); }
 
+void utf8_escape(const char *s, size_t n, buf *out) {
+    for (size_t i = 0; i < n;) {
+        int len = 1;
+        if (!(s[i] & 0x80)) buf_add(out, s + i, (size_t)(len = (int)ascii_run(s + i, n - i)));
+        else if (utf8_decode(s + i, n - i, &len) >= 0) buf_add(out, s + i, (size_t)len);
+        else {
+            uint8_t b = (uint8_t)s[i], three[] = { 0xed, (uint8_t)(0xb0 | b >> 6), (uint8_t)(0x80 | (b & 0x3f)) };
+            buf_add(out, three, 3);
+        }
+        i += (size_t)len;
+    }
+}
+
+void utf8_unescape(const char *s, size_t n, buf *out) {
+    size_t from = 0;
+    for (size_t i = 0; i + 3 <= n; i++) {
+        if ((uint8_t)s[i] != 0xed || ((uint8_t)s[i + 1] & 0xfe) != 0xb2) continue;
+        buf_add(out, s + from, i - from);
+        buf_byte(out, ((uint8_t)s[i + 1] & 3) << 6 | ((uint8_t)s[i + 2] & 0x3f));
+        i += 2;
+        from = i + 1;
+    }
+    buf_add(out, s + from, n - from);
+}
+
 /* ---- tables ---- */
 
 static const struct uni_map *map_find(const struct uni_map *m, int n, uint32_t c) {

@@ -84,6 +84,8 @@ void utf8_sanitise(const char *s, size_t n, buf *out); /* any bytes in; each byt
 #define UTF8_ILL_FORMED "\xed\xa0\x80" /* a surrogate: no well-formed text has it */
 void utf8_mark(const char *s, size_t n, buf *out); /* the same, but with this sign in the place of U+FFFD */
 void utf8_lossy(const char *s, size_t n, buf *out);    /* the same, but one U+FFFD for each longest beginning of a character */
+void utf8_escape(const char *s, size_t n, buf *out);   /* each byte of no character becomes the surrogate U+DC00 + byte */
+void utf8_unescape(const char *s, size_t n, buf *out); /* and back */
 void buf_char(buf *out, uint32_t c);
 
 enum { UNI_COMPOSE = 1, UNI_COMPAT = 2 }; /* NFD 0, NFC 1, NFKD 2, NFKC 3 (Unicode Standard Annex 15) */

@@ -1,5 +1,5 @@
-/* Fuzzer: tokenizer blobs, tokenizer.json, SentencePiece models and regular expressions. The first byte chooses which; what opens
- * must also encode, decode and write without a fault. Seeds lie in seeds/fuzz_tokenizer. */
+/* Fuzzer: tokenizer blobs and vocabularies of every kind. The first byte chooses which; what opens must also encode, decode and
+ * write without a fault. Where a vocabulary comes with other files, a byte 0xff parts them. Seeds lie in seeds/fuzz_tokenizer. */
 #include "tokenizer/build.h"
 
 #include <stdlib.h>
@@ -27,16 +27,29 @@ static void use(tokenizer *t, const char *text, size_t n) {
     buf_free(&out);
 }
 
-static void try_pattern(const char *p, size_t n) {
-    static const char text[] = "Hello w\xc3\xb6rld 123\r\n\n  \xe4\xbd\xa0\xe5\xa5\xbd don't";
-    struct regex_work w = { .steps = 100000 };
-    regex *re;
-    err e = { 0 };
-    size_t at = 0, start, end;
-    if (!regex_compile(&re, p, n, &e))
-        while (regex_find(re, text, sizeof text - 1, at, &start, &end, &w) == 1) at = end;
-    regex_free(re);
-    regex_work_free(&w);
+static struct slice next_part(struct slice *rest) {
+    const char *end = memchr(rest->p, 0xff, rest->n);
+    struct slice part = { rest->p, end ? (size_t)(end - rest->p) : rest->n };
+    rest->p += part.n + (end != NULL);
+    rest->n -= part.n + (end != NULL);
+    return part;
+}
+
+static const json *tree(struct build *b, struct slice text) {
+    json *root = NULL;
+    return text.n && !json_parse(&b->mem, text.p, text.n, &root, NULL) ? root : NULL;
+}
+
+/* vocab.json, merges.txt and what lies beside them; or vocab.txt */
+static int load_old(struct build *b, struct slice all, bool wordpiece, err *e) {
+    struct slice first = next_part(&all), merges = wordpiece ? (struct slice){ NULL, 0 } : next_part(&all);
+    struct beside by = { .config = tree(b, next_part(&all)), .map = tree(b, next_part(&all)) };
+    by.added = tree(b, next_part(&all));
+    by.model = tree(b, next_part(&all));
+    by.t5 = json_is(json_get(by.model, "model_type"), "t5");
+    if (wordpiece) return load_vocab_txt(b, first, &by, e);
+    const json *vocab = tree(b, first);
+    return vocab && vocab->type == JSON_OBJECT ? load_vocab_json(b, vocab, merges, &by, e) : -1;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -45,21 +58,31 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     tokenizer *t = NULL;
     err e = { 0 };
     if (!size) return 0;
-    const char *p = (const char *)data + 1;
-    size_t n = size - 1;
-    switch (data[0] % 4) {
+    struct slice s = { (const char *)data + 1, size - 1 };
+    const json *root;
+    int rc = -1;
+    switch (data[0] % 7) {
     case 0:
-        tokenizer_open(&t, p, n, &e);
+        tokenizer_open(&t, s.p, s.n, &e);
         break;
     case 1:
-        if (!load_json(&b, p, n, &e)) build_finish(&b, &t, &e);
+        root = tree(&b, s);
+        rc = root ? load_json(&b, root, &e) : -1;
         break;
     case 2:
-        if (!load_sentencepiece(&b, p, n, &e)) build_finish(&b, &t, &e);
+        rc = load_sentencepiece(&b, s.p, s.n, &e);
+        break;
+    case 3:
+        root = tree(&b, s);
+        rc = root ? load_tekken(&b, root, &e) : -1;
+        break;
+    case 4:
+        rc = looks_like_ranks(s) ? load_ranks(&b, s, size % 2, &e) : -1;
         break;
     default:
-        try_pattern(p, n);
+        rc = load_old(&b, s, data[0] % 7 == 5, &e);
     }
+    if (!rc) build_finish(&b, &t, &e);
     build_free(&b);
     if (t) use(t, text, sizeof text - 1);
     return 0;

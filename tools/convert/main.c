@@ -107,9 +107,9 @@ static int load_tokenizer(checkpoint *c, const convert_opts *o, buf *blob, err *
     tokenizer *t;
     if (find_tokenizer(c, o, &t, e)) return -1;
     if (!t && o->vocab_only)
-        return fail(e, "%s: no tokenizer here (tokenizer.json or tokenizer.model); --tokenizer FILE takes another", c->folder);
+        return fail(e, "%s: no tokenizer here (tokenizer.json, tokenizer.model, vocab.json, ...); --tokenizer FILE takes another", c->folder);
     if (!t)
-        return warn(c, "%s: no tokenizer (tokenizer.json or tokenizer.model): the model will run by token ids only", c->folder), 0;
+        return warn(c, "%s: no tokenizer (tokenizer.json, tokenizer.model, vocab.json, ...): the model will run by token ids only", c->folder), 0;
     if (!o->vocab_only && tokenizer_size(t) > c->arch.n_vocab)
         warn(c, "the tokenizer has %d ids, the model %d: tokens from %d on cannot be used", tokenizer_size(t), c->arch.n_vocab,
              c->arch.n_vocab);
@@ -288,7 +288,7 @@ int main(int argc, char **argv) {
     const option options[] = {
         { "--output", "-o", OPT_TEXT, &o.output, "FILE", "the model file to write", NULL },
         { "--type", NULL, OPT_TEXT, &o.type_name, "TYPE", "of the matrices, also of those that an adapter replaces: q4, q8, bf16 or f32 (q8)", &o.type_given },
-        { "--tokenizer", NULL, OPT_TEXT, &o.tokenizer, "FILE", "take the tokenizer from this tokenizer.json or tokenizer.model", NULL },
+        { "--tokenizer", NULL, OPT_TEXT, &o.tokenizer, "FILE", "take the tokenizer from this tokenizer.json, tokenizer.model, tekken.json, vocab.json or vocab.txt", NULL },
         { "--vocab-only", NULL, OPT_FLAG, &o.vocab_only, NULL, "write the tokenizer and its template alone; needs no config.json", NULL },
         { "--base", NULL, OPT_TEXT, &o.base, "CHECKPOINT", "the base of a PEFT adapter (its base_model_name_or_path)", NULL },
         { "--merge", NULL, OPT_TEXTS, &o.merge, "ADAPTER[:SCALE]", "add a PEFT adapter to the weights; may be given several times", NULL },

@@ -54,23 +54,26 @@ static int decode_object(const tokenizer *t, const json *in, const run_opts *o, 
     const json *list = json_get(in, "ids");
     if (!list || list->type != JSON_ARRAY) return fail_code(e, ERR_INPUT, "expected \"ids\": an array of token ids");
     ids v = { 0 };
-    buf text = { 0 };
+    buf text = { 0 }, bytes = { 0 };
     int rc = 0;
     for (const json *j = list->child; j && !rc; j = j->next) {
         int64_t id;
         if (json_int(j, &id) || id < 0 || id > INT32_MAX) rc = fail_code(e, ERR_INPUT, "ids: expected whole numbers from 0");
         else ids_add(&v, (int32_t)id);
     }
-    if (!rc) rc = tokenizer_decode(t, v.p, v.n, flag(in, "skip_special", o->no_special), &text, e);
+    bool skip = flag(in, "skip_special", o->no_special);
+    if (!rc) rc = tokenizer_decode(t, v.p, v.n, skip, &text, e);
+    if (!rc) rc = tokenizer_decode_bytes(t, v.p, v.n, skip, &bytes, e);
     if (!rc) {
         buf_str(out, "{\"text\":");
         buf_json(out, text.p ? text.p : "", text.n);
         buf_str(out, ",\"bytes_hex\":\"");
-        add_hex(out, text.p, text.n);
+        add_hex(out, bytes.p, bytes.n);
         buf_str(out, "\"}\n");
     }
     ids_free(&v);
     buf_free(&text);
+    buf_free(&bytes);
     return rc;
 }
 
