@@ -93,6 +93,9 @@ $(BUILD)/tests/%_test: $(BUILD)/tests/%_test.o $(BUILD)/libquern.a
 	$(CC) $(LDFLAGS) $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) -lcmocka -o $@
 # What reads GGUF files and what measures is part of convert: their tests and fuzzer link all of that but main.
 $(BUILD)/tests/gguf_test $(BUILD)/tests/certify_test $(BUILD)/fuzz_gguf: $(patsubst %.c,$(BUILD)/%.o,$(filter-out %/main.c,$(wildcard tools/convert/*.c)))
+# The chat's editor and its conversations are parts of run.
+$(BUILD)/tests/line_test $(BUILD)/fuzz_line: $(patsubst %,$(BUILD)/tools/run/%.o,line screen width)
+$(BUILD)/tests/chat_test $(BUILD)/fuzz_conversation: $(patsubst %,$(BUILD)/tools/run/%.o,conversation conversation_file)
 # The kernels of AMX with tiles in plain C.
 $(BUILD)/tests/kernels_test: $(BUILD)/tests/amx_soft.o $(BUILD)/tests/amx_soft512.o
 $(BUILD)/tests/%_test.o: | cmocka

@@ -171,11 +171,40 @@ int kv_fork(kv_seq *dst, const kv_seq *src, err *e) {
     return 0;
 }
 
+/* Zeros for the positions from slot on: what a page held for another text, or another sequence, is nobody's business. */
+static void blank(const kv_pool *p, const kv_group *g, char *page, int slot, const float *zeros) {
+    for (int i = 0; i < g->n_layers * p->n_kv_heads; i++) {
+        char *k = page + (size_t)i * p->head_bytes;
+        for (int t = slot; t < KV_PAGE; t++) kernels_get()->kv_store(p->type, k, k + p->k_bytes, t, zeros, zeros, p->head_dim);
+    }
+}
+
+/* A copy of the page that is not full, without what is beyond the sequence's end; NULL when out of memory. */
+static void *last_page(const kv_seq *s, const kv_group *g, const void *page) {
+    char *copy = alloc_aligned(g->page_bytes);
+    float *zeros = alloc_aligned((size_t)s->pool->head_dim * sizeof *zeros);
+    if (copy && zeros) {
+        memcpy(copy, page, g->page_bytes);
+        blank(s->pool, g, copy, s->len % KV_PAGE, zeros);
+    } else {
+        free_aligned(copy);
+        copy = NULL;
+    }
+    free_aligned(zeros);
+    return copy;
+}
+
 int kv_save(const kv_seq *s, int group, FILE *f, hash64 *h, err *e) {
     const kv_group *g = &s->pool->group[group];
     for (int j = kv_first(g->window, s->len) / KV_PAGE; j * KV_PAGE < s->len; j++) {
-        hash_add(h, s->page[group][j], g->page_bytes);
-        if (fwrite(s->page[group][j], 1, g->page_bytes, f) != g->page_bytes) return fail(e, "saving the session failed: %s", strerror(errno));
+        bool full = (j + 1) * KV_PAGE <= s->len;
+        void *own = full ? NULL : last_page(s, g, s->page[group][j]);
+        const void *page = full ? s->page[group][j] : own;
+        if (!page) return fail_memory(e, g->page_bytes, "a page of the cache");
+        hash_add(h, page, g->page_bytes);
+        bool written = fwrite(page, 1, g->page_bytes, f) == g->page_bytes;
+        free_aligned(own);
+        if (!written) return fail(e, "saving the session failed: %s", strerror(errno));
     }
     return 0;
 }

@@ -159,7 +159,7 @@ static void test_interrupt(void **state) {
 static void test_mistakes(void **state) {
     (void)state;
     expect_failure("{bin}/run", 2, "model file");
-    expect_failure("{bin}/run {model}", 2, "prompt");
+    expect_failure("{bin}/run {model} </dev/null", 2, "prompt");
     expect_failure("{bin}/run {model} -p a -f b", 2, "only one");
     expect_failure("{bin}/run {model} -p a --no-such", 2, "--no-such");
     expect_failure("{bin}/run {model} -p a -n", 2, "value is missing");

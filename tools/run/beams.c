@@ -24,6 +24,11 @@ static void add_eos(run_search *x, int32_t id) {
     if (id >= 0 && x->n_eos < (int)(sizeof x->eos / sizeof *x->eos)) x->eos[x->n_eos++] = id;
 }
 
+void run_search_end(run_search *x, int32_t id) {
+    add_eos(x, id);
+    x->o.rules.n_eos = x->n_eos;
+}
+
 /* transformers' min_length counts the prompt, or the decoder's beginning; its min_new_tokens and --min-length the answer alone. */
 static int min_length(const run_opts *o, const engine_info *i, int n_prompt) {
     if (o->min_length_given) return o->sample.min_length;

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static int open_chat(const run_opts *o, const tokenizer *t, chat **c, err *e) {
+int run_open_chat(const run_opts *o, const tokenizer *t, chat **c, err *e) {
     buf text = { 0 };
     err inner = { 0 };
     if (o->template_file && read_file(o->template_file, 0, &text, e)) return buf_free(&text), -1;
@@ -31,7 +31,7 @@ int run_chat_tokens(const run_opts *o, const tokenizer *t, const buf *prompt, bu
     chat_prompt p = { 0 };
     json *user = message(&a, "user", prompt->p ? prompt->p : "", prompt->n), list = { .type = JSON_ARRAY, .n = 1, .child = user };
     json *system = o->system ? message(&a, "system", o->system, strlen(o->system)) : NULL;
-    int rc = user && (system || !o->system) ? open_chat(o, t, &c, e) : fail_memory(e, sizeof *user, "a chat");
+    int rc = user && (system || !o->system) ? run_open_chat(o, t, &c, e) : fail_memory(e, sizeof *user, "a chat");
     if (!rc && prompt->n > UINT32_MAX) rc = fail_code(e, ERR_INPUT, "the prompt is over 4 GiB");
     if (!rc && system) {
         system->next = user;
@@ -109,7 +109,7 @@ static int render_all(const run_opts *o, const tokenizer *t, err *e) {
     buf in = { 0 }, out = { 0 };
     struct rendering r = { o, NULL };
     err inner = { 0 };
-    int rc = open_chat(o, t, &r.c, e);
+    int rc = run_open_chat(o, t, &r.c, e);
     if (!rc) rc = strcmp(o->render, "-") == 0 ? read_stream(stdin, 0, &in, e) : read_file(o->render, 0, &in, e);
     if (!rc && o->jsonl) rc = run_lines(&in, render_line, &r, e);
     else if (!rc && render_text(&r, in.p, in.n, &out, &inner)) rc = fail_code(e, inner.code, "%s: %s", o->render, inner.msg);

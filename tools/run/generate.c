@@ -1,28 +1,11 @@
 /* generate: a prompt through the model and tokens out of it, streamed; and the logits of given tokens into a file. */
-#include "tools/run/run.h"
+#include "tools/run/conversation.h"
+#include "tools/run/generate.h"
 
 #include <errno.h>
 #include <math.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "runtime/stop.h"
-
-typedef struct generation {
-    const run_opts *o;
-    engine *g;
-    const engine_info *info;
-    tokenizer *tok;      /* NULL: the file has none */
-    session *s;
-    sampler *sampler;
-    run_search search;
-    uint64_t seed;
-    ids tokens;          /* the prompt, then what was generated */
-    size_t n_prompt, n_encoded; /* n_encoded: tokens the encoder read */
-    double prompt_seconds, decode_seconds;
-    int n_decoded;       /* decode steps: tokens, or of a search as many beams */
-    const char *end;     /* why it ended, for -v */
-} generation;
 
 /* ---- output ---- */
 
@@ -70,7 +53,7 @@ static int run_encoder(generation *r, err *e) {
 }
 
 /* What was not given on the command line comes from the checkpoint, where it says something. */
-static int make_sampler(generation *r, err *e) {
+int generation_sampler(generation *r, uint64_t seed, err *e) {
     const run_opts *o = r->o;
     const engine_info *i = r->info;
     sample_opts s = o->sample;
@@ -79,11 +62,14 @@ static int make_sampler(generation *r, err *e) {
     if (!o->top_p_given && i->top_p >= 0) s.top_p = i->top_p;
     if (!o->min_p_given && i->min_p >= 0) s.min_p = i->min_p;
     if (!o->repeat_given && i->repeat_penalty > 0) s.repeat_penalty = i->repeat_penalty;
-    if (!o->seed_given) s.seed = sample_random_seed();
-    r->seed = s.seed;
+    bool first = !r->sampler;
+    r->seed = s.seed = seed;
+    sampler_free(r->sampler);
+    r->sampler = NULL;
     if (run_search_options(&r->search, o, i, r->tok, &s, (int)(r->n_prompt & INT32_MAX), e)) return -1;
+    if (!o->ignore_eos) run_search_end(&r->search, r->turn_end);
     s = r->search.o.rules;
-    if (o->verbose && r->search.o.beams == 1)
+    if (o->verbose && r->search.o.beams == 1 && first)
         fprintf(stderr, "sampling: temperature %g, top-k %d, top-p %g, min-p %g, repeat penalty %g, seed %llu\n", (double)s.temperature, s.top_k,
                 (double)s.top_p, (double)s.min_p, (double)s.repeat_penalty, (unsigned long long)s.seed);
     return sampler_new(&r->sampler, &s, i->n_vocab, e);
@@ -133,20 +119,29 @@ static bool ends(const generation *r, int32_t id) {
     return false;
 }
 
+/* Writes what is certain by now. */
+static int give(const generation *r, buf *out, err *e) {
+    if (r->reply) buf_add(r->reply, out->p, out->n);
+    if (!r->o->print_ids) return write_buf(out, e);
+    out->n = 0;
+    return 0;
+}
+
 /* The token into text, through the detokenizer and the stop strings; *stopped: one of them was found. */
 static int take_token(generation *r, detok *d, stop_filter *stop, int32_t id, buf *text, buf *out, bool *stopped, err *e) {
     sampler_accept(r->sampler, id);
     ids_add(&r->tokens, id);
     if (d->t) detok_token(d, id, text);
+    if (r->taken) r->taken(r->taken_arg, id, text->p, text->n, d->n_held == 0);
     *stopped = stop_feed(stop, text->p, text->n, out);
     text->n = 0;
-    return r->o->print_ids ? 0 : write_buf(out, e);
+    return give(r, out, e);
 }
 
 static int end_text(const generation *r, detok *d, stop_filter *stop, buf *text, buf *out, err *e) {
     detok_end(d, text);
     if (!stop_feed(stop, text->p, text->n, out)) stop_end(stop, out);
-    return r->o->print_ids ? 0 : write_buf(out, e);
+    return give(r, out, e);
 }
 
 /* The best answer of a beam search; nothing of it is certain, and written, before the search ends. */
@@ -174,26 +169,35 @@ static int no_token(const generation *r, err *e) {
     return fail(e, "the model's logits are not finite after %d tokens: the weights or the file are damaged (inspect --verify)", n);
 }
 
+static int next_logits(generation *r, int32_t id, err *e) {
+    double start = now_seconds();
+    if (engine_step(r->g, &(step){ r->s, &id, 1, NULL }, 1, e)) return -1;
+    r->decode_seconds += now_seconds() - start;
+    r->n_decoded++;
+    return 0;
+}
+
 /* Tokens until an end: into text through the detokenizer and the stop strings, each written as soon as it is certain. */
 static int generate_tokens(generation *r, detok *d, stop_filter *stop, err *e) {
-    const run_opts *o = r->o;
     buf text = { 0 }, out = { 0 };
     int rc = 0;
     bool stopped = false;
     r->end = "-n reached";
-    for (int n = 0; o->n_predict < 0 || n < o->n_predict; n++) {
+    for (int n = 0; r->o->n_predict < 0 || n < r->o->n_predict; n++) {
         if (atomic_load(&run_stop)) { r->end = "interrupted"; break; }
         int32_t id = sampler_pick(r->sampler, session_logits(r->s));
         if (id < 0) { rc = no_token(r, e); break; }
         if (ends(r, id)) { r->end = "end of text"; break; }
         if ((rc = take_token(r, d, stop, id, &text, &out, &stopped, e))) break;
         if (stopped) { r->end = "stop string"; break; }
-        if (n + 1 == o->n_predict) break; /* nothing will ask for its logits */
+        if (n + 1 == r->o->n_predict) break; /* nothing will ask for its logits */
         if (session_len(r->s) >= r->info->ctx) { r->end = "context full"; break; }
-        double start = now_seconds();
-        if ((rc = engine_step(r->g, &(step){ r->s, &id, 1, NULL }, 1, e))) break;
-        r->decode_seconds += now_seconds() - start;
-        r->n_decoded++;
+        if ((rc = next_logits(r, id, e))) break;
+    }
+    if (rc && e->code == ERR_STOPPED) { /* in the middle of a step: the tokens before it stand */
+        r->end = "interrupted";
+        *e = (err){ 0 };
+        rc = 0;
     }
     if (!stopped && d->t && !rc) rc = end_text(r, d, stop, &text, &out, e);
     buf_free(&text);
@@ -210,7 +214,7 @@ static int print_ids(const generation *r, err *e) {
     return rc;
 }
 
-static int generate(generation *r, err *e) {
+int generation_run(generation *r, err *e) {
     double start = now_seconds();
     for (size_t i = 0; i < r->n_prompt; i++) sampler_accept(r->sampler, r->tokens.p[i]);
     if (r->n_prompt > INT32_MAX) return fail_code(e, ERR_CONTEXT, "context_length_exceeded: the prompt has %zu tokens, the context holds %d", r->n_prompt, r->info->ctx);
@@ -228,38 +232,75 @@ static int generate(generation *r, err *e) {
     stop_filter stop = { .stops = r->o->stop.p, .n = r->o->stop.n };
     int rc = r->search.o.beams > 1 ? search_tokens(r, &d, &stop, e) : generate_tokens(r, &d, &stop, e);
     stop_free(&stop);
-    if (rc) return rc;
+    return rc;
+}
+
+static int generate(generation *r, err *e) {
+    if (generation_run(r, e)) return -1;
+    if (r->o->n_predict == 0) return 0;
     if (r->o->print_ids || !r->tok) return print_ids(r, e);
     return isatty(1) ? write_out("\n", 1, e) : 0;
 }
 
-static void print_statistics(generation *r) {
+void generation_print_decode(const generation *r) {
+    const engine_info *i = r->info;
+    if (!r->n_decoded) return;
+    int beams = r->search.o.beams;
+    double per_step = (double)i->decode_bytes + (double)i->kv_bytes_position * beams * ((double)session_len(r->s) - r->n_decoded / 2.0);
+    double rate = per_step * r->n_decoded / r->decode_seconds, limit = engine_read_rate(r->g, 0.05);
+    if (beams > 1) fprintf(stderr, " | %d beams", beams);
+    fprintf(stderr, " | decode %d tokens, %.1f tok/s, %.1f GB/s (%.0f %% of the %.1f at which these weights can be read)", r->n_decoded,
+            r->n_decoded / r->decode_seconds, rate / 1e9, 100 * rate / limit, limit / 1e9);
+}
+
+static void print_statistics(const generation *r) {
     const engine_info *i = r->info;
     if (r->o->n_predict == 0 && !r->o->verbose) return;
     size_t n = r->n_prompt + r->n_encoded;
     fprintf(stderr, "\nprompt %zu tokens, %.1f tok/s", n, (double)n / r->prompt_seconds);
-    if (r->n_decoded) {
-        int beams = r->search.o.beams;
-        double per_step = (double)i->decode_bytes + (double)i->kv_bytes_position * beams * ((double)session_len(r->s) - r->n_decoded / 2.0);
-        double rate = per_step * r->n_decoded / r->decode_seconds, limit = engine_read_rate(r->g, 0.05);
-        if (beams > 1) fprintf(stderr, " | %d beams", beams);
-        fprintf(stderr, " | decode %d tokens, %.1f tok/s, %.1f GB/s (%.0f %% of the %.1f at which these weights can be read)", r->n_decoded,
-                r->n_decoded / r->decode_seconds, rate / 1e9, 100 * rate / limit, limit / 1e9);
-    }
+    generation_print_decode(r);
     fprintf(stderr, " | %s, %d thread%s, seed %llu", i->kernels, i->threads, i->threads == 1 ? "" : "s", (unsigned long long)r->seed);
     if (r->end) fprintf(stderr, " | %s", r->end);
     fprintf(stderr, "\n");
 }
 
-static int run_loaded(generation *r, err *e) {
+int generation_open(generation *r, const run_opts *o, err *e) {
+    double start = now_seconds();
+    *r = (generation){ .o = o, .turn_end = -1 };
+    if (engine_open(&r->g, &o->engine, e)) return -1;
     r->info = engine_about(r->g);
+    engine_set_stop(r->g, &run_stop);
+    if (r->info->adapter_warning) fprintf(stderr, "run: warning: %s\n", r->info->adapter_warning);
+    if (o->verbose) describe(r, now_seconds() - start);
     if (r->info->tokenizer_bytes && tokenizer_open(&r->tok, r->info->tokenizer, r->info->tokenizer_bytes, e)) return -1;
-    if (session_new(&r->s, r->g, e) || load_tokens(r, e)) return -1;
+    return session_new(&r->s, r->g, e);
+}
+
+void generation_close(generation *r) {
+    sampler_free(r->sampler);
+    ids_free(&r->tokens);
+    session_free(r->s);
+    tokenizer_free(r->tok);
+    engine_close(r->g);
+}
+
+/* --chat: what the template puts behind a reply ends it. */
+static int find_turn_end(generation *r, err *e) {
+    chat *c;
+    if (!r->o->chat || !r->tok) return 0;
+    if (run_open_chat(r->o, r->tok, &c, e)) return -1;
+    r->turn_end = conversation_turn_end(&(conversation){ .tok = r->tok, .shape = c });
+    chat_close(c);
+    return 0;
+}
+
+static int run_prompt(generation *r, err *e) {
+    if (find_turn_end(r, e) || load_tokens(r, e)) return -1;
     if (r->tokens.n == 0) return fail_code(e, ERR_INPUT, "an empty prompt: this model adds no token of its own, so there is nothing to continue");
     if (run_encoder(r, e)) return -1;
     r->n_prompt = r->tokens.n;
     if (r->o->dump_logits && dump_logits(r, e)) return -1;
-    if (make_sampler(r, e)) return -1;
+    if (generation_sampler(r, r->o->seed_given ? r->o->sample.seed : sample_random_seed(), e)) return -1;
     int rc = generate(r, e);
     if (rc && e->code == ERR_STOPPED) {
         r->end = "interrupted";
@@ -270,18 +311,9 @@ static int run_loaded(generation *r, err *e) {
 }
 
 int run_generate(const run_opts *o, err *e) {
-    generation r = { .o = o };
-    double start = now_seconds();
-    if (engine_open(&r.g, &o->engine, e)) return -1;
-    r.info = engine_about(r.g);
-    engine_set_stop(r.g, &run_stop);
-    if (r.info->adapter_warning) fprintf(stderr, "run: warning: %s\n", r.info->adapter_warning);
-    if (o->verbose) describe(&r, now_seconds() - start);
-    int rc = run_loaded(&r, e);
-    sampler_free(r.sampler);
-    ids_free(&r.tokens);
-    session_free(r.s);
-    tokenizer_free(r.tok);
-    engine_close(r.g);
+    generation r;
+    int rc = generation_open(&r, o, e);
+    if (!rc) rc = run_prompt(&r, e);
+    generation_close(&r);
     return rc;
 }

@@ -40,6 +40,13 @@ int run_prompt_tokens(const run_opts *o, const tokenizer *t, buf *text, ids *out
     return rc;
 }
 
+/* Without a prompt, on a terminal, it is a chat. */
+static bool chats(const run_opts *o) {
+    bool other = o->render || o->show_prompt || o->embed || o->print_ids || o->dump_logits || o->decoder_ids;
+    if (other || o->prompt || o->prompt_file || o->ids) return false;
+    return o->chat || isatty(0);
+}
+
 static int check_search(const program *p, const run_opts *o) {
     if (o->beams_given && (o->beams < 1 || o->beams > BEAM_MOST)) return usage_error(p, "--beams: expected 1 to %d, found %d", BEAM_MOST, o->beams);
     if (o->early_stopping && run_early_stopping(o->early_stopping) < 0)
@@ -61,15 +68,15 @@ static int check(const program *p, const run_opts *o, int n_words) {
     if (o->tokenize || o->detokenize) return sources ? usage_error(p, "--tokenize and --detokenize read stdin, not -p, -f or --ids") : OPTIONS_GO_ON;
     if (o->decoder_ids && o->embed) return usage_error(p, "--decoder-ids and --embed exclude each other");
     if (o->pooling && !o->embed) return usage_error(p, "--pooling goes with --embed");
-    if (o->template_file && !o->render && !o->chat) return usage_error(p, "--template goes with --chat or --render");
+    if (o->template_file && !o->render && !o->chat && !chats(o)) return usage_error(p, "--template goes with --chat or --render");
     if (o->render) return sources ? usage_error(p, "--render reads its chat from a file: no -p, -f or --ids with it") : OPTIONS_GO_ON;
     if (o->jsonl) return usage_error(p, "--jsonl goes with --tokenize, --detokenize or --render");
     if (o->sessions_given && (!o->plan || o->beams_given)) return usage_error(p, "--sessions goes with --plan, and not with --beams");
     if (o->sessions_given && o->engine.max_sessions < 1) return usage_error(p, "--sessions: expected 1 or more, found %d", o->engine.max_sessions);
     if (o->plan) return sources ? usage_error(p, "--plan computes nothing: no -p, -f or --ids with it") : check_search(p, o);
-    if (sources == 0) return usage_error(p, "a prompt is needed: -p TEXT, -f FILE or --ids \"1 2 3\"");
+    if (sources == 0 && !chats(o)) return usage_error(p, "a prompt is needed: -p TEXT, -f FILE or --ids \"1 2 3\"; or --chat, or a terminal to chat on");
     if (o->chat && o->ids) return usage_error(p, "--chat makes a chat of a text: -p or -f, not --ids");
-    if (o->system && !o->chat) return usage_error(p, "--system goes with --chat");
+    if (o->system && !o->chat && !chats(o)) return usage_error(p, "--system goes with --chat");
     if (sources > 1) return usage_error(p, "only one of -p, -f and --ids");
     if (o->n_predict < -1) return usage_error(p, "-n: expected -1 (until the context is full), 0 or more, found %d", o->n_predict);
     if (o->engine.threads < 0) return usage_error(p, "--threads: expected 1 or more, found %d", o->engine.threads);
@@ -83,11 +90,13 @@ static int dispatch(run_opts *o, err *e) {
     arena mem = { 0 };
     int rc = engine_take_adapters(&o->engine, o->lora.p, o->lora.n, &mem, e);
     if (!o->embed && !o->sessions_given) o->engine.max_sessions = run_sessions(o);
+    if (chats(o) && !o->n_given) o->n_predict = -1; /* a reply ends by itself */
     if (rc) o->engine.n_adapters = 0; /* nothing is run */
     else if (o->tokenize || o->detokenize) rc = run_vocab(o, e);
     else if (o->render) rc = run_render(o, e);
     else if (o->plan) rc = run_plan(o, e);
     else if (o->embed) rc = run_embed(o, e);
+    else if (chats(o)) rc = run_talk(o, e);
     else rc = o->show_prompt && o->n_predict == 0 && !o->dump_logits ? run_show_prompt(o, e) : run_generate(o, e);
     arena_free(&mem);
     return rc;
@@ -113,12 +122,12 @@ int main(int argc, char **argv) {
         { "--file", "-f", OPT_TEXT, &o.prompt_file, "FILE", "continue the text of a file", NULL },
         { "--ids", NULL, OPT_TEXT, &o.ids, "\"1 2 3\"", "continue these token ids", NULL },
         { "--decoder-ids", NULL, OPT_TEXT, &o.decoder_ids, "\"1 2\"", "for encoder-decoder models: begin the answer with these ids", NULL },
-        { "--chat", NULL, OPT_FLAG, &o.chat, NULL, "the prompt is what a user says: through the checkpoint's chat template", NULL },
-        { "--system", NULL, OPT_TEXT, &o.system, "TEXT", "with --chat: the system message before it", NULL },
-        { "--template", NULL, OPT_TEXT, &o.template_file, "FILE", "with --chat or --render: this chat template (Jinja) instead of the checkpoint's", NULL },
+        { "--chat", NULL, OPT_FLAG, &o.chat, NULL, "the prompt is what a user says: through the chat template; without a prompt each line of stdin is", NULL },
+        { "--system", NULL, OPT_TEXT, &o.system, "TEXT", "in a chat: the system message before it", NULL },
+        { "--template", NULL, OPT_TEXT, &o.template_file, "FILE", "in a chat or with --render: this chat template (Jinja) instead of the checkpoint's", NULL },
         { "--show-prompt", NULL, OPT_FLAG, &o.show_prompt, NULL, "print the prompt's text (after the template) and its ids first; with -n 0 nothing else", NULL },
         { "--render", NULL, OPT_TEXT, &o.render, "FILE", "print a chat, {\"messages\": [...], ...}, as the template makes it; - reads stdin", NULL },
-        { "--n-predict", "-n", OPT_INT, &o.n_predict, "N", "tokens to generate (256); -1: until the context is full", NULL },
+        { "--n-predict", "-n", OPT_INT, &o.n_predict, "N", "tokens to generate (256; in a chat -1); -1: until the context is full", &o.n_given },
         { "--threads", "-t", OPT_INT, &o.engine.threads, "N", "threads (physical cores this process may use)", NULL },
         { "--ctx", "-c", OPT_INT, &o.engine.ctx, "N", "positions of context (the model's own, if its cache fits in a quarter of memory)", NULL },
         { "--temp", NULL, OPT_FLOAT, &o.sample.temperature, "T", "temperature (the checkpoint's, else 0.8); 0: always the likeliest", &o.temperature_given },
@@ -156,8 +165,8 @@ int main(int argc, char **argv) {
         { "--jsonl", NULL, OPT_FLAG, &o.jsonl, NULL, "with these and --render: one JSON object a line in, one line out", NULL },
         { "--verbose", "-v", OPT_FLAG, &o.verbose, NULL, "say what was chosen and why", NULL },
     };
-    const program p = { "run", "MODEL.bin -p TEXT [options]",
-                        "Generates text from a model file that ./convert made. Text on stdout, statistics on stderr; Ctrl-C ends cleanly.", options,
+    const program p = { "run", "MODEL.bin [-p TEXT] [options]",
+                        "Generates text from a model file that ./convert made; without a prompt, on a terminal, it chats. Text on stdout, statistics on stderr; Ctrl-C ends cleanly.", options,
                         sizeof options / sizeof *options };
     int n_words;
     int rc = options_parse(&p, argc, argv, &o.model, 1, &n_words);
