@@ -32,6 +32,8 @@ typedef struct mat {
     const struct lora *lora; /* what adapters add to a product with it (runtime/ops.h); kernels do not look at it */
 } mat;
 
+uint64_t mat_bytes(const mat *w); /* as it lies, padding included; 0 of no matrix */
+
 /* m rows of activations, prepared once and read by every panel of a matmul. */
 typedef struct acts {
     int m, k;

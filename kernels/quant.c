@@ -51,6 +51,12 @@ int matrix_bytes(wtype t, wlayout layout, uint64_t n, uint64_t k, uint64_t *byte
     return 0;
 }
 
+uint64_t mat_bytes(const mat *w) {
+    uint64_t bytes = 0;
+    if (w->data) matrix_bytes((wtype)w->type, (wlayout)w->layout, (uint64_t)w->n, (uint64_t)w->k, &bytes);
+    return bytes;
+}
+
 mat mat_rows(const mat *w, int first, int n) {
     mat part = *w;
     part.data = (const char *)w->data + (size_t)(first / PANEL) * panel_bytes((wtype)w->type, w->k);

@@ -285,12 +285,6 @@ static int refuse_unknown(binder *b) {
     return 0;
 }
 
-static uint64_t mat_bytes(const mat *w) {
-    uint64_t bytes = 0;
-    if (w->data) matrix_bytes((wtype)w->type, (wlayout)w->layout, (uint64_t)w->n, (uint64_t)w->k, &bytes);
-    return bytes;
-}
-
 /* ---- tables that are only looked up ---- */
 
 enum { N_TABLES = 3, LONE_BYTES = 16 << 20 }; /* a smaller table is read ahead and kept like any matrix */

@@ -5,8 +5,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/quant.h"
-
 /* A partial result of attention, of a row and query head, as the kernel gives it: [pad16(hd)] values, max, sum. */
 static size_t part_floats(int hd) { return round_up((size_t)hd, PANEL) + PANEL; }
 
@@ -112,7 +110,7 @@ void ops_matmul(exec *x, const mat *w, const float *in, size_t ldx, int m, float
         pool_run(x->pool, quantize_rows, &t, t.n_tasks);
     }
     int panels = (w->n + PANEL - 1) / PANEL;
-    x->bytes += panel_bytes((wtype)w->type, w->k) * (size_t)panels;
+    x->bytes += mat_bytes(w);
     x->macs += (uint64_t)w->n * (uint64_t)w->k * (uint64_t)m;
     t.n_tasks = task_count(x, panels, (double)PANEL * w->k * (m < 4 ? 1 : m / 4.0));
     pool_run(x->pool, matmul_panels, &t, t.n_tasks);

@@ -6,7 +6,7 @@
 
 #include "tests/models.h"
 #include "tokenizer/build.h"
-#include "tools/convert/convert.h"
+#include "tools/convert/plan.h"
 
 #include "tests/gguf_write.h"
 

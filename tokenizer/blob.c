@@ -1,7 +1,7 @@
 /* blob: a tokenizer as one run of bytes, in the model file. Owns its checks: whatever the bytes are, an opened tokenizer has every
  * index in range and every text where UTF-8 is relied on; the tables of hashes may still be wrong, which gives wrong tokens and
  * nothing worse. It must not know where blobs come from. */
-#include "tokenizer/parts.h"
+#include "tokenizer/encode.h"
 
 #include <stdlib.h>
 

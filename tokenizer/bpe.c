@@ -1,7 +1,7 @@
 /* bpe: byte pair encoding of one word. Owns the order of merges; knows neither where words come from nor what files say.
  * Its idea: the lowest rank first, the leftmost of equals (Sennrich et al. 2016, as HuggingFace and SentencePiece do it). Short
  * words are searched plainly; long ones go through a heap of candidates, so a megabyte of one letter costs n log n. */
-#include "tokenizer/parts.h"
+#include "tokenizer/encode.h"
 
 #include <stdlib.h>
 

@@ -2,6 +2,7 @@
  * tables, where words may part, and which entries a word of the same text becomes without merging. It must not know file formats.
  */
 #include "tokenizer/build.h"
+#include "tokenizer/encode.h"
 
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 /* decode: ids to text, whole or as they arrive. The same machine serves both, so the pieces of a stream are the whole by
  * construction. Owns the chain of decoding rules: each token's text passes along it; two rules hold something back, a run of
  * <0xXX> bytes and the bytes of an unfinished character, and both live in detok.held. It must not know how ids were made. */
-#include "tokenizer/parts.h"
+#include "tokenizer/encode.h"
 
 #include <stdlib.h>
 

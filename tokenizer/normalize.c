@@ -1,6 +1,6 @@
 /* normalize: the rules that change a text before it is cut into words. Owns no state: text goes back and forth between two
  * buffers of the caller, rule by rule. It must not know tokens. */
-#include "tokenizer/parts.h"
+#include "tokenizer/encode.h"
 
 int replace_all(const struct rule *r, struct slice s, buf *out, struct regex_work *w, err *e) {
     size_t at = 0, start, end;

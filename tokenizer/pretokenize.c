@@ -1,6 +1,6 @@
 /* pretokenize: from a normalized text to the words that the model sees. Each rule cuts its piece and hands every part to the next
  * rule; the last hands words to the model. So no list of pieces is ever kept. It must not know how a model makes ids. */
-#include "tokenizer/parts.h"
+#include "tokenizer/encode.h"
 
 #include <stdlib.h>
 

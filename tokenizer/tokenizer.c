@@ -1,7 +1,7 @@
 /* tokenizer: text to ids. Owns the order of the stages (added tokens, normalization, words, model, BOS/EOS) as HuggingFace's
  * tokenizers library has it (tokenizer/mod.rs, added_vocabulary.rs), and the small questions of the header. It must not know
  * files: it sees an opened blob only. */
-#include "tokenizer/parts.h"
+#include "tokenizer/encode.h"
 
 #include <stdlib.h>
 

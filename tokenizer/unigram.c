@@ -1,7 +1,7 @@
 /* unigram: the segmentation of the best total score (Kudo 2018), by Viterbi's algorithm over the entries that begin at each
  * character. The entries lie in a trie in the blob. HuggingFace adds scores as doubles, SentencePiece keeps its sums as floats:
  * ties and near ties follow the file's own library. It must not know where words come from. */
-#include "tokenizer/parts.h"
+#include "tokenizer/encode.h"
 
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 /* wordpiece: the longest entry first, again and again (Schuster and Nakajima 2012; as BERT does it). Entries inside a word carry a
  * prefix in the vocabulary ("##"). A word that cannot be taken apart whole, or is too long, is unknown. It must not know where
  * words come from. */
-#include "tokenizer/parts.h"
+#include "tokenizer/encode.h"
 
 int wordpiece_encode(struct encoder *x, struct slice w) {
     const tokenizer *t = x->t;

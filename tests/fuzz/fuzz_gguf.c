@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "tools/convert/convert.h"
+#include "tools/convert/plan.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

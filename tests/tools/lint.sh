@@ -21,7 +21,9 @@ allowed() {
     runtime/forward.*) echo "$low|runtime/(forward|model|ops)\.h" ;;
     runtime/engine.*) echo "$low|runtime/(engine|forward|lora|limits)\.h" ;;
     runtime/beam.*) echo "$low|runtime/(beam|engine|sample)\.h" ;;
-    tools/run/*|tools/run.c|tools/serve/*) echo "runtime/(base|engine|beam|options|sample|stop|chat|grammar)\.h|tokenizer/.*|tools/.*" ;;
+    runtime/speculate.*) echo "$low|runtime/(speculate|engine|sample)\.h" ;;
+    runtime/explain.*) echo "$low|runtime/(explain|engine)\.h" ;;
+    tools/run/*|tools/run.c|tools/serve/*) echo "runtime/(base|engine|beam|speculate|explain|options|sample|stop|chat|grammar)\.h|tokenizer/.*|tools/.*" ;;
     tools/quality.c) echo "runtime/(base|engine|options|sample)\.h|tokenizer/.*" ;;
     bench/*) echo "runtime/.*|kernels/.*|tokenizer/tokenizer\.h|bench/.*" ;;
     runtime/chat.*) echo "$low|runtime/chat\.h|tokenizer/.*" ;;

@@ -6,7 +6,7 @@
 
 #include "runtime/forward.h"
 #include "runtime/options.h"
-#include "tools/convert/convert.h"
+#include "tools/convert/plan.h"
 #include "weights/certificate.h"
 
 /* ---- passages.c ---- */

@@ -4,7 +4,7 @@
 #ifndef QUERN_CONVERT_LORA_H
 #define QUERN_CONVERT_LORA_H
 
-#include "tools/convert/convert.h"
+#include "tools/convert/plan.h"
 
 /* ---- peft.c ---- */
 

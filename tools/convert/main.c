@@ -13,6 +13,7 @@
 #include "tokenizer/tokenizer.h"
 #include "tools/convert/certify.h"
 #include "tools/convert/families.h"
+#include "tools/convert/plan.h"
 #include "tools/convert/lora.h"
 
 typedef struct convert_opts {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "tools/convert/families.h"
+#include "tools/convert/plan.h"
 #include "tools/convert/lora.h"
 
 enum { MAX_RANK = 1 << 16, NAME_SIZE = 512 };

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "tools/convert/families.h"
+#include "tools/convert/plan.h"
 #include "tools/convert/lora.h"
 
 enum { NAME_SIZE = 256 };
