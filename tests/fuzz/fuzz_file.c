@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "runtime/arch.h"
+#include "weights/certificate.h"
 #include "weights/layout.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -33,7 +34,9 @@ static void use(const file *f) {
     err e = { 0 };
     arena mem = { 0 };
     arch a;
+    static certificate c;
     (void)arch_read(&a, f, &mem, &e);
+    if (certificate_read(&c, f, &e) > 0 && (c.n_layers < 0 || c.n_layers > CERTIFICATE_LAYERS || c.text.flips > c.text.rows)) abort();
     (void)file_verify(f, &e, NULL, NULL);
     for (uint32_t i = 0; i < f->n_tensors; i++)
         if (file_find(f, f->tensors[i].name) != &f->tensors[i]) abort();
