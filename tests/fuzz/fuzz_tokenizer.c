@@ -80,7 +80,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         rc = looks_like_ranks(s) ? load_ranks(&b, s, size % 2, &e) : -1;
         break;
     default:
-        rc = load_old(&b, s, data[0] % 7 == 5, &e);
+        rc = load_old(&b, s, data[0] % 7 == 6, &e);
     }
     if (!rc) build_finish(&b, &t, &e);
     build_free(&b);
