@@ -225,7 +225,7 @@ static void add_pool(const kv_pool *p, engine_memory *m) {
 }
 
 engine_memory engine_plan(const engine *g) {
-    engine_memory m = { .weights = g->info.file_bytes, .kv_position = g->info.kv_bytes_position, .scratch = g->scratch_bytes,
+    engine_memory m = { .weights = g->info.file_bytes + g->lora.file_bytes, .kv_position = g->info.kv_bytes_position, .scratch = g->scratch_bytes,
                         .machine = memory_bytes(), .kv_type = g->kv.type == KV_F32 ? "f32" : "f16" };
     add_pool(&g->kv, &m);
     add_pool(&g->enc_kv, &m);
