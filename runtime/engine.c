@@ -242,7 +242,7 @@ static void add_pool(const kv_pool *p, engine_memory *m) {
 }
 
 engine_memory engine_plan(const engine *g) {
-    engine_memory m = { .weights = g->info.file_bytes, .kv_position = g->info.kv_bytes_position, .scratch = g->scratch_bytes,
+    engine_memory m = { .weights = g->info.file_bytes + g->lora.file_bytes, .kv_position = g->info.kv_bytes_position, .scratch = g->scratch_bytes,
                         .machine = memory_bytes(), .kv_type = kv_type_name(g->kv.type) };
     m.looked_up = model_table_bytes(&g->model, &m.looked_up_row);
     add_pool(&g->kv, &m);

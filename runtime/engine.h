@@ -75,7 +75,7 @@ typedef struct engine_info {
 const engine_info *engine_about(const engine *g);
 /* Memory by kind, known before anything is computed: what a run that fills its context comes to. */
 typedef struct engine_memory {
-    uint64_t weights;            /* the file's mapping; resident as far as it is read, and given back when others need it */
+    uint64_t weights;            /* the mapping of the file and its adapters; resident as far as it is read, and given back when others need it */
     uint64_t looked_up, looked_up_row; /* of weights: tables of which a token reads its rows and none is kept; bytes of these rows */
     uint64_t kv, kv_position;    /* pages of all sessions at full context; one more position of full attention */
     uint64_t scratch, tables;    /* buffers of a forward pass; page tables and the like */

@@ -218,6 +218,7 @@ int lora_open(lora_set *s, model *m, const char *path, float scale, err *e) {
     if (file_open(&l->f, path, e)) return -1;
     l->next = s->files;
     s->files = l;
+    s->file_bytes += l->f.header->file_bytes;
     s->n++;
     return use(s, m, &l->f, scale, e);
 }

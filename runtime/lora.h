@@ -27,6 +27,7 @@ typedef struct lora_set {
     int max_rank;
     uint64_t hash;        /* of all of them and their scales, in order; 0: none, or none that does anything */
     uint64_t bytes, macs; /* read and computed for each token; of a mixture, as if it went to all experts */
+    uint64_t file_bytes;  /* of their files */
     char warning[320];    /* made for other weights of this architecture; empty: no */
 } lora_set;
 

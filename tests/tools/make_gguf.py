@@ -208,6 +208,76 @@ def seed(out, spm):
     w.close()
 
 
+ATTENTION = {"attn_q": (32, 32), "attn_k": (32, 32), "attn_v": (32, 32), "attn_output": (32, 32)}
+QKV = {"attn_qkv": (96, 32), "attn_output": (32, 32)}
+MLP = {"ffn_up": (32, 32), "ffn_down": (32, 32), "ffn_norm": (32,)}
+GATED = dict(MLP, ffn_gate=(32, 32))
+T5 = {"attn_q": (32, 32), "attn_k": (32, 32), "attn_v": (32, 32), "attn_o": (32, 32), "attn_rel_b": (32, 2), "attn_norm": (32,)}
+OTHERS = {  # arch: tensors of its one layer, others, keys
+    "gptneox": ({"blk.0.": dict(QKV, **MLP, attn_norm=(32,))}, {"output": (8, 32)}, {"use_parallel_residual": True}),
+    "falcon": ({"blk.0.": dict(QKV, **MLP, attn_norm=(32,), attn_norm_2=(32,))}, {}, {}),
+    "stablelm": ({"blk.0.": dict(ATTENTION, **GATED, attn_norm=(32,), attn_q_norm=(2, 16), attn_k_norm=(2, 16))}, {"output": (8, 32)}, {}),
+    "gemma3n": ({"blk.0.": dict(ATTENTION, **GATED, attn_norm=(32,), attn_q_norm=(16,), attn_k_norm=(16,), post_attention_norm=(32,), post_ffw_norm=(32,),
+                                inp_gate=(32, 32), proj=(32, 32), post_norm=(32,), altup_correct_coef=(4, 4), altup_correct_scale=(32,),
+                                altup_predict_coef=(16, 4), altup_router=(4, 32), altup_router_norm=(32,), laurel_l=(32, 32), laurel_r=(32, 32),
+                                laurel_post_norm=(32,))},
+                {"altup_proj": (3, 32, 32), "altup_unembd_proj": (3, 32, 32), "per_layer_token_embd": (8, 32), "per_layer_model_proj": (32, 32),
+                 "per_layer_proj_norm": (32,)},
+                {"altup.num_inputs": 4, "altup.active_idx": 0, "embedding_length_per_layer_input": 32, "attention.shared_kv_layers": 0,
+                 "activation_sparsity_scale": [1.6], "attention.sliding_window_pattern": [True], "attention.sliding_window": 8}),
+    "t5": ({"enc.blk.0.": dict(T5, **GATED), "dec.blk.0.": dict(T5, **GATED, cross_attn_norm=(32,), cross_attn_q=(32, 32), cross_attn_k=(32, 32),
+                                                                cross_attn_v=(32, 32), cross_attn_o=(32, 32))},
+           {"enc.output_norm": (32,), "dec.output_norm": (32,)}, {"decoder_start_token_id": 0, "attention.relative_buckets_count": 32}),
+    "bert": ({"blk.0.": dict(ATTENTION, ffn_up=(32, 32), ffn_down=(32, 32), attn_output_norm=(32,), layer_output_norm=(32,))},
+             {"token_types": (2, 32), "position_embd": (64, 32), "token_embd_norm": (32,)}, {"attention.causal": False, "pooling_type": 1}),
+}
+
+
+def other_seed(out, arch):
+    """A model of one layer of another architecture, with its kind of vocabulary."""
+    layers, others, keys = OTHERS[arch]
+    rng = np.random.default_rng(6)
+    w = gguf.GGUFWriter(out, arch)
+    w.add_block_count(1)
+    w.add_context_length(64)
+    w.add_embedding_length(32)
+    w.add_feed_forward_length(32)
+    w.add_head_count(2)
+    w.add_head_count_kv(2)
+    w.add_layer_norm_rms_eps(1e-5)
+    w.add_layer_norm_eps(1e-5)
+    for key, x in keys.items():
+        add = w.add_array if isinstance(x, list) else w.add_bool if isinstance(x, bool) else w.add_uint32
+        add(f"{arch}.{key}", x)
+    kind = {"t5": "t5", "bert": "bert"}.get(arch, "gpt2")
+    w.add_tokenizer_model(kind)
+    w.add_tokenizer_pre("default")
+    w.add_token_list({"t5": ["<pad>", "</s>", "<unk>", "\u2581", "\u2581a", "b", "ab", "c"],
+                      "bert": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "\u2581a", "b", "\u2581ab", "c"]}.get(kind, ["a", "b", "ab", "c", "d", "e", "f", "g"]))
+    w.add_token_types({"t5": [3, 3, 2, 1, 1, 1, 4, 5], "bert": [3, 3, 3, 3, 1, 1, 1, 1]}.get(kind, [1] * 8))
+    if kind == "t5":
+        w.add_token_scores([0.0, 0.0, 0.0, -1.0, -2.0, -3.0, -4.0, -5.0])
+        w.add_precompiled_charsmap(b"\x04\x00\x00\x00\x00\x00\x00\x00")
+    elif kind == "bert":
+        w.add_uint32("tokenizer.ggml.unknown_token_id", 1)
+        w.add_uint32("tokenizer.ggml.cls_token_id", 2)
+        w.add_uint32("tokenizer.ggml.seperator_token_id", 3)
+    else:
+        w.add_token_merges(["a b"])
+    tensors = {"token_embd": (8, 32), "output_norm": (32,), **others, **{p + n: s for p, each in layers.items() for n, s in each.items()}}
+    for name, shape in tensors.items():
+        norm = "norm" in name
+        t = gguf.GGMLQuantizationType.Q4_0 if len(shape) > 1 and shape[-1] % 32 == 0 and not norm else gguf.GGMLQuantizationType.F32
+        w.add_tensor(name + ".weight", gguf.quantize(rng.standard_normal(shape).astype(np.float32), t), raw_dtype=t)
+        if arch in ("gptneox", "bert", "stablelm", "falcon") and (norm or arch in ("gptneox", "bert")) and "embd" not in name.replace("token_embd_norm", "") \
+                and name not in ("output", "token_types") and "q_norm" not in name and "k_norm" not in name:
+            w.add_tensor(name + ".bias", np.zeros(shape[0], np.float32))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
 def main():
     golden = Path(sys.argv[1] if len(sys.argv) > 1 else "tests/fixtures/golden")
     out = Path(sys.argv[2] if len(sys.argv) > 2 else "tests/fixtures/gguf")
@@ -219,6 +289,8 @@ def main():
     seeds.mkdir(parents=True, exist_ok=True)
     seed(seeds / "spm", True)
     seed(seeds / "bpe", False)
+    for arch in OTHERS:
+        other_seed(seeds / arch, arch)
 
 
 if __name__ == "__main__":

@@ -124,6 +124,8 @@ static int add_head(const writer *w, double *head, double *rotated) {
     if (!(*rotated >= 2 && *rotated <= *head))
         return fail(w->e, "%s: %s.rope.dimension_count: expected 2 to %g, found %g", w->c->gguf.path, w->a->arch, *head, *rotated);
     member(w, "head_dim");
+    buf_fmt(w->out, "%.0f", *head);
+    member(w, "d_kv"); /* T5's name for it */
     return buf_fmt(w->out, "%.0f", *head), 0;
 }
 

@@ -200,7 +200,7 @@ static const struct gguf_key gemma3n_keys[] = {
     { "embedding_length_per_layer_input", "hidden_size_per_layer_input" }, { NULL, NULL } };
 static const struct gguf_key t5_keys[] = {
     { "block_count", "num_layers" }, { "decoder_block_count", "num_decoder_layers" }, { "embedding_length", "d_model" },
-    { "attention.head_count", "num_heads" }, { "attention.key_length", "d_kv" }, { "feed_forward_length", "d_ff" },
+    { "attention.head_count", "num_heads" }, { "feed_forward_length", "d_ff" },
     { "context_length", "n_positions" }, { "attention.layer_norm_rms_epsilon", "layer_norm_epsilon" },
     { "attention.relative_buckets_count", "relative_attention_num_buckets" },
     { "decoder_start_token_id", "decoder_start_token_id" }, { NULL, NULL } };
