@@ -21,6 +21,8 @@ static const tensor_place *find_place(const model *m, const char *name, const fi
     return p && (p->matrix || p->vector) ? p : NULL;
 }
 
+static bool looked_up(const model *m, const mat *w) { return w == &m->embed || w == &m->pos_embed || w == &m->per_layer_embed; }
+
 /* The matrix that the n bytes of name name; NULL: the model has none of this name that takes part in a product. */
 static mat *find_matrix(model *m, const char *name, size_t n) {
     char full[FORMAT_NAME];
@@ -28,7 +30,7 @@ static mat *find_matrix(model *m, const char *name, size_t n) {
     snprintf(full, sizeof full, "%.*s", (int)n, name);
     const tensor_place *p = find_place(m, full, &t);
     mat *w = p ? p->matrix : NULL;
-    return w == &m->embed || w == &m->pos_embed || w == &m->per_layer_embed ? NULL : w; /* those are looked up */
+    return w && looked_up(m, w) ? NULL : w;
 }
 
 /* ---- what the file says of itself ---- */
@@ -129,6 +131,9 @@ static int check_whole(const file *f, const model *m, const file_tensor *t, err 
     if (!p)
         return fail(e, "%s: tensor %s: %s has none that it could take the place of; convert the adapter with --base CHECKPOINT of "
                        "this model, or use a newer quern", f->path, t->name, m->file.path);
+    if (p->matrix && !looked_up(m, p->matrix) && t->type != W_F32 && t->layout != LAYOUT_P16)
+        return fail(e, "%s: tensor %s: expected panels, found plain rows, which are for tables that are looked up; convert the adapter again",
+                    f->path, t->name);
     if (t->n_dims == old->n_dims && t->dims[0] == old->dims[0] && t->dims[1] == old->dims[1]) return 0;
     return fail(e, "%s: tensor %s: expected [%llu][%llu] as in %s, found [%llu][%llu]; convert the adapter again", f->path, t->name,
                     (unsigned long long)old->dims[0], (unsigned long long)old->dims[1], m->file.path, (unsigned long long)t->dims[0],

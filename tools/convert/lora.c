@@ -185,6 +185,7 @@ static int declare_whole(checkpoint *c, const plan *list, plan *whole, file_writ
         *o = list->outputs[i];
         if (!made_of(c, o)) continue;
         o->index = file_write_tensor(w, o->name, o->type, o->vector ? 1 : 2, o->n, o->vector ? 0 : o->k, e);
+        if (o->index >= 0 && o->looked_up && file_write_plain(w, o->index, e)) return -1;
         if (o->index < 0) return -1;
         if (i == list->embed) embed = o->index;
         whole->n++;
