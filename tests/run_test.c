@@ -471,11 +471,33 @@ static void test_render(void **state) {
     expect_failure("{bin}/convert tests/fixtures/tokenizers/gpt2 --vocab-only -o {dir}/gpt2.bin --force 2>/dev/null && {bin}/run {dir}/gpt2.bin --render {dir}/c.json", 1, "no chat template");
 }
 
+/* Proposals change no id; what they came to, and where the time went, is said. */
+static void test_speculation(void **state) {
+    (void)state;
+    static const char *const ways[] = { "", "--lookup", "--draft {model}", "--lookup --draft {model} --explain" };
+    char *plain = NULL;
+    for (int i = 0; i < 4; i++) {
+        char command[300];
+        snprintf(command, sizeof command, "{bin}/run {model} -p 'One day, one day, one day' -n 60 --seed 3 --print-ids %s", ways[i]);
+        assert_int_equal(sh(command), 0);
+        char *got = output(), *said = slurp(err_path);
+        if (!plain) plain = got;
+        else assert_string_equal(got, plain);
+        if ((strstr(said, "proposed tokens accepted") != NULL) != (i > 0)) fail_msg("%s: %s", ways[i], said);
+        if ((strstr(said, "\nbound by ") != NULL) != (i == 3)) fail_msg("%s: %s", ways[i], said);
+        if (got != plain) free(got);
+        free(said);
+    }
+    free(plain);
+    expect_failure("{bin}/run {model} -p x --lookup --beams 2", 2, "--beams");
+    expect_failure("{bin}/run {model} -p x --draft nothing.bin", 1, "nothing.bin");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_generates),   cmocka_unit_test(test_seed),        cmocka_unit_test(test_stop_and_eos),
                                         cmocka_unit_test(test_context_full), cmocka_unit_test(test_dump_logits), cmocka_unit_test(test_vocabulary),
                                         cmocka_unit_test(test_interrupt),   cmocka_unit_test(test_mistakes),    cmocka_unit_test(test_no_tokenizer),
-                                        cmocka_unit_test(test_encoders),    cmocka_unit_test(test_plan),        cmocka_unit_test(test_beams),
+                                        cmocka_unit_test(test_encoders),    cmocka_unit_test(test_plan), cmocka_unit_test(test_speculation),        cmocka_unit_test(test_beams),
                                         cmocka_unit_test(test_checkpoint_search), cmocka_unit_test(test_chat), cmocka_unit_test(test_render) };
     make_work_dir();
     snprintf(model, sizeof model, "%s", converted("weights/pip-stories", "q8"));

@@ -162,37 +162,39 @@ static int search_tokens(generation *r, detok *d, stop_filter *stop, err *e) {
     return rc;
 }
 
-static int no_token(const generation *r, err *e) {
-    int n = session_len(r->s);
-    if (isfinite(sample_logsumexp(session_logits(r->s), r->info->n_vocab)))
+static int no_token(const generation *r, const float *logits, err *e) {
+    int n = (int)r->tokens.n;
+    if (isfinite(sample_logsumexp(logits, r->info->n_vocab)))
         return fail_code(e, ERR_INPUT, "after %d tokens no token is left that the options allow", n);
     return fail(e, "the model's logits are not finite after %d tokens: the weights or the file are damaged (inspect --verify)", n);
 }
 
-static int next_logits(generation *r, int32_t id, err *e) {
+static int next_logits(generation *r, speculation *p, int32_t id, const float **logits, err *e) {
     double start = now_seconds();
-    if (engine_step(r->g, &(step){ r->s, &id, 1, NULL }, 1, e)) return -1;
+    *logits = speculation_next(p, id, e);
+    if (!*logits) return -1;
     r->decode_seconds += now_seconds() - start;
     r->n_decoded++;
     return 0;
 }
 
 /* Tokens until an end: into text through the detokenizer and the stop strings, each written as soon as it is certain. */
-static int generate_tokens(generation *r, detok *d, stop_filter *stop, err *e) {
+static int draw_tokens(generation *r, speculation *p, detok *d, stop_filter *stop, err *e) {
     buf text = { 0 }, out = { 0 };
+    const float *logits = session_logits(r->s);
     int rc = 0;
     bool stopped = false;
     r->end = "-n reached";
     for (int n = 0; r->o->n_predict < 0 || n < r->o->n_predict; n++) {
         if (atomic_load(&run_stop)) { r->end = "interrupted"; break; }
-        int32_t id = sampler_pick(r->sampler, session_logits(r->s));
-        if (id < 0) { rc = no_token(r, e); break; }
+        int32_t id = sampler_pick(r->sampler, logits);
+        if (id < 0) { rc = no_token(r, logits, e); break; }
         if (ends(r, id)) { r->end = "end of text"; break; }
         if ((rc = take_token(r, d, stop, id, &text, &out, &stopped, e))) break;
         if (stopped) { r->end = "stop string"; break; }
         if (n + 1 == r->o->n_predict) break; /* nothing will ask for its logits */
-        if (session_len(r->s) >= r->info->ctx) { r->end = "context full"; break; }
-        if ((rc = next_logits(r, id, e))) break;
+        if (r->tokens.n > (size_t)r->info->ctx) { r->end = "context full"; break; }
+        if ((rc = next_logits(r, p, id, &logits, e))) break;
     }
     if (rc && e->code == ERR_STOPPED) { /* in the middle of a step: the tokens before it stand */
         r->end = "interrupted";
@@ -202,6 +204,18 @@ static int generate_tokens(generation *r, detok *d, stop_filter *stop, err *e) {
     if (!stopped && d->t && !rc) rc = end_text(r, d, stop, &text, &out, e);
     buf_free(&text);
     buf_free(&out);
+    return rc;
+}
+
+static int generate_tokens(generation *r, detok *d, stop_filter *stop, err *e) {
+    speculation *p;
+    if (speculation_new(&p, r->g, r->s, &(speculate_opts){ r->o->lookup, r->draft }, e)) return -1;
+    if (r->explain[1]) explain_begin(r->explain[1]);
+    int rc = draw_tokens(r, p, d, stop, e);
+    if (r->explain[1]) explain_end(r->explain[1]);
+    r->spent = speculation_about(p);
+    speculation_end(p);
+    speculation_free(p);
     return rc;
 }
 
@@ -218,7 +232,10 @@ int generation_run(generation *r, err *e) {
     double start = now_seconds();
     for (size_t i = 0; i < r->n_prompt; i++) sampler_accept(r->sampler, r->tokens.p[i]);
     if (r->n_prompt > INT32_MAX) return fail_code(e, ERR_CONTEXT, "context_length_exceeded: the prompt has %zu tokens, the context holds %d", r->n_prompt, r->info->ctx);
-    if (session_sync(r->s, r->tokens.p, (int)r->n_prompt, e)) return -1;
+    if (r->explain[0]) explain_begin(r->explain[0]);
+    int rc = session_sync(r->s, r->tokens.p, (int)r->n_prompt, e);
+    if (r->explain[0]) explain_end(r->explain[0]);
+    if (rc) return -1;
     r->prompt_seconds += now_seconds() - start;
     sampler_begin(r->sampler);
     if (r->o->n_predict == 0) return 0;
@@ -230,7 +247,7 @@ int generation_run(generation *r, err *e) {
         buf_free(&unused);
     }
     stop_filter stop = { .stops = r->o->stop.p, .n = r->o->stop.n };
-    int rc = r->search.o.beams > 1 ? search_tokens(r, &d, &stop, e) : generate_tokens(r, &d, &stop, e);
+    rc = r->search.o.beams > 1 ? search_tokens(r, &d, &stop, e) : generate_tokens(r, &d, &stop, e);
     stop_free(&stop);
     return rc;
 }
@@ -247,10 +264,23 @@ void generation_print_decode(const generation *r) {
     if (!r->n_decoded) return;
     int beams = r->search.o.beams;
     double per_step = (double)i->decode_bytes + (double)i->kv_bytes_position * beams * ((double)session_len(r->s) - r->n_decoded / 2.0);
-    double rate = per_step * r->n_decoded / r->decode_seconds, limit = engine_read_rate(r->g, 0.05);
+    double steps = r->spent.steps ? (double)r->spent.steps : r->n_decoded; /* an answer of one step has no figures */
+    double rate = per_step * steps / r->decode_seconds, limit = engine_read_rate(r->g, 0.05);
     if (beams > 1) fprintf(stderr, " | %d beams", beams);
     fprintf(stderr, " | decode %d tokens, %.1f tok/s, %.1f GB/s (%.0f %% of the %.1f at which these weights can be read)", r->n_decoded,
             r->n_decoded / r->decode_seconds, rate / 1e9, 100 * rate / limit, limit / 1e9);
+    if (r->spent.proposed)
+        fprintf(stderr, " | %lld of %lld proposed tokens accepted, %lld steps", (long long)r->spent.accepted, (long long)r->spent.proposed, (long long)r->spent.steps);
+}
+
+static void print_explained(const generation *r) {
+    buf out = { 0 };
+    if (!r->explain[0]) return;
+    explain_limits l = explain_measure(r->g);
+    explain_report(r->explain[0], "prompt", &l, &out);
+    explain_report(r->explain[1], "answer", &l, &out);
+    if (out.n) fwrite(out.p, 1, out.n, stderr);
+    buf_free(&out);
 }
 
 static void print_statistics(const generation *r) {
@@ -262,6 +292,13 @@ static void print_statistics(const generation *r) {
     fprintf(stderr, " | %s, %d thread%s, seed %llu", i->kernels, i->threads, i->threads == 1 ? "" : "s", (unsigned long long)r->seed);
     if (r->end) fprintf(stderr, " | %s", r->end);
     fprintf(stderr, "\n");
+    print_explained(r);
+}
+
+/* The smaller model of --draft. */
+static int open_draft(generation *r, err *e) {
+    engine_opts o = { .path = r->o->draft, .kernels = r->o->engine.kernels, .threads = r->info->threads };
+    return r->o->draft ? engine_open(&r->draft, &o, e) : 0;
 }
 
 int generation_open(generation *r, const run_opts *o, err *e) {
@@ -273,14 +310,18 @@ int generation_open(generation *r, const run_opts *o, err *e) {
     if (r->info->adapter_warning) fprintf(stderr, "run: warning: %s\n", r->info->adapter_warning);
     if (o->verbose) describe(r, now_seconds() - start);
     if (r->info->tokenizer_bytes && tokenizer_open(&r->tok, r->info->tokenizer, r->info->tokenizer_bytes, e)) return -1;
-    return session_new(&r->s, r->g, e);
+    if (o->explain && (explain_new(&r->explain[0], r->g, e) || explain_new(&r->explain[1], r->g, e))) return -1;
+    return open_draft(r, e) || session_new(&r->s, r->g, e) ? -1 : 0;
 }
 
 void generation_close(generation *r) {
+    explain_free(r->explain[0]);
+    explain_free(r->explain[1]);
     sampler_free(r->sampler);
     ids_free(&r->tokens);
     session_free(r->s);
     tokenizer_free(r->tok);
+    if (r->draft) engine_close(r->draft);
     engine_close(r->g);
 }
 

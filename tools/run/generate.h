@@ -2,12 +2,14 @@
 #ifndef QUERN_GENERATE_H
 #define QUERN_GENERATE_H
 
+#include "runtime/explain.h"
+#include "runtime/speculate.h"
 #include "runtime/stop.h"
 #include "tools/run/run.h"
 
 typedef struct generation {
     const run_opts *o;
-    engine *g;
+    engine *g, *draft;   /* draft: proposes tokens; NULL: none does */
     const engine_info *info;
     tokenizer *tok;      /* NULL: the file has none */
     session *s;
@@ -17,7 +19,9 @@ typedef struct generation {
     ids tokens;          /* the prompt, then what was generated */
     size_t n_prompt, n_encoded; /* n_encoded: tokens the encoder read */
     double prompt_seconds, decode_seconds;
-    int n_decoded;       /* decode steps: tokens, or of a search as many beams */
+    int n_decoded;       /* tokens, or steps of a beam search */
+    speculation_figures spent; /* on them: forward passes, proposals */
+    explain *explain[2]; /* of the prompt, of the answer; NULL: not asked for */
     const char *end;     /* why it ended, for -v */
     int32_t turn_end;    /* ends a reply as the checkpoint's own ends do; -1: none */
     buf *reply;          /* receives what is written; NULL: nobody asks */

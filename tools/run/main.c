@@ -52,6 +52,7 @@ static int check_search(const program *p, const run_opts *o) {
     if (o->early_stopping && run_early_stopping(o->early_stopping) < 0)
         return usage_error(p, "--early-stopping: expected true, false or never, found \"%s\"", o->early_stopping);
     bool cold = o->temperature_given && o->sample.temperature == 0;
+    if (o->beams > 1 && (o->lookup || o->draft)) return usage_error(p, "--lookup and --draft propose tokens that are drawn one by one: not with --beams");
     if (o->beams_given && o->beams > 1 && run_draws(o) && !cold)
         return usage_error(p, "--beams searches, it draws nothing: not with --temp, --top-k, --top-p, --min-p or --typical");
     return OPTIONS_GO_ON;
@@ -141,6 +142,8 @@ int main(int argc, char **argv) {
         { "--repeat-last-n", NULL, OPT_INT, &o.sample.repeat_last_n, "N", "how many tokens are recent (64); -1: all", NULL },
         { "--no-repeat-ngram", NULL, OPT_INT, &o.sample.no_repeat_ngram, "N", "no N tokens in a row come twice, the prompt's included (the checkpoint's, else 0: off)", &o.no_repeat_given },
         { "--min-length", NULL, OPT_INT, &o.sample.min_length, "N", "no end of text before N new tokens (the checkpoint's, else 0)", &o.min_length_given },
+        { "--lookup", NULL, OPT_FLAG, &o.lookup, NULL, "propose what followed the last tokens earlier, check it in one step: the same ids, sooner", NULL },
+        { "--draft", NULL, OPT_TEXT, &o.draft, "MODEL2.bin", "let a smaller model of the same tokens propose: the same ids, sooner", NULL },
         { "--beams", NULL, OPT_INT, &o.beams, "N", "beam search: follow the N likeliest answers, print the best at the end (the checkpoint's, else 1: off)", &o.beams_given },
         { "--length-penalty", NULL, OPT_FLOAT, &o.length_penalty, "X", "of a beam search: score / length^X, above 0 favours long answers (the checkpoint's, else 1)", &o.length_penalty_given },
         { "--early-stopping", NULL, OPT_TEXT, &o.early_stopping, "WHEN", "of a beam search with N answers: true ends it, false goes on while a better one is likely, never while possible (the checkpoint's, else false)", NULL },
@@ -156,6 +159,7 @@ int main(int argc, char **argv) {
         { "--print-ids", NULL, OPT_FLAG, &o.print_ids, NULL, "print ids on one line instead of text: the generated ones; with --render the chat's", NULL },
         { "--dump-logits", NULL, OPT_TEXT, &o.dump_logits, "FILE", "write the logits of every given token: f32 [tokens][vocab]", NULL },
         { "--sessions", NULL, OPT_INT, &o.engine.max_sessions, "N", "with --plan: so many sequences at once, as a server has (1)", &o.sessions_given },
+        { "--explain", NULL, OPT_FLAG, &o.explain, NULL, "afterwards: time by step and layer, beside this machine's limits, and what binds", NULL },
         { "--plan", NULL, OPT_FLAG, &o.plan, NULL, "print the memory that a run will need, and the speed that memory allows", NULL },
         { "--embed", NULL, OPT_FLAG, &o.embed, NULL, "print the prompt's embedding as a JSON array", NULL },
         { "--pooling", NULL, OPT_TEXT, &o.pooling, "KIND", "with --embed: first, mean or last (the checkpoint's own)", NULL },
@@ -168,8 +172,7 @@ int main(int argc, char **argv) {
     const program p = { "run", "MODEL.bin [-p TEXT] [options]",
                         "Generates text from a model file that ./convert made; without a prompt, on a terminal, it chats. Text on stdout, statistics on stderr; Ctrl-C ends cleanly.", options,
                         sizeof options / sizeof *options };
-    int n_words;
-    int rc = options_parse(&p, argc, argv, &o.model, 1, &n_words);
+    int n_words, rc = options_parse(&p, argc, argv, &o.model, 1, &n_words);
     if (rc == OPTIONS_GO_ON) rc = check(&p, &o, n_words);
     return rc == OPTIONS_GO_ON ? start(&o) : rc;
 }

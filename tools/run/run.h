@@ -12,7 +12,7 @@
 #include "tokenizer/tokenizer.h"
 
 typedef struct run_opts {
-    const char *model, *prompt, *prompt_file, *ids, *dump_logits, *decoder_ids, *pooling, *system, *template_file;
+    const char *model, *prompt, *prompt_file, *ids, *dump_logits, *decoder_ids, *pooling, *system, *template_file, *draft;
     const char *early_stopping;
     int n_predict, beams;
     float length_penalty;
@@ -22,7 +22,7 @@ typedef struct run_opts {
     bool beams_given, length_penalty_given, no_repeat_given, min_length_given, n_given;
     texts stop, lora;
     bool ignore_eos, print_ids, verbose, parse_special, no_echo;
-    bool tokenize, detokenize, jsonl, no_special, embed, plan, chat, show_prompt;
+    bool tokenize, detokenize, jsonl, no_special, embed, plan, chat, show_prompt, lookup, explain;
     const char *render;
 } run_opts;
 
