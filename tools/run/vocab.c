@@ -6,7 +6,7 @@
 
 int run_put(buf *b, err *e) {
     if (b->failed) return fail_memory(e, b->cap, "the output");
-    if (fwrite(b->p, 1, b->n, stdout) != b->n) return fail(e, "writing to stdout failed: %s", strerror(errno));
+    if (b->n && fwrite(b->p, 1, b->n, stdout) != b->n) return fail(e, "writing to stdout failed: %s", strerror(errno));
     b->n = 0;
     return 0;
 }
