@@ -171,7 +171,7 @@ static float *results(const char *path, size_t *n) {
     enum { N = 40 };
     int32_t tok[N];
     err e = { 0 };
-    for (int i = 0; i < N; i++) tok[i] = (i * 37 + 5) % 190;
+    for (int i = 0; i < N; i++) tok[i] = (i * 37 + 5) % 120;
     engine *g = open_or_fail(path, (engine_opts){ .exact = true, .threads = 1 });
     const engine_info *i = engine_about(g);
     session *s = new_session(g);
@@ -232,14 +232,14 @@ static void test_archs(void **state) {
         must(safetensors_open(&r.st, r.golden, &e), &e);
         for (int half = 0; half < 2; half++, n++) {
             r.half = half;
-            check(&r, strcmp(r.name, "gemma3n") == 0 ? 1e-4 : 0);
+            check(&r, strncmp(r.name, "gemma3n", 7) == 0 ? 1e-4 : 0);
         }
         safetensors_close(&r.st);
         arena_free(&r.mem);
         buf_free(&text);
     }
     closedir(d);
-    assert_true(n >= 52);
+    assert_true(n >= 54);
 }
 
 /* ---- a folder with GGUF files alone ---- */

@@ -36,7 +36,7 @@ EDITS = {
     "qwen3_moe_window": {"norm_topk_prob": True, "use_sliding_window": False},
 }
 LEFT_OUT = ["phi_qk", "falcon_serial", "bert_dense"]  # llama.cpp has no such models
-FIXTURES = ["cohere_qk", "stablelm_qk", "falcon_old", "falcon_one_norm", "mixtral", "qwen2_moe", "qwen3_moe", "gemma", "gemma2", "gemma3", "gemma3n", "phi", "phi3", "gpt2", "gpt_neox", "olmo",
+FIXTURES = ["cohere_qk", "stablelm_qk", "falcon_old", "falcon_one_norm", "mixtral", "qwen2_moe", "qwen3_moe", "gemma", "gemma2", "gemma3", "gemma3n", "gemma3n_mixed", "phi", "phi3", "gpt2", "gpt_neox", "olmo",
             "olmo2", "granite", "smollm3", "cohere", "stablelm", "starcoder2", "falcon", "t5", "t5_v11", "bert"]
 
 

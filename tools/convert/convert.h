@@ -88,7 +88,8 @@ enum {
     GGUF_INTERLEAVED = 1,    /* rows of q and k */
     GGUF_NORMS_PLUS_ONE = 2, /* 1 + w is stored */
     GGUF_WINDOWS = 4,        /* attention.sliding_window_pattern says which layers have one */
-    GGUF_ENCODER = 8         /* attention.causal is false */
+    GGUF_ENCODER = 8,        /* attention.causal is false */
+    GGUF_WIDTHS = 16         /* feed_forward_length may differ from layer to layer */
 };
 typedef struct gguf_name {
     const char *gguf, *name; /* without .weight and .bias; {l} a layer, {e} each expert; name NULL: of no use here */

@@ -70,6 +70,17 @@ static int add_value(const writer *w, const char *name, const gguf_value *v) {
     return 0;
 }
 
+/* An array of whole numbers as a list. */
+static int add_numbers(const writer *w, const char *name, const gguf_value *v) {
+    member(w, name);
+    for (uint64_t i = 0; i < v->n; i++) {
+        int64_t x;
+        if (gguf_int(v, i, &x)) return bad_value(w, v, "whole numbers");
+        buf_fmt(w->out, "%s%lld", i ? "," : "[", (long long)x);
+    }
+    return buf_str(w->out, v->n ? "]" : "[]"), 0;
+}
+
 /* A number of the metadata; otherwise: where it is missing; NAN: it must be there. */
 static int number(const writer *w, const char *key, double otherwise, double *out) {
     const gguf_value *v = get(w, key);
@@ -98,7 +109,8 @@ static int add_common(const writer *w) {
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const gguf_value *v = get(w, keys[i].gguf);
         if (!v) return fail(w->e, "%s: %s.%s is missing", w->c->gguf.path, w->a->arch, keys[i].gguf);
-        if (add_value(w, keys[i].config, v)) return -1;
+        bool list = w->a->flags & GGUF_WIDTHS && v->kind == GGUF_ARRAY && strcmp(keys[i].gguf, "feed_forward_length") == 0;
+        if (list ? add_numbers(w, keys[i].config, v) : add_value(w, keys[i].config, v)) return -1;
     }
     if (number(w, "attention.head_count", NAN, &heads) || number(w, "attention.head_count_kv", heads, &kv)) return -1;
     member(w, "num_key_value_heads");

@@ -222,7 +222,7 @@ static const gguf_arch archs[] = {
     { "gemma2", "gemma2", NULL, GGUF_NORMS_PLUS_ONE, norms_around, gemma_keys, "\"hidden_activation\":\"gelu_pytorch_tanh\"" },
     { "gemma3", "gemma3_text", NULL, GGUF_NORMS_PLUS_ONE | GGUF_WINDOWS, norms_around, gemma_keys,
       "\"hidden_activation\":\"gelu_pytorch_tanh\"" },
-    { "gemma3n", "gemma3n_text", NULL, GGUF_WINDOWS, gemma3n_names, gemma3n_keys, "\"hidden_activation\":\"gelu_pytorch_tanh\"" },
+    { "gemma3n", "gemma3n_text", NULL, GGUF_WINDOWS | GGUF_WIDTHS, gemma3n_names, gemma3n_keys, "\"hidden_activation\":\"gelu_pytorch_tanh\"" },
     { "phi2", "phi", NULL, 0, phi2_names, layer_keys, "\"hidden_act\":\"gelu_new\"" },
     { "phi3", "phi3", NULL, 0, phi3_names, window_keys, NULL },
     { "gpt2", "gpt2", NULL, 0, gpt2_names, gpt2_keys, "\"activation_function\":\"gelu_new\"" },
