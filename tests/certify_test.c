@@ -222,18 +222,24 @@ typedef struct bench { /* the converter's steps, with a hand between writing and
     reference r;
 } bench;
 
-static void bench_open(bench *b, wtype type) {
-    static const volatile int stop;
+static const volatile int never;
+
+/* As far as the first tensor. The folder is borrowed. */
+static void bench_open(bench *b, const char *folder, wtype type) {
     buf blob = { 0 }, records = { 0 };
     err e = { 0 };
-    *b = (bench){ .c = { .folder = DEMO } };
-    must(kernels_init(NULL, &e) || config_load(&b->c, &e) || safetensors_open(&b->c.st, DEMO, &e) || plan_make(&b->p, &b->c, type, &e) || pool_new(&b->pool, 2, &e), &e);
+    *b = (bench){ .c = { .folder = folder } };
+    must(kernels_init(NULL, &e) || config_load(&b->c, &e) || safetensors_open(&b->c.st, folder, &e) || plan_make(&b->p, &b->c, type, &e) || pool_new(&b->pool, 2, &e), &e);
     must(passages_make(&b->s, &b->c.arch, &blob, NULL, &e) || file_write_open(&b->w, in_dir("damaged.bin"), false, &e), &e);
     arch_write(&b->c.arch, &records);
-    pack_opts o = { b->pool, false, false, &stop };
-    must(declare(&b->c, &b->p, b->w, &e) || file_write_begin(b->w, &records, NULL, 0, &e) || write_ropes(&b->c, b->w, 0, &e) || pack_all(&b->c, &b->p, b->w, &o, &e), &e);
-    must(file_write_settle(b->w, &e) || reference_open(&b->r, &b->c, &b->p, b->pool, b->w, 0, &e), &e);
+    must(declare(&b->c, &b->p, b->w, &e) || file_write_begin(b->w, &records, NULL, 0, &e) || reference_open(&b->r, &b->c, &b->p, b->pool, b->w, 0, &e), &e);
     buf_free(&records);
+}
+
+static void bench_write(bench *b) {
+    err e = { 0 };
+    pack_opts o = { b->pool, false, false, &never };
+    must(write_ropes(&b->c, b->w, 0, &e) || pack_all(&b->c, &b->p, b->w, &o, &e) || file_write_settle(b->w, &e), &e);
 }
 
 static void bench_close(bench *b) {
@@ -242,14 +248,14 @@ static void bench_close(bench *b) {
     passages_free(&b->s);
     plan_free(&b->p);
     safetensors_close(&b->c.st);
+    buf_free(&b->c.warnings);
     arena_free(&b->c.mem);
     pool_free(b->pool);
 }
 
 static int bench_certify(bench *b, certificate *c, char *warning, err *e) {
-    static const volatile int stop;
     *e = (err){ 0 };
-    return certify(&b->r, file_write_temporary(b->w), &b->s, &stop, false, c, warning, e);
+    return certify(&b->r, file_write_temporary(b->w), &b->s, &never, false, c, warning, e);
 }
 
 /* Multiplies scales by 2^up in the file as it lies: the first n of each of a tensor's first panels. */
@@ -276,7 +282,8 @@ static void test_damage(void **state) {
     static certificate good, again, bad;
     char warning[CERTIFY_WARNING];
     err e;
-    bench_open(&b, W_Q8);
+    bench_open(&b, DEMO, W_Q8);
+    bench_write(&b);
     must(bench_certify(&b, &good, warning, &e), &e);
     must(bench_certify(&b, &again, warning, &e), &e);
     assert_memory_equal(&good, &again, sizeof good); /* the reference can be used again */
@@ -429,6 +436,38 @@ static void test_blocks(void **state) {
     arena_free(&mem);
 }
 
+/* Every family: each matrix of a product gets the statistics of its inputs, but experts that no token went to. */
+static void check_statistics(const char *folder) {
+    bench b;
+    err e = { 0 };
+    int n = 0;
+    bench_open(&b, folder, W_Q4);
+    passage twice[2] = { b.s.p[0], b.s.p[0] }; /* the second is taken for a text */
+    must(calibrate(&b.r, &b.p, &b.c.mem, &(passages){ .p = twice, .n = 2, .longest = b.s.longest }, &never, false, &e), &e);
+    for (int i = 0; i < b.p.n; i++) {
+        const output *o = &b.p.outputs[i];
+        bool table = o->vector || o->values || (strstr(o->name, "embed") && (i != b.p.embed || !b.p.tied)), chosen = strstr(o->name, "experts.") != NULL;
+        if (table ? o->importance != NULL : !o->importance && !chosen) fail_msg("%s: %s has %s", folder, o->name, o->importance ? "statistics" : "none");
+        for (uint32_t j = 0; j < o->k && o->importance; j++)
+            if (!(o->importance[j] > 0 && o->importance[j] < INFINITY)) fail_msg("%s: %s[%u]: %g", folder, o->name, j, o->importance[j]);
+        n += o->importance != NULL;
+    }
+    assert_true(n > 3);
+    bench_close(&b);
+}
+
+static void test_statistics(void **state) {
+    (void)state;
+    DIR *d = opendir(GOLDEN);
+    for (struct dirent *f; (f = readdir(d));) {
+        char folder[400], config[500];
+        snprintf(folder, sizeof folder, GOLDEN "/%s", f->d_name);
+        snprintf(config, sizeof config, "%s/config.json", folder);
+        if (f->d_name[0] != '.' && !access(config, F_OK)) check_statistics(folder);
+    }
+    closedir(d);
+}
+
 /* ---- mistakes ---- */
 
 static void blow_up(const char *name, float *x, const st_tensor *t) {
@@ -490,6 +529,7 @@ static void test_records(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_carried),    cmocka_unit_test(test_families), cmocka_unit_test(test_other_inputs),
                                         cmocka_unit_test(test_damage),     cmocka_unit_test(test_calibrated), cmocka_unit_test(test_quality_agrees),
+                                        cmocka_unit_test(test_statistics),
                                         cmocka_unit_test(test_blocks),     cmocka_unit_test(test_refusals), cmocka_unit_test(test_records) };
     make_work_dir();
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
