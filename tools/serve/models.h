@@ -1,0 +1,48 @@
+/* models: the model files that a server has, and those of them that are open. It owns their engines, tokenizers and templates; a model is
+ * opened when it is first asked for and closed when its time is over or its memory is needed (least recently used first).
+ * What is held is never closed. Engines are used by the inference thread alone; tokenizer and chat by any. */
+#ifndef QUERN_SERVE_MODELS_H
+#define QUERN_SERVE_MODELS_H
+
+#include "runtime/chat.h"
+#include "runtime/engine.h"
+
+typedef struct models models;
+
+typedef struct model {
+    const char *name, *path;       /* "llama-1b", ".../llama-1b.bin" */
+    uint64_t file_bytes, memory;   /* memory: what engine_plan says it takes */
+    int64_t modified;              /* seconds since 1970 */
+    char digest[17];               /* of header, tables and tokenizer: names the file's content */
+    const engine_info *info;       /* of the open engine; as the rest, while the model is held */
+    engine *engine;
+    tokenizer *tok;                /* NULL: the file has none */
+    chat *chat;                    /* NULL: no template */
+    char no_chat[256];             /* why not */
+    int32_t turn_end;              /* what the template puts behind a reply ends it; -1: none */
+    double load_seconds, expires;  /* expires: now_seconds() when it is closed if unused; INFINITY: never */
+    struct model_state *state;     /* models.c's own */
+} model;
+
+typedef struct models_opts {
+    const char *const *paths;      /* [n_paths] files and folders of .bin files */
+    int n_paths;
+    uint64_t memory;               /* of all that are open; 0: the machine's, as engine_plan tells it */
+    double keep_alive;             /* seconds; negative: for ever */
+    engine_opts engine;            /* threads, ctx, max_sessions, cache_type, kernels for all of them; path is filled in */
+} models_opts;
+
+int models_open(models **v, const models_opts *o, err *e); /* scans, opens nothing */
+void models_close(models *v);
+
+/* The model of this name, opened if it is not, held until models_release. name NULL or "": the only one, or the first. ":latest" and a missing ".bin" are
+ * understood. err.code: MODELS_NOT_FOUND, MODELS_NO_MEMORY (both numbers in the text), or as engine_open says. From any thread. */
+enum { MODELS_NOT_FOUND = 300, MODELS_NO_MEMORY };
+int models_hold(models *v, const char *name, model **m, err *e);
+void models_release(models *v, model *m, double keep_alive); /* NAN: the default; 0: closes it when nobody holds it */
+/* A list of all files [n], open or not: name, path, bytes, modified, digest and info only where known. The caller frees the array. */
+int models_list(models *v, model **list, int *n, err *e);
+int models_describe(models *v, const char *name, bool *open, model *copy, err *e); /* without opening it for good */
+void models_expire(models *v, double now); /* closes those whose time is over */
+
+#endif
