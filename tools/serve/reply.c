@@ -1,0 +1,307 @@
+/* reply: a job's events into bytes for the client, through the renderer of the dialect: whole or as a stream. And failures, before a
+ * reply has begun and in the middle of one. It owns the end of a request: who gives the reply frees it. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/serve/log.h"
+#include "tools/serve/metrics.h"
+#include "tools/serve/render.h"
+
+/* ---- the end of a request ---- */
+
+void request_free(request *q) {
+    for (int i = 0; i < q->n_answers && q->answers; i++) {
+        buf_free(&q->answers[i].text);
+        ids_free(&q->answers[i].tokens);
+        free(q->answers[i].probs);
+        free(q->answers[i].embedding);
+    }
+    if (q->j) job_free(q->j);
+    if (q->m) models_release(q->s->models, q->m, q->keep_alive);
+    buf_free(&q->warnings);
+    buf_free(&q->text);
+    pthread_mutex_destroy(&q->lock);
+    arena_free(&q->mem);
+    free(q);
+}
+
+/* Whatever is kept of a request is written before its exchange ends: path and address are borrowed from it. */
+static void account(request *q, int status, size_t bytes) {
+    metrics_request(q->s->metrics, status, now_seconds() - q->h->arrived);
+    log_request(q, status, bytes);
+}
+
+int reply_text(request *q, int status, const char *type, const char *extra, const char *body, size_t n) {
+    account(q, status, n);
+    exchange_reply(q->x, status, type, extra ? extra : "", body, n);
+    request_free(q);
+    return 0;
+}
+
+int reply_json(request *q, int status, const buf *body) {
+    if (body->failed) return request_fail(q, JOB_MEMORY, NULL, "out of memory for the reply");
+    return reply_text(q, status, "application/json; charset=utf-8", "", body->p, body->n);
+}
+
+/* ---- failures ---- */
+
+int failure_status(const request *q) {
+    static const short by_code[] = { [JOB_OK] = 200, [JOB_INVALID] = 400, [JOB_CONTEXT] = 400, [JOB_MODEL_NOT_FOUND] = 404, [JOB_QUEUE_FULL] = 503, [JOB_DEADLINE] = 504,
+                                     [JOB_CANCELLED] = 499, [JOB_MEMORY] = 503, [JOB_SHUTTING_DOWN] = 503, [JOB_UNSUPPORTED] = 400, [JOB_NOT_FINITE] = 500, [JOB_FAILED] = 500 };
+    if (q->status) return q->status;
+    return q->failure.code >= 0 && (size_t)q->failure.code < sizeof by_code / sizeof *by_code ? by_code[q->failure.code] : 500;
+}
+
+static const char *failure_code(const request *q) { return q->code ? q->code : job_error_name(q->failure.code ? q->failure.code : JOB_FAILED); }
+
+static const char *openai_type(int status) {
+    return status == 401 ? "authentication_error" : status == 403 ? "permission_error" : status == 429 ? "rate_limit_error" : status >= 500 ? "server_error" : "invalid_request_error";
+}
+
+static const char *anthropic_type(int status) {
+    return status == 401 ? "authentication_error" : status == 403 ? "permission_error" : status == 404 ? "not_found_error" : status == 413 ? "request_too_large"
+         : status == 429 ? "rate_limit_error" : status == 503 ? "overloaded_error" : status >= 500 ? "api_error" : "invalid_request_error";
+}
+
+static const char *native_type(const request *q, int status) {
+    if (q->failure.code == JOB_CONTEXT) return "exceed_context_size_error";
+    return status == 401 ? "authentication_error" : status == 403 ? "permission_error" : status == 404 ? "not_found_error" : status == 429 ? "rate_limit_error"
+         : status == 501 ? "not_supported_error" : status == 503 ? "unavailable_error" : status >= 500 ? "server_error" : "invalid_request_error";
+}
+
+/* What quern adds to every dialect's error: the stable code aside, where it happened, to whom, and when. */
+static void put_failure_facts(const request *q, buf *b) {
+    buf_str(b, ",\"phase\":");
+    put_str(b, q->failure.phase ? q->failure.phase : "parse");
+    if (q->model_name[0]) {
+        buf_str(b, ",\"model\":");
+        put_str(b, q->model_name);
+    }
+    buf_fmt(b, ",\"elapsed_ms\":%.1f,\"request_id\":", (now_seconds() - q->h->arrived) * 1e3);
+    put_str(b, q->id);
+    if (q->failure.code == JOB_CONTEXT) buf_fmt(b, ",\"n_prompt_tokens\":%lld,\"n_ctx\":%lld", (long long)q->failure.n_prompt, (long long)q->failure.n_ctx);
+}
+
+static void put_param(const request *q, buf *b) {
+    if (q->failure.param) put_str(b, q->failure.param);
+    else buf_str(b, "null");
+}
+
+static void put_message(const request *q, const char *type, buf *b) {
+    buf_str(b, "\"message\":");
+    put_str(b, q->failure.msg[0] ? q->failure.msg : "the request failed");
+    buf_fmt(b, ",\"type\":\"%s\"", type);
+}
+
+void failure_body(const request *q, int status, buf *b) {
+    const char *code = failure_code(q);
+    switch (q->dialect) {
+    case DIALECT_OLLAMA:
+        buf_str(b, "{\"error\":");
+        put_str(b, q->failure.msg[0] ? q->failure.msg : "the request failed");
+        buf_fmt(b, ",\"code\":\"%s\",\"param\":", code);
+        put_param(q, b);
+        break;
+    case DIALECT_ANTHROPIC:
+        buf_str(b, "{\"type\":\"error\",\"error\":{");
+        put_message(q, anthropic_type(status), b);
+        buf_fmt(b, ",\"code\":\"%s\",\"param\":", code);
+        put_param(q, b);
+        buf_byte(b, '}');
+        break;
+    case DIALECT_NATIVE:
+        buf_str(b, "{\"error\":{");
+        put_message(q, native_type(q, status), b);
+        buf_fmt(b, ",\"code\":%d,\"name\":\"%s\",\"param\":", status, code);
+        put_param(q, b);
+        break;
+    case DIALECT_OPENAI:
+        buf_str(b, "{\"error\":{");
+        put_message(q, openai_type(status), b);
+        buf_fmt(b, ",\"code\":\"%s\",\"param\":", code);
+        put_param(q, b);
+        break;
+    }
+    put_failure_facts(q, b);
+    buf_str(b, q->dialect == DIALECT_OPENAI || q->dialect == DIALECT_NATIVE ? "}}" : "}");
+}
+
+void reply_failure(request *q) {
+    int status = failure_status(q);
+    char extra[256] = "";
+    buf body = { 0 };
+    failure_body(q, status, &body);
+    if (q->more_headers) snprintf(extra, sizeof extra, "%s", q->more_headers);
+    else if (status == 503) {
+        double wait = q->failure.retry_after > 0 ? q->failure.retry_after : 1;
+        snprintf(extra, sizeof extra, "Retry-After: %.0f\r\nRetry-After-Ms: %.0f\r\n", ceil(wait), wait * 1e3);
+    }
+    if (body.failed) reply_text(q, 503, "application/json", "Retry-After: 1\r\n", "{\"error\":\"out of memory\"}", 25);
+    else reply_text(q, status, "application/json; charset=utf-8", extra, body.p, body.n);
+    buf_free(&body);
+}
+
+/* ---- what events bring ---- */
+
+answer *request_answer(request *q, const job_event *v) {
+    int i = v->prompt * q->n_each + v->choice;
+    return i >= 0 && i < q->n_answers ? &q->answers[i] : NULL;
+}
+
+static void keep_prob(request *q, answer *a, const job_event *v) {
+    if ((a->n_probs & (a->n_probs - 1)) == 0) {
+        token_prob *more = realloc(a->probs, (size_t)(a->n_probs ? 2 * a->n_probs : 1) * sizeof *more);
+        if (!more) { a->text.failed = true; return; }
+        a->probs = more;
+    }
+    token_prob p = event_prob(v);
+    job_token_prob *top = p.n_top ? arena_alloc(&q->mem, (size_t)p.n_top * sizeof *top) : NULL;
+    if (top) memcpy(top, v->top, (size_t)p.n_top * sizeof *top);
+    else p.n_top = 0;
+    p.top = top;
+    a->probs[a->n_probs++] = p;
+}
+
+static void take_piece(request *q, const job_event *v) {
+    answer *a = request_answer(q, v);
+    if (!a) return;
+    buf_add(&a->text, v->text, v->n);
+    if (v->id < 0) return;
+    if (!v->of_prompt) {
+        ids_add(&a->tokens, v->id);
+        a->n_tokens++;
+        if (isfinite(v->logprob)) a->sum_logprob += (double)v->logprob;
+    }
+    if (q->logprobs && q->keep_probs) keep_prob(q, a, v);
+}
+
+static void take_choice_end(request *q, const job_event *v) {
+    answer *a = request_answer(q, v);
+    if (!a) return;
+    a->end = v->end;
+    q->n_ended++;
+    a->stop_string = v->stop_string ? arena_copy(&q->mem, v->stop_string, strlen(v->stop_string)) : NULL;
+}
+
+static void take_embedding(request *q, const job_event *v) {
+    answer *a = request_answer(q, v);
+    if (!a || v->n_embedding <= 0) return;
+    free(a->embedding);
+    a->embedding = malloc((size_t)v->n_embedding * sizeof(float));
+    if (!a->embedding) { a->text.failed = true; return; }
+    memcpy(a->embedding, v->embedding, (size_t)v->n_embedding * sizeof(float));
+    a->n_embedding = v->n_embedding;
+}
+
+static void take(request *q, const job_event *v) {
+    switch (v->kind) {
+    case EVENT_PIECE: take_piece(q, v); break;
+    case EVENT_CHOICE_END: take_choice_end(q, v); break;
+    case EVENT_EMBEDDING: take_embedding(q, v); break;
+    case EVENT_END: case EVENT_FAILED: q->timings = v->timings; break;
+    default: break;
+    }
+}
+
+/* ---- streams ---- */
+
+static void send(request *q, const buf *out) {
+    if (!out->n) return;
+    if (!q->begun) {
+        exchange_begin(q->x, 200, q->r->stream_type, "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n");
+        q->begun = true;
+    }
+    exchange_write(q->x, out->p, out->n);
+}
+
+/* Headers wait for the first piece: what fails before has a status of its own. */
+static void stream_event(request *q, const job_event *v) {
+    const renderer *r = q->r;
+    buf out = { 0 };
+    bool content = v->kind == EVENT_PIECE || v->kind == EVENT_CHOICE_END || v->kind == EVENT_END || (v->kind == EVENT_PROGRESS && r->progress);
+    if (content && !q->begun && r->begin) r->begin(q, &out);
+    if (v->kind == EVENT_PIECE && r->piece) r->piece(q, v, &out);
+    if (v->kind == EVENT_PROGRESS && r->progress) r->progress(q, v, &out);
+    if (v->kind == EVENT_CHOICE_END && r->choice_end) r->choice_end(q, v, &out);
+    if (v->kind == EVENT_END && r->end) r->end(q, &out);
+    if (out.failed) { /* what is missing must not look complete */
+        request_fail(q, JOB_MEMORY, NULL, "out of memory for the reply");
+        out.failed = false;
+    }
+    send(q, &out);
+    buf_free(&out);
+}
+
+static void end_stream(request *q) {
+    account(q, q->failure.code ? failure_status(q) : 200, 0);
+    exchange_end(q->x);
+    request_free(q);
+}
+
+/* ---- the last event ---- */
+
+static bool was_cut(const request *q) {
+    for (int i = 0; i < q->n_answers; i++)
+        if (q->answers[i].end == END_SHUTDOWN) return true;
+    return false;
+}
+
+static bool lacks_memory(const request *q) {
+    for (int i = 0; i < q->n_answers; i++)
+        if (q->answers[i].text.failed || q->answers[i].tokens.failed) return true;
+    return false;
+}
+
+static void take_failure(request *q, const job_event *v) {
+    if (v->kind == EVENT_FAILED) {
+        q->failure = v->failure ? *v->failure : (job_failure){ .code = JOB_FAILED, .msg = "the job failed", .phase = "decode" };
+        if (q->failure.param) q->failure.param = arena_copy(&q->mem, q->failure.param, strlen(q->failure.param));
+    } else if (was_cut(q)) request_fail(q, JOB_SHUTTING_DOWN, NULL, "the server shuts down: the answer was cut");
+    else if (lacks_memory(q)) request_fail(q, JOB_MEMORY, NULL, "out of memory for the reply");
+    if (q->failure.code && !q->failure.phase) q->failure.phase = "decode";
+}
+
+static void finish_whole(request *q) {
+    buf out = { 0 };
+    if (!q->failure.code) q->r->whole(q, &out);
+    if (q->failure.code || out.failed) {
+        if (out.failed) request_fail(q, JOB_MEMORY, NULL, "out of memory for the reply");
+        reply_failure(q);
+    } else reply_text(q, 200, "application/json; charset=utf-8", "", out.p, out.n);
+    buf_free(&out);
+}
+
+static void finish_stream(request *q, const job_event *v) {
+    buf out = { 0 };
+    if (!q->failure.code) stream_event(q, v);
+    if (!q->begun && q->failure.code) {
+        reply_failure(q);
+        return;
+    }
+    if (q->failure.code) {
+        q->r->broken(q, &out);
+        send(q, &out);
+        buf_free(&out);
+    }
+    end_stream(q);
+}
+
+void reply_take(job *j, const job_event *v) {
+    request *q = j->arg;
+    pthread_mutex_lock(&q->lock); /* also waits until the submission has returned */
+    if (v->last) q->j = NULL;     /* from here on nobody cancels it */
+    pthread_mutex_unlock(&q->lock);
+    take(q, v);
+    if (!v->last) {
+        if (q->stream) stream_event(q, v);
+        return;
+    }
+    metrics_job(q->s->metrics, q, v);
+    take_failure(q, v);
+    bool stream = q->stream;
+    job_event last = *v; /* v may lie in the job */
+    job_free(j);
+    if (stream) finish_stream(q, &last);
+    else finish_whole(q);
+}

@@ -1,0 +1,200 @@
+/* server: from an exchange to the handler of its path: routes, keys, rates, and the beginning of a request's life. It must not know
+ * what any path means. */
+#define _GNU_SOURCE
+#include "tools/serve/server.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+#include "tools/serve/api.h"
+#include "tools/serve/guard.h"
+
+const endpoint endpoints[] = {
+    { "GET", "/health", DIALECT_NATIVE, 0, native_health, true },
+    { "GET", "/v1/health", DIALECT_NATIVE, 0, native_health, true },
+    { "GET", "/", DIALECT_OLLAMA, 0, ollama_root, true },
+    { "GET", "/v1/models", DIALECT_OPENAI, 0, openai_models, false },
+    { "GET", "/models", DIALECT_OPENAI, 0, openai_models, false },
+    { "GET", "/v1/models/*", DIALECT_OPENAI, 0, openai_model, false },
+    { "POST", "/v1/chat/completions", DIALECT_OPENAI, FIELDS_CHAT, openai_chat, false },
+    { "POST", "/chat/completions", DIALECT_OPENAI, FIELDS_CHAT, openai_chat, false },
+    { "POST", "/v1/completions", DIALECT_OPENAI, FIELDS_COMPLETIONS, openai_completions, false },
+    { "POST", "/v1/embeddings", DIALECT_OPENAI, FIELDS_EMBEDDINGS, openai_embeddings, false },
+    { "POST", "/v1/responses", DIALECT_OPENAI, FIELDS_RESPONSES, responses_create, false },
+    { "POST", "/v1/messages", DIALECT_ANTHROPIC, FIELDS_MESSAGES, anthropic_messages, false },
+    { "POST", "/v1/messages/count_tokens", DIALECT_ANTHROPIC, FIELDS_COUNT_TOKENS, anthropic_count, false },
+    { "GET", "/api/version", DIALECT_OLLAMA, 0, ollama_version, true },
+    { "GET", "/api/tags", DIALECT_OLLAMA, 0, ollama_tags, false },
+    { "GET", "/api/ps", DIALECT_OLLAMA, 0, ollama_ps, false },
+    { "POST", "/api/show", DIALECT_OLLAMA, FIELDS_SHOW, ollama_show, false },
+    { "POST", "/api/generate", DIALECT_OLLAMA, FIELDS_GENERATE, ollama_generate, false },
+    { "POST", "/api/chat", DIALECT_OLLAMA, FIELDS_OLLAMA_CHAT, ollama_chat, false },
+    { "POST", "/api/embed", DIALECT_OLLAMA, FIELDS_EMBED, ollama_embed, false },
+    { "POST", "/api/embeddings", DIALECT_OLLAMA, FIELDS_OLD_EMBEDDINGS, ollama_old_embeddings, false },
+    { "POST", "/api/pull", DIALECT_OLLAMA, FIELDS_NAMED, ollama_pull, false },
+    { "POST", "/api/push", DIALECT_OLLAMA, 0, ollama_not_here, false },
+    { "POST", "/api/create", DIALECT_OLLAMA, 0, ollama_not_here, false },
+    { "POST", "/api/blobs/*", DIALECT_OLLAMA, 0, ollama_not_here, false },
+    { "GET", "/api/blobs/*", DIALECT_OLLAMA, 0, ollama_not_here, false },
+    { "POST", "/api/copy", DIALECT_OLLAMA, FIELDS_COPY, ollama_copy, false },
+    { "DELETE", "/api/delete", DIALECT_OLLAMA, FIELDS_NAMED, ollama_delete, false },
+    { "GET", "/props", DIALECT_NATIVE, 0, native_props, false },
+    { "GET", "/slots", DIALECT_NATIVE, 0, native_slots, false },
+    { "POST", "/slots/*", DIALECT_NATIVE, 0, native_slot_action, false },
+    { "POST", "/completion", DIALECT_NATIVE, FIELDS_COMPLETION, native_completion, false },
+    { "POST", "/completions", DIALECT_NATIVE, FIELDS_COMPLETION, native_completion, false },
+    { "POST", "/infill", DIALECT_NATIVE, FIELDS_INFILL | FIELDS_COMPLETION, native_infill, false },
+    { "POST", "/tokenize", DIALECT_NATIVE, FIELDS_TOKENIZE, native_tokenize, false },
+    { "POST", "/detokenize", DIALECT_NATIVE, FIELDS_DETOKENIZE, native_detokenize, false },
+    { "POST", "/apply-template", DIALECT_NATIVE, FIELDS_TEMPLATE, native_template, false },
+    { "GET", "/lora-adapters", DIALECT_NATIVE, 0, native_lora, false },
+    { "POST", "/lora-adapters", DIALECT_NATIVE, 0, native_lora, false },
+    { "GET", "/metrics", DIALECT_NATIVE, 0, native_metrics, false },
+};
+const int endpoints_n = (int)(sizeof endpoints / sizeof *endpoints);
+
+/* ---- routes ---- */
+
+static bool path_fits(const char *pattern, const char *path, const char **arg) {
+    size_t n = strlen(pattern);
+    if (pattern[n - 1] != '*') {
+        if (strncmp(pattern, path, n)) return false;
+        return !path[n] || (n > 1 && path[n] == '/' && !path[n + 1]); /* a slash at the end is forgiven */
+    }
+    if (strncmp(pattern, path, n - 1) || !path[n - 1]) return false;
+    *arg = path + n - 1;
+    return true;
+}
+
+static bool method_fits(const char *wanted, const char *method) {
+    return strcmp(wanted, method) == 0 || (strcmp(wanted, "GET") == 0 && strcmp(method, "HEAD") == 0);
+}
+
+/* The route; NULL: none. allow: the methods of the path, "" where it is unknown. */
+static const endpoint *route(const char *method, const char *path, const char **arg, char allow[64]) {
+    allow[0] = 0;
+    for (int i = 0; i < endpoints_n; i++) {
+        const endpoint *p = &endpoints[i];
+        if (!path_fits(p->path, path, arg)) continue;
+        if (method_fits(p->method, method)) return p;
+        size_t n = strlen(allow);
+        if (!strstr(allow, p->method)) snprintf(allow + n, 64 - n, "%s%s%s", n ? ", " : "", p->method, strcmp(p->method, "GET") ? "" : ", HEAD");
+    }
+    return NULL;
+}
+
+static dialect dialect_of(const char *path) {
+    if (strncmp(path, "/api/", 5) == 0 || strcmp(path, "/") == 0) return DIALECT_OLLAMA;
+    if (strncmp(path, "/v1/messages", 12) == 0) return DIALECT_ANTHROPIC;
+    return strncmp(path, "/v1", 3) == 0 ? DIALECT_OPENAI : DIALECT_NATIVE;
+}
+
+/* ---- the beginning of a request ---- */
+
+static request *request_new(server *s, exchange *x) {
+    request *q = calloc(1, sizeof *q);
+    if (!q || pthread_mutex_init(&q->lock, NULL)) {
+        free(q);
+        return NULL;
+    }
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    q->s = s;
+    q->x = x;
+    q->h = exchange_request(x);
+    q->created = t.tv_sec;
+    q->keep_alive = NAN;
+    q->dialect = dialect_of(q->h->path);
+    snprintf(q->id, sizeof q->id, "req-%012llx%06x", (unsigned long long)(s->id_salt & 0xffffffffffffULL), (unsigned)atomic_fetch_add(&s->next_id, 1) & 0xffffff);
+    q->user = q->h->peer ? q->h->peer : "";
+    return q;
+}
+
+/* ---- keys and rates ---- */
+
+static const char *sent_key(const request *q) {
+    const char *bearer = exchange_header(q->x, "authorization");
+    if (bearer && strncasecmp(bearer, "Bearer ", 7) == 0) {
+        bearer += 7;
+        while (*bearer == ' ') bearer++;
+        return bearer;
+    }
+    return exchange_header(q->x, "x-api-key");
+}
+
+static int check_key(request *q) {
+    struct guard *g = q->s->guard;
+    if (!guard_needs_key(g) || q->where->open) return 0;
+    const char *key = sent_key(q);
+    int which = key ? guard_key(g, key, strlen(key)) : -1;
+    if (which < 0) {
+        q->more_headers = "WWW-Authenticate: Bearer\r\n";
+        return request_fail_status(q, 401, "invalid_api_key", key ? "Invalid API Key" : "an API key is needed: Authorization: Bearer KEY");
+    }
+    char *user = arena_alloc(&q->mem, 24);
+    if (!user) return request_fail(q, JOB_MEMORY, NULL, "out of memory");
+    snprintf(user, 24, "key-%d", which);
+    q->user = user;
+    return 0;
+}
+
+static int check_rate(request *q) {
+    double wait = 0;
+    if (q->where->open || guard_allows(q->s->guard, q->user, now_seconds(), &wait)) return 0;
+    char *text = arena_alloc(&q->mem, 96);
+    if (text) snprintf(text, 96, "Retry-After: %.0f\r\nRetry-After-Ms: %.0f\r\n", ceil(wait), ceil(wait * 1e3));
+    q->more_headers = text;
+    return request_fail_status(q, 429, "rate_limit_exceeded", "too many requests: try again in %.1f s", wait);
+}
+
+/* ---- handling ---- */
+
+static int not_found(request *q, const char *allow) {
+    if (!*allow) return request_fail_status(q, 404, "not_found", "there is no path %.200s here", q->h->path);
+    char *text = arena_alloc(&q->mem, 96);
+    if (text) snprintf(text, 96, "Allow: %s\r\n", allow);
+    q->more_headers = text;
+    return request_fail_status(q, 405, "method_not_allowed", "%.20s is not a method of %.200s: expected %s", q->h->method, q->h->path, allow);
+}
+
+static int handle(request *q) {
+    char allow[64];
+    q->where = route(q->h->method, q->h->path, &q->arg, allow);
+    if (!q->where) {
+        if (*allow && strcmp(q->h->method, "OPTIONS") == 0) {
+            char extra[96];
+            snprintf(extra, sizeof extra, "Allow: %s, OPTIONS\r\n", allow);
+            return reply_text(q, 204, NULL, extra, "", 0);
+        }
+        return not_found(q, allow);
+    }
+    q->dialect = q->where->dialect;
+    if (check_key(q) || check_rate(q)) return -1;
+    if (q->where->fields && request_read(q)) return -1;
+    return q->where->handle(q);
+}
+
+void server_handle(void *arg, exchange *x) {
+    request *q = request_new(arg, x);
+    if (!q) {
+        static const char text[] = "{\"error\":{\"message\":\"out of memory\",\"type\":\"server_error\",\"code\":\"out_of_memory\",\"param\":null}}";
+        exchange_reply(x, 503, "application/json", "Retry-After: 1\r\n", text, sizeof text - 1);
+        return;
+    }
+    if (handle(q)) reply_failure(q);
+}
+
+/* Health is answered where nothing can be in its way. */
+bool server_handle_now(void *arg, exchange *x) {
+    const http_request *h = exchange_request(x);
+    server *s = arg;
+    if (!method_fits("GET", h->method) || (strcmp(h->path, "/health") && strcmp(h->path, "/v1/health"))) return false;
+    static const char ok[] = "{\"status\":\"ok\"}";
+    static const char not_ready[] = "{\"error\":{\"code\":503,\"message\":\"the server shuts down\",\"type\":\"unavailable_error\",\"name\":\"shutting_down\"}}";
+    if (atomic_load(&s->draining)) exchange_reply(x, 503, "application/json", "Retry-After: 5\r\n", not_ready, sizeof not_ready - 1);
+    else exchange_reply(x, 200, "application/json; charset=utf-8", "", ok, sizeof ok - 1);
+    return true;
+}

@@ -1,0 +1,188 @@
+/* server: what the files between HTTP and the scheduler share: the server itself, its routes, and the one struct of a request that all
+ * dialects fill. A request lives from its arrival until exchange_end; its job lies inside that time. */
+#ifndef QUERN_SERVE_SERVER_H
+#define QUERN_SERVE_SERVER_H
+
+#include <pthread.h>
+
+#include "tools/serve/fields.h"
+#include "tools/serve/http.h"
+#include "tools/serve/schedule.h"
+
+struct guard; /* guard.h */
+struct metrics; /* metrics.h */
+
+typedef struct name_alias {
+    const char *name, *model;
+} name_alias;
+
+typedef struct server {
+    models *models;
+    schedule *schedule;
+    http *http;
+    struct guard *guard;
+    struct metrics *metrics;
+    const name_alias *aliases;  /* [n_aliases] */
+    int n_aliases, n_slots;
+    double keep_alive, started; /* seconds; started: now_seconds() */
+    int64_t started_at;         /* seconds since 1970 */
+    bool strict, allow_delete, quiet, log_json;
+    atomic_bool draining;
+    atomic_int next_id;
+    uint64_t id_salt;           /* ids of two runs differ */
+} server;
+
+typedef struct request request;
+
+typedef enum dialect { DIALECT_OPENAI, DIALECT_OLLAMA, DIALECT_ANTHROPIC, DIALECT_NATIVE } dialect;
+
+typedef struct endpoint {
+    const char *method, *path;      /* "/v1/models/" followed by '*': anything */
+    dialect dialect;
+    uint32_t fields;                /* 0: no body is read */
+    int (*handle)(request *q);      /* 0: a reply was given or a job is on its way; -1: q->failure says why not */
+    bool open;                      /* without a key too */
+} endpoint;
+
+extern const endpoint endpoints[];
+extern const int endpoints_n;
+
+/* How a dialect writes what a job gives. NULL: it writes nothing there. Streams append whole events to out. */
+typedef struct renderer {
+    const char *stream_type;
+    void (*begin)(request *q, buf *out);
+    void (*progress)(request *q, const job_event *v, buf *out);
+    void (*piece)(request *q, const job_event *v, buf *out);
+    void (*choice_end)(request *q, const job_event *v, buf *out);
+    void (*end)(request *q, buf *out);
+    void (*whole)(request *q, buf *out);   /* the body of a reply that is not streamed */
+    void (*broken)(request *q, buf *out);  /* in a stream that has begun: the error */
+} renderer;
+
+typedef struct token_prob {
+    int32_t id;
+    float logprob;
+    int n_top;
+    bool of_prompt;
+    const job_token_prob *top; /* [n_top] */
+} token_prob;
+
+typedef struct answer { /* one choice */
+    buf text;
+    ids tokens;
+    token_prob *probs;      /* [n_probs], grown in powers of two */
+    int n_probs;
+    int n_tokens;           /* of the answer, without the prompt's */
+    double sum_logprob;
+    job_end end;
+    const char *stop_string;
+    size_t offset;          /* characters so far, of logprobs.text_offset */
+    bool begun; /* something of it was sent */
+    float *embedding;
+    int n_embedding;
+} answer;
+
+struct request {
+    server *s;
+    exchange *x;
+    const http_request *h;
+    const endpoint *where;
+    dialect dialect;
+    const char *arg;            /* the path behind a route's '*' */
+    const char *user;
+    arena mem;
+    const json *body, *v[F_COUNT];
+    field_report report;
+    buf warnings;               /* JSON strings with commas */
+    job_failure failure;
+    int status;                 /* of a failure; 0: by its code */
+    const char *code;           /* likewise */
+    const char *more_headers;   /* of a failure */
+    char id[40], model_name[128];
+    model *m;                   /* held until the request ends */
+    double keep_alive, load_seconds; /* keep_alive: NAN: the default */
+    int64_t created;            /* seconds since 1970 */
+
+    job *j;                     /* NULL before it is made and once its last event came */
+    pthread_mutex_t lock;       /* of j and gone */
+    bool submitted, gone;       /* gone: the client closed */
+
+    const renderer *r;
+    bool stream, begun;         /* begun: headers were sent */
+    answer *answers;            /* [n_answers] prompt-major */
+    int n_answers, n_prompts, n_each;
+    job_timings timings;
+    buf text;                   /* the rendered prompt, where a reply shows it */
+    bool include_usage, logprobs;
+    int n_ended;                /* choices */
+    bool keep_probs;            /* needed at the end */
+    int n_sequence;             /* of events that are numbered */
+    void *own;                  /* the dialect's, in mem */
+    json spare;                 /* stands for what memory did not give */
+};
+
+/* ---- server.c: routes, keys, replies ---- */
+void server_handle(void *arg, exchange *x);     /* http_opts.handle */
+bool server_handle_now(void *arg, exchange *x); /* http_opts.handle_now */
+const char *server_model_name(const server *s, const char *name); /* through the aliases */
+
+/* ---- request.c: from fields to a job ---- */
+int request_fail(request *q, job_error code, const char *param, const char *fmt, ...) PRINTF_LIKE(4, 5); /* -1; the first wins */
+int request_fail_status(request *q, int status, const char *code, const char *fmt, ...) PRINTF_LIKE(4, 5);
+int request_fail_err(request *q, const char *param, const err *e); /* JOB_INVALID, or JOB_MEMORY */
+void request_warn(request *q, const char *fmt, ...) PRINTF_LIKE(2, 3);
+int request_read(request *q); /* the body: JSON, checked against the table; `options` too */
+bool request_flag(const request *q, field_key k, bool otherwise);
+int64_t request_int(const request *q, field_key k, int64_t otherwise);
+double request_num(const request *q, field_key k, double otherwise);
+const char *request_str(const request *q, field_key k, const char *otherwise);
+int request_need(request *q, field_key k, const char *name);
+int request_model(request *q);                       /* q->m of F_MODEL (or of NULL: the first) */
+int request_tokenizer(request *q);                   /* fails where the model has none */
+/* Text, ids, or lists of either: into the job. mixed: [str, id, ...] is one prompt. flags of tokenizer_encode. */
+int request_prompts(request *q, const json *v, const char *name, bool mixed, int flags);
+int request_encode(request *q, const char *text, size_t n, int flags, ids *out);
+int request_job(request *q, job_kind kind);          /* q->j with what all jobs have; the model is held already */
+/* Sampling, length, ends, beams, adapters: of the fields, else the checkpoint's, else these. Prompts are there. */
+typedef struct sampling_defaults {
+    float temperature, top_p, min_p;
+    int top_k, max_tokens;
+    bool seed_minus_one;  /* a seed of -1 (or 2^32 - 1) draws one */
+    bool penalize_all;    /* all tokens are recent unless repeat_last_n is given */
+} sampling_defaults;
+int request_sampling(request *q, const sampling_defaults *d);
+int request_context(request *q); /* does every prompt fit? with truncate: cut, and said */
+int request_answers(request *q);                     /* room for what the job will give; request_submit does it too */
+int request_embed(request *q, const json *input, const char *name); /* an embedding's model, job and prompts */
+int request_submit(request *q, const renderer *r); /* the last thing: q may be gone afterwards */
+
+/* ---- messages.c: every dialect's conversation to the one that templates know ---- */
+typedef struct conversation_in {
+    const json *messages, *tools, *system; /* of the body */
+    const char *system_text;               /* before them; NULL: none */
+    bool anthropic;                        /* blocks: tool_use, tool_result */
+} conversation_in;
+int messages_normalise(request *q, const conversation_in *in, json **out);
+json *messages_of_text(request *q, const char *system, const char *user, size_t user_n);
+int messages_of_items(request *q, const json *input, const char *instructions, json **out); /* responses */
+int messages_tools(request *q, const json *tools, bool anthropic, const json **out); /* as templates want them; NULL: none */
+int request_chat(request *q, const json *messages, const json *tools, bool generation, ids *out); /* rendered (q->text) and encoded */
+json *tree_new(request *q, json_type type);
+void tree_add(json *parent, const char *key, json *child);
+json *tree_str(request *q, const char *s, size_t n);
+
+/* ---- structured.c: what an answer must look like ---- */
+int structured_take(request *q); /* response_format, format, text.format, grammar, json_schema into the job */
+int structured_tools(request *q, const json **tools); /* tool_choice; *tools NULL afterwards: hidden */
+
+/* ---- reply.c ---- */
+void reply_take(job *j, const job_event *v); /* job.take */
+int reply_json(request *q, int status, const buf *body); /* a whole reply; ends the request: 0 */
+int reply_text(request *q, int status, const char *type, const char *extra, const char *body, size_t n);
+void reply_failure(request *q); /* q->failure in the dialect; ends the request */
+void failure_body(const request *q, int status, buf *out); /* the error object alone */
+int failure_status(const request *q);
+void request_free(request *q); /* after exchange_end */
+answer *request_answer(request *q, const job_event *v);
+
+#endif
