@@ -36,6 +36,7 @@ int native_template(request *q);
 int native_lora(request *q);
 int native_metrics(request *q);
 int native_slot_action(request *q);
+bool infill_known(const model *m); /* has the model fill-in-the-middle tokens? */
 int infill_prompt(request *q, const char *before, size_t before_n, const char *behind, size_t behind_n, ids *out);
 
 #endif

@@ -307,13 +307,13 @@ static const renderer openai_renderer = { .stream_type = "text/event-stream; cha
 
 /* ---- requests ---- */
 
-static int make_reply(request *q, bool chat) {
+static int make_reply(request *q, bool chats) {
     openai_reply *o = arena_alloc(&q->mem, sizeof *o);
     if (!o) return request_fail(q, JOB_MEMORY, NULL, "out of memory");
-    o->chat = chat;
-    snprintf(o->id, sizeof o->id, "%s-%s", chat ? "chatcmpl" : "cmpl", q->id + 4);
-    o->object = chat ? "chat.completion" : "text_completion";
-    o->chunk = chat ? "chat.completion.chunk" : "text_completion";
+    o->chat = chats;
+    snprintf(o->id, sizeof o->id, "%s-%s", chats ? "chatcmpl" : "cmpl", q->id + 4);
+    o->object = chats ? "chat.completion" : "text_completion";
+    o->chunk = chats ? "chat.completion.chunk" : "text_completion";
     q->own = o;
     q->stream = request_flag(q, F_STREAM, false);
     q->keep_probs = !q->stream;

@@ -17,6 +17,7 @@ void request_free(request *q) {
         free(q->answers[i].probs);
         free(q->answers[i].embedding);
     }
+    if (q->r && q->r->free) q->r->free(q);
     if (q->j) job_free(q->j);
     if (q->m) models_release(q->s->models, q->m, q->keep_alive);
     buf_free(&q->warnings);

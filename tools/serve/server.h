@@ -57,6 +57,7 @@ typedef struct renderer {
     void (*end)(request *q, buf *out);
     void (*whole)(request *q, buf *out);   /* the body of a reply that is not streamed */
     void (*broken)(request *q, buf *out);  /* in a stream that has begun: the error */
+    void (*free)(request *q);              /* what q->own owns */
 } renderer;
 
 typedef struct token_prob {
