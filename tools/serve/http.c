@@ -144,14 +144,17 @@ static void free_dead(http *h) {
     }
 }
 
-/* Tells whoever works for this client that it has gone. */
+/* Tells whoever works for this client that it has gone. From here on writers leave nothing. */
 static void tell_closed(conn *c) {
     exchange *x = c->x;
     pthread_mutex_lock(&c->lock);
+    atomic_store(&x->closed, true);
+    buf_free(&c->out);
     void (*closed)(void *) = x->ended ? NULL : x->on_close;
     void *arg = x->on_close_arg;
     x->on_close = NULL;
     x->calling = closed != NULL;
+    atomic_store(&c->pending, 0);
     pthread_mutex_unlock(&c->lock);
     if (!closed) return;
     closed(arg);
@@ -171,14 +174,9 @@ static void close_conn(conn *c) {
     atomic_fetch_sub(&h->open, 1);
     h->refused -= c->refused;
     if (h->accept_again < INFINITY) h->accept_again = h->now; /* a file is free again */
-    pthread_mutex_lock(&c->lock);
-    if (c->x) atomic_store(&c->x->closed, true);
-    buf_free(&c->out);
-    pthread_mutex_unlock(&c->lock);
     buf_free(&c->sending);
     buf_free(&c->rest);
     c->sent = 0;
-    atomic_store(&c->pending, 0);
     if (c->x) tell_closed(c);
     else bury(c);
 }
