@@ -64,6 +64,7 @@ typedef struct engine_info {
     float length_penalty;        /* likewise; 1: none */
     const void *tokenizer;       /* the file's tokenizer blob, borrowed until engine_close; tokenizer_bytes 0: none */
     size_t tokenizer_bytes;
+    uint64_t hash;               /* of the file's header, records, table and tokenizer: names its content */
     uint64_t file_bytes, decode_bytes; /* weights that one decode step reads */
     uint64_t macs, macs_output;  /* multiply-adds a token: all but the output matrix; the output matrix */
     int n_adapters;
