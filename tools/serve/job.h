@@ -25,10 +25,7 @@ typedef enum job_error {
 const char *job_error_name(job_error e); /* "invalid_request", "context_length_exceeded", "model_not_found", "queue_full", "deadline", "cancelled",
                                             "out_of_memory", "shutting_down", "unsupported", "not_finite", "internal_error" */
 
-typedef struct job_adapter {
-    const char *name;  /* of a .lora file in the models' folder */
-    float scale;
-} job_adapter;
+typedef model_adapter job_adapter;
 
 typedef struct job_failure {
     job_error code;
@@ -82,6 +79,8 @@ typedef struct job {
     job_kind kind;
     char id[40];                /* "req-..." of logs */
     model *m;                   /* held; job_free releases it */
+    double keep_alive;          /* how long it stays open after this job, as models_release takes it; job_new: NAN */
+    double load_seconds;        /* what holding it took, for timings.load */
     const char *user;           /* fairness: steps are shared among users first */
     ids *prompts;               /* [n_prompts] */
     int n_prompts, n;           /* choices of each prompt */
@@ -102,10 +101,16 @@ typedef struct job {
     void (*take)(struct job *j, const job_event *v);
     void *arg;
     atomic_bool cancelled;      /* job_cancel: seen between two layers, and while queued */
-    struct job_state *state;    /* the scheduler's */
+    struct job_state *state;    /* the scheduler's, and how job_free frees it */
+    void (*state_free)(struct job_state *state);
 } job;
 
 job *job_new(void); /* NULL: out of memory */
 void job_free(job *j);
+/* Sampling and search as the checkpoint of j->m asks for them, else the defaults of ./run; n 1, no limit of tokens. What a request says is written over
+ * it; a request that says how one token is chosen sets beams.beams = 1, as ./run does (run_draws). The ends of text need not be given: they
+ * are the checkpoint's, the tokenizer's and turn_end. sample.min_length -1: the checkpoint's own. beams.max_new and beams.rules are the
+ * scheduler's. */
+void job_defaults(job *j);
 
 #endif

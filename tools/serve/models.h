@@ -9,6 +9,11 @@
 
 typedef struct models models;
 
+typedef struct model_adapter { /* LoRA on top of a model, as a request asks for it */
+    const char *name;          /* of a .lora file, without the ending */
+    float scale;
+} model_adapter;
+
 typedef struct model {
     const char *name, *path;       /* "llama-1b", ".../llama-1b.bin" */
     uint64_t file_bytes, memory;   /* memory: what engine_plan says it takes */
@@ -21,6 +26,13 @@ typedef struct model {
     char no_chat[256];             /* why not */
     int32_t turn_end;              /* what the template puts behind a reply ends it; -1: none */
     double load_seconds, expires;  /* expires: now_seconds() when it is closed if unused; INFINITY: never */
+    const adapter *adapters;       /* [n_adapters] LoRA in it, as engine_open took them; with any it is an engine of its own */
+    int n_adapters;
+    models *owner;
+    /* Whoever computes with the engine hangs its things here; they are freed when nobody holds the model, before its engine is closed,
+     * on the thread that closes it. */
+    void *work;
+    void (*work_free)(void *work);
     struct model_state *state;     /* models.c's own */
 } model;
 
@@ -39,10 +51,20 @@ void models_close(models *v);
  * understood. err.code: MODELS_NOT_FOUND, MODELS_NO_MEMORY (both numbers in the text), or as engine_open says. From any thread. */
 enum { MODELS_NOT_FOUND = 300, MODELS_NO_MEMORY };
 int models_hold(models *v, const char *name, model **m, err *e);
+/* The same file with adapters in it: an engine of its own, as an engine takes its adapters when it is opened. The pages of the file are
+ * shared; cache and buffers are not. n 0: m itself. Held once more; what was held stays so. */
+int models_hold_adapted(models *v, model *m, const model_adapter *adapters, int n, model **adapted, err *e);
 void models_release(models *v, model *m, double keep_alive); /* NAN: the default; 0: closes it when nobody holds it */
+void models_retain(model *m);  /* held once more, and given back without a say in how long it stays: of the thread that computes */
+void models_drop(model *m);
 /* A list of all files [n], open or not: name, path, bytes, modified, digest and info only where known. The caller frees the array. */
 int models_list(models *v, model **list, int *n, err *e);
-int models_describe(models *v, const char *name, bool *open, model *copy, err *e); /* without opening it for good */
+/* Without opening it for good: engine, tok and chat are NULL in the copy (hold it for those), info is good until models_close or until
+ * the file has changed and is described again. */
+int models_describe(models *v, const char *name, bool *open, model *copy, err *e);
 void models_expire(models *v, double now); /* closes those whose time is over */
+/* Names of the adapters there are [n]; the caller frees the array, the names stay until models_close. */
+int models_adapters(models *v, const char ***names, int *n, err *e);
+uint64_t models_bytes(models *v, uint64_t *bound); /* what all that are open take by their plans, and the most they may */
 
 #endif
