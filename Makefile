@@ -96,6 +96,9 @@ $(BUILD)/tests/gguf_test $(BUILD)/tests/certify_test $(BUILD)/fuzz_gguf: $(patsu
 # The chat's editor and its conversations are parts of run.
 $(BUILD)/tests/line_test $(BUILD)/fuzz_line: $(patsubst %,$(BUILD)/tools/run/%.o,line screen width)
 $(BUILD)/tests/chat_test $(BUILD)/fuzz_conversation: $(patsubst %,$(BUILD)/tools/run/%.o,conversation conversation_file)
+# The server's scheduler, between models and a queue of the test's own; steps of the engine are made to fail.
+$(BUILD)/tests/schedule_test: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/models.c tools/serve/job.c tools/serve/prefix.c tools/serve/schedule*.c))
+$(BUILD)/tests/schedule_test: LDFLAGS += -Wl,--wrap=engine_step
 # The kernels of AMX with tiles in plain C.
 $(BUILD)/tests/kernels_test: $(BUILD)/tests/amx_soft.o $(BUILD)/tests/amx_soft512.o
 $(BUILD)/tests/%_test.o: | cmocka

@@ -95,7 +95,7 @@ double engine_read_rate(engine *g, double seconds);
 int engine_memory_rate(engine *g, double seconds, double *bytes_per_second, err *e); /* of memory itself, no weight is read */
 
 /* When *stop becomes true, whatever is being computed ends within a layer and returns ERR_STOPPED; NULL: never. */
-enum { ERR_STOPPED = 100 };
+enum { ERR_STOPPED = 100, ERR_NOT_FINITE }; /* the second: logits that are no numbers, found by who picks tokens from them */
 void engine_set_stop(engine *g, atomic_bool *stop);
 
 /* What all forward passes so far read of weights and cache, and multiply-added in matrices and attention. */

@@ -403,6 +403,13 @@ void models_drop(model *m) {
     pthread_mutex_unlock(&v->lock);
 }
 
+void models_set_work(model *m, void *work, void (*work_free)(void *work)) {
+    pthread_mutex_lock(&m->owner->lock);
+    m->work = work;
+    m->work_free = work_free;
+    pthread_mutex_unlock(&m->owner->lock);
+}
+
 /* ---- adapters ---- */
 
 static const char *lora_path(models *v, const char *name) {
