@@ -99,6 +99,9 @@ $(BUILD)/tests/chat_test $(BUILD)/fuzz_conversation: $(patsubst %,$(BUILD)/tools
 # The server's HTTP.
 $(BUILD)/tests/http_test: $(patsubst %,$(BUILD)/tools/serve/%.o,work http http_exchange http_parse poll)
 $(BUILD)/tests/http_parse_test $(BUILD)/fuzz_http: $(BUILD)/tools/serve/http_parse.o
+# The server's scheduler, between models and a queue of the test's own; steps of the engine are made to fail.
+$(BUILD)/tests/schedule_test: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/models.c tools/serve/job.c tools/serve/prefix.c tools/serve/schedule*.c))
+$(BUILD)/tests/schedule_test: LDFLAGS += -Wl,--wrap=engine_step
 # The kernels of AMX with tiles in plain C.
 $(BUILD)/tests/kernels_test: $(BUILD)/tests/amx_soft.o $(BUILD)/tests/amx_soft512.o
 $(BUILD)/tests/%_test.o: | cmocka

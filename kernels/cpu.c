@@ -141,7 +141,7 @@ int kernels_init(const char *want, err *e) {
         for (int i = 0; tables[i]; i++)
             if (kernels_usable(tables[i])) k = tables[i];
     }
-    chosen = k;
+    if (chosen != k) chosen = k; /* an engine may be opened while another computes */
     return 0;
 }
 

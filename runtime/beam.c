@@ -19,7 +19,7 @@ typedef struct candidate { /* a live hypothesis and one more token */
     int32_t id;
 } candidate;
 
-typedef struct search {
+struct beam_run {
     engine *g;
     const beam_opts *o;
     int n_prompt, n_vocab;
@@ -35,7 +35,8 @@ typedef struct search {
     step *batch;          /* [beams] */
     float *row;           /* [n_vocab] log-probabilities */
     int *count;           /* [n_vocab] zeros, for sample_look_back */
-} search;
+};
+typedef struct beam_run search;
 
 /* ---- memory ---- */
 
@@ -101,7 +102,7 @@ static int collect(search *x, err *e) {
         const live *l = &x->now[b];
         const float *logits = session_logits(l->s);
         double sum = sample_logsumexp(logits, x->n_vocab);
-        if (!isfinite(sum)) return fail(e, "the model's logits are not finite after %zu tokens: the weights or the file are damaged (inspect --verify)", l->tok.n);
+        if (!isfinite(sum)) return fail_code(e, ERR_NOT_FINITE, "the model's logits are not finite after %zu tokens: the weights or the file are damaged (inspect --verify)", l->tok.n);
         for (int i = 0; i < x->n_vocab; i++) x->row[i] = (float)(logits[i] - sum);
         sample_look_back(&x->o->rules, l->tok.p, (int)l->tok.n, x->len, x->row, x->n_vocab, x->count);
         for (int i = 0; i < x->n_vocab; i++)
@@ -200,14 +201,6 @@ static int place(search *x, err *e) {
     return 0;
 }
 
-static int advance(search *x, err *e) {
-    if (place(x, e)) return -1;
-    for (int i = 0; i < x->n_live; i++) x->batch[i] = (step){ x->now[i].s, &x->now[i].tok.p[x->now[i].tok.n - 1], 1, NULL };
-    if (engine_step(x->g, x->batch, x->n_live, e)) return -1;
-    x->steps++;
-    return 0;
-}
-
 /* Told to stop: what lives is as good as ended. */
 static int finish_live(search *x, err *e) {
     for (int i = 0; i < x->n_live; i++)
@@ -215,29 +208,59 @@ static int finish_live(search *x, err *e) {
     return 0;
 }
 
-static int run(search *x, err *e) {
-    while (!collect(x, e) && !sort_out(x, e)) {
-        if (is_over(x)) return 0;
-        if (advance(x, e) == 0) continue;
-        err second = { 0 };
-        return e->code == ERR_STOPPED && finish_live(x, &second) ? fail_code(e, second.code, "%s", second.msg) : -1;
+int beam_begin(beam_run **out, engine *g, session *s, const beam_opts *o, err *e) {
+    *out = NULL;
+    if (check(o, s, e)) return -1;
+    search *x = calloc(1, sizeof *x);
+    if (!x) return fail_memory(e, sizeof *x, "a beam search");
+    *x = (search){ .g = g, .o = o, .n_prompt = session_len(s), .n_vocab = engine_about(g)->n_vocab, .n_live = 1 };
+    int rc = allocate(x, s, e);
+    if (!rc) {
+        x->now[0].s = s;
+        rc = copy_tokens(&x->now[0].tok, session_tokens(s), (size_t)x->n_prompt, e);
     }
+    *out = x;
+    if (!rc) return 0;
+    beam_end(x, false, NULL, e);
+    *out = NULL;
     return -1;
 }
 
-int beam_search(engine *g, session *s, const beam_opts *o, beam_result *r, err *e) {
-    *r = (beam_result){ 0 };
-    if (check(o, s, e)) return -1;
-    search x = { .g = g, .o = o, .n_prompt = session_len(s), .n_vocab = engine_about(g)->n_vocab, .n_live = 1 };
-    int rc = allocate(&x, s, e);
-    if (!rc) {
-        x.now[0].s = s;
-        rc = copy_tokens(&x.now[0].tok, session_tokens(s), (size_t)x.n_prompt, e);
-    }
-    if (!rc) rc = run(&x, e);
-    *r = (beam_result){ x.done, x.n_done, x.steps };
-    release(&x);
+int beam_next(beam_run *x, const step **steps, int *n, err *e) {
+    if (collect(x, e) || sort_out(x, e)) return -1;
+    if (is_over(x)) return 0;
+    if (place(x, e)) return -1;
+    for (int i = 0; i < x->n_live; i++) x->batch[i] = (step){ x->now[i].s, &x->now[i].tok.p[x->now[i].tok.n - 1], 1, NULL };
+    *steps = x->batch;
+    *n = x->n_live;
+    x->steps++;
+    return 1;
+}
+
+int beam_end(beam_run *x, bool cut, beam_result *out, err *e) {
+    int rc = cut && x->len ? finish_live(x, e) : 0;
+    beam_result r = { x->done, x->n_done, x->steps };
+    release(x);
+    free(x);
+    if (out) *out = r;
+    else beam_result_free(&r);
     return rc;
+}
+
+int beam_search(engine *g, session *s, const beam_opts *o, beam_result *r, err *e) {
+    const step *steps;
+    beam_run *x;
+    int n, more;
+    *r = (beam_result){ 0 };
+    if (beam_begin(&x, g, s, o, e)) return -1;
+    while ((more = beam_next(x, &steps, &n, e)) == 1)
+        if ((more = engine_step(g, steps, n, e))) {
+            x->steps--; /* it was none */
+            break;
+        }
+    err second = { 0 };
+    int rc = beam_end(x, more && e->code == ERR_STOPPED, r, &second);
+    return rc ? fail_code(e, second.code, "%s", second.msg) : more;
 }
 
 void beam_result_free(beam_result *r) {

@@ -43,4 +43,12 @@ typedef struct beam_result {
 int beam_search(engine *g, session *s, const beam_opts *o, beam_result *r, err *e);
 void beam_result_free(beam_result *r);
 
+/* The same in steps, for who computes many searches and other sequences together: while beam_next returns 1, the steps [*n] are to be
+ * computed, together with anything else; 0: the search is over, -1: it failed. o is borrowed until beam_end. */
+typedef struct beam_run beam_run;
+int beam_begin(beam_run **b, engine *g, session *s, const beam_opts *o, err *e);
+int beam_next(beam_run *b, const step **steps, int *n, err *e);
+/* The result, as beam_search gives it, and b is gone. cut: the search was not over: its live hypotheses count as ended. r NULL: not wanted. */
+int beam_end(beam_run *b, bool cut, beam_result *r, err *e);
+
 #endif

@@ -174,3 +174,41 @@ void chat_prompt_free(chat_prompt *p) {
 int chat_encode(const chat *c, const chat_prompt *p, bool parse_special, ids *out, err *e) {
     return tokenizer_encode_parts(c->t, p->text.p ? p->text.p : "", p->text.n, TOK_PARSE_SPECIAL, p->user.p, parse_special ? 0 : p->user.n, out, e);
 }
+
+/* ---- the end of a turn ---- */
+
+static bool of_user(const text_ranges *user, size_t from, size_t to) {
+    for (size_t i = 0; i < user->n; i++)
+        if (user->p[i].begin < to && from < user->p[i].end) return true;
+    return false;
+}
+
+int32_t chat_special_at(const chat *c, const buf *text, size_t at, const text_ranges *user) {
+    enum { LONGEST = 256 }; /* bytes of a special token */
+    ids v = { 0 };
+    err unused = { 0 };
+    size_t left = text->n - at, n = 0;
+    int32_t id = -1;
+    if (tokenizer_encode(c->t, text->p + at, left < LONGEST ? left : LONGEST, TOK_PARSE_SPECIAL, &v, &unused) == 0 && v.n) id = v.p[0];
+    ids_free(&v);
+    const char *piece = id >= 0 && tokenizer_is_special(c->t, id) ? tokenizer_piece(c->t, id, &n) : NULL;
+    return piece && n && n <= left && memcmp(piece, text->p + at, n) == 0 && !of_user(user, at, at + n) ? id : -1;
+}
+
+int32_t chat_turn_end(const chat *c) {
+    static const char reply[] = "Quern.", sample[] = "[{\"role\":\"user\",\"content\":\"?\"},{\"role\":\"assistant\",\"content\":\"Quern.\"}]";
+    chat_prompt p = { 0 };
+    arena mem = { 0 };
+    err unused = { 0 };
+    json *messages;
+    int32_t id = -1;
+    if (c->t && json_parse(&mem, sample, sizeof sample - 1, &messages, &unused) == 0 &&
+        chat_render(c, &(chat_request){ .messages = messages }, &p, &unused) == 0 && p.text.n) {
+        const char *at = strstr(p.text.p, reply), *from = at ? at + sizeof reply - 1 : NULL;
+        while (from && (*from == ' ' || *from == '\n')) from++;
+        if (from && *from) id = chat_special_at(c, &p.text, (size_t)(from - p.text.p), &p.user);
+    }
+    chat_prompt_free(&p);
+    arena_free(&mem);
+    return id;
+}

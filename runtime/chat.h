@@ -44,4 +44,9 @@ void chat_prompt_free(chat_prompt *p);
  * parse_special. (The role of a message counts as the template's if it is one of the usual roles: Phi-3 makes tokens of it.) */
 int chat_encode(const chat *c, const chat_prompt *p, bool parse_special, ids *out, err *e);
 
+/* Does the template put a special token at byte `at` of a rendered text? Its id; -1: no. user: as in chat_prompt. */
+int32_t chat_special_at(const chat *c, const buf *text, size_t at, const text_ranges *user);
+/* The token that the template puts behind a reply: it ends one, as the checkpoint's own ends of text do. -1: none. */
+int32_t chat_turn_end(const chat *c);
+
 #endif

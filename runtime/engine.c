@@ -124,6 +124,7 @@ static void fill_tokenizer(engine *g) {
     g->info.tokenizer = f->map.p + f->header->tokenizer_at;
     g->info.tokenizer_bytes = f->header->tokenizer_bytes;
     g->info.file_bytes = f->header->file_bytes;
+    g->info.hash = f->header->meta_hash;
 }
 
 static void fill_info(engine *g) {

@@ -64,6 +64,7 @@ typedef struct engine_info {
     float length_penalty;        /* likewise; 1: none */
     const void *tokenizer;       /* the file's tokenizer blob, borrowed until engine_close; tokenizer_bytes 0: none */
     size_t tokenizer_bytes;
+    uint64_t hash;               /* of the file's header, records, table and tokenizer: names its content */
     uint64_t file_bytes, decode_bytes; /* weights that one decode step reads */
     uint64_t macs, macs_output;  /* multiply-adds a token: all but the output matrix; the output matrix */
     int n_adapters;
@@ -94,7 +95,7 @@ double engine_read_rate(engine *g, double seconds);
 int engine_memory_rate(engine *g, double seconds, double *bytes_per_second, err *e); /* of memory itself, no weight is read */
 
 /* When *stop becomes true, whatever is being computed ends within a layer and returns ERR_STOPPED; NULL: never. */
-enum { ERR_STOPPED = 100 };
+enum { ERR_STOPPED = 100, ERR_NOT_FINITE }; /* the second: logits that are no numbers, found by who picks tokens from them */
 void engine_set_stop(engine *g, atomic_bool *stop);
 
 /* What all forward passes so far read of weights and cache, and multiply-added in matrices and attention. */

@@ -5,11 +5,11 @@
 #include <string.h>
 
 /* Where the first stop string begins in held, or SIZE_MAX. */
-static size_t first_match(const stop_filter *s) {
+static size_t first_match(const stop_filter *s, int *which) {
     size_t best = SIZE_MAX;
     for (int i = 0; i < s->n; i++) {
         const char *at = memmem(s->held.p, s->held.n, s->stops[i], strlen(s->stops[i]));
-        if (at && (size_t)(at - s->held.p) < best) best = (size_t)(at - s->held.p);
+        if (at && (size_t)(at - s->held.p) < best) best = (size_t)(at - s->held.p), *which = i;
     }
     return best;
 }
@@ -29,7 +29,7 @@ bool stop_feed(stop_filter *s, const char *text, size_t n, buf *out) {
     if (s->n == 0) return buf_add(out, text, n), false;
     buf_add(&s->held, text, n);
     if (!s->held.n) return false;
-    size_t at = first_match(s), give = at != SIZE_MAX ? at : s->held.n - possible_tail(s);
+    size_t at = first_match(s, &s->found), give = at != SIZE_MAX ? at : s->held.n - possible_tail(s);
     buf_add(out, s->held.p, give);
     if (at != SIZE_MAX) {
         s->held.n = 0;

@@ -8,6 +8,7 @@ typedef struct stop_filter {
     const char *const *stops; /* [n] borrowed, not empty strings */
     int n;
     buf held;                 /* text that may be the beginning of a stop string */
+    int found;                /* once stop_feed returned true: which one it was */
 } stop_filter;
 
 /* Appends to out what is certain not to belong to a stop string; true: one was found, and generation ends before it. */

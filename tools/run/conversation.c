@@ -109,31 +109,12 @@ static size_t same_bytes(const buf *a, const buf *b) {
     return i;
 }
 
-static bool of_user(const text_ranges *user, size_t from, size_t to) {
-    for (size_t i = 0; i < user->n; i++)
-        if (user->p[i].begin < to && from < user->p[i].end) return true;
-    return false;
-}
-
-/* Does the template put a special token at this byte? Its id, else -1. */
-static int32_t special_at(const conversation *c, const buf *text, size_t at, const text_ranges *user) {
-    enum { LONGEST = 256 }; /* bytes of a special token */
-    ids v = { 0 };
-    err unused = { 0 };
-    size_t left = text->n - at, n = 0;
-    int32_t id = -1;
-    if (tokenizer_encode(c->tok, text->p + at, left < LONGEST ? left : LONGEST, TOK_PARSE_SPECIAL, &v, &unused) == 0 && v.n) id = v.p[0];
-    ids_free(&v);
-    const char *piece = id >= 0 && tokenizer_is_special(c->tok, id) ? tokenizer_piece(c->tok, id, &n) : NULL;
-    return piece && n && n <= left && memcmp(piece, text->p + at, n) == 0 && !of_user(user, at, at + n) ? id : -1;
-}
-
 /* How many marks of old still hold in text: up to one from which the rest can be made into ids by itself. */
 static size_t marks_kept(const conversation *c, const rendering *old, const buf *text, const text_ranges *user) {
     size_t same = same_bytes(&old->text, text);
     for (size_t i = n_marks(old); i > 0; i--) {
         size_t at = mark_at(old, i - 1)->bytes;
-        if (at <= same && (at == text->n || special_at(c, text, at, user) >= 0)) return i;
+        if (at <= same && (at == text->n || chat_special_at(c->shape, text, at, user) >= 0)) return i;
     }
     return 0;
 }
@@ -200,19 +181,4 @@ void conversation_settle(conversation *c, size_t most) {
     chat_prompt_free(&p);
 }
 
-int32_t conversation_turn_end(const conversation *c) {
-    static const char sample[] = "Quern.";
-    conversation two = { .tok = c->tok, .shape = c->shape };
-    chat_prompt p = { 0 };
-    err unused = { 0 };
-    int32_t id = -1;
-    if (conversation_add(&two, "user", "?", 1, &unused) == 0 && conversation_add(&two, "assistant", sample, sizeof sample - 1, &unused) == 0 &&
-        conversation_render(&two, false, &p, &unused) == 0 && p.text.n) {
-        const char *at = strstr(p.text.p, sample), *from = at ? at + sizeof sample - 1 : NULL;
-        while (from && (*from == ' ' || *from == '\n')) from++;
-        if (from && *from) id = special_at(c, &p.text, (size_t)(from - p.text.p), &p.user);
-    }
-    chat_prompt_free(&p);
-    conversation_free(&two);
-    return id;
-}
+int32_t conversation_turn_end(const conversation *c) { return chat_turn_end(c->shape); }

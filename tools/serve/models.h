@@ -30,7 +30,7 @@ typedef struct model {
     int n_adapters;
     models *owner;
     /* Whoever computes with the engine hangs its things here; they are freed when nobody holds the model, before its engine is closed,
-     * on the thread that closes it. */
+     * on the thread that closes it. models_set_work sets them. */
     void *work;
     void (*work_free)(void *work);
     struct model_state *state;     /* models.c's own */
@@ -57,6 +57,7 @@ int models_hold_adapted(models *v, model *m, const model_adapter *adapters, int 
 void models_release(models *v, model *m, double keep_alive); /* NAN: the default; 0: closes it when nobody holds it */
 void models_retain(model *m);  /* held once more, and given back without a say in how long it stays: of the thread that computes */
 void models_drop(model *m);
+void models_set_work(model *m, void *work, void (*work_free)(void *work));
 /* A list of all files [n], open or not: name, path, bytes, modified, digest and info only where known. The caller frees the array. */
 int models_list(models *v, model **list, int *n, err *e);
 /* Without opening it for good: engine, tok and chat are NULL in the copy (hold it for those), info is good until models_close or until

@@ -1,0 +1,48 @@
+/* job: what a request is made of, and its end. It owns the fields' memory; it must not know how a job is worked on. */
+#include "tools/serve/job.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+const char *job_error_name(job_error e) {
+    static const char *const names[] = { "ok", "invalid_request", "context_length_exceeded", "model_not_found", "queue_full", "deadline", "cancelled", "out_of_memory",
+                                         "shutting_down", "unsupported", "not_finite", "internal_error" };
+    return (size_t)e < sizeof names / sizeof *names ? names[e] : "internal_error";
+}
+
+job *job_new(void) {
+    job *j = calloc(1, sizeof *j);
+    if (!j) return NULL;
+    j->n = 1;
+    j->max_tokens = -1;
+    j->turn_end = -1;
+    j->cache_prompt = true;
+    j->keep_alive = NAN;
+    j->sample = sample_defaults();
+    j->beams = (beam_opts){ .beams = 1, .length_penalty = 1 };
+    atomic_init(&j->cancelled, false);
+    return j;
+}
+
+void job_free(job *j) {
+    if (!j) return;
+    if (j->state) j->state_free(j->state);
+    if (j->m) models_release(j->m->owner, j->m, j->keep_alive);
+    for (int i = 0; i < j->n_prompts; i++) ids_free(&j->prompts[i]);
+    arena_free(&j->mem);
+    free(j);
+}
+
+void job_defaults(job *j) {
+    const engine_info *i = j->m->info;
+    sample_opts s = sample_defaults();
+    if (i->temperature >= 0) s.temperature = i->temperature;
+    if (i->top_k >= 0) s.top_k = i->top_k;
+    if (i->top_p >= 0) s.top_p = i->top_p;
+    if (i->min_p >= 0) s.min_p = i->min_p;
+    if (i->repeat_penalty > 0) s.repeat_penalty = i->repeat_penalty;
+    s.no_repeat_ngram = i->no_repeat_ngram;
+    s.min_length = -1; /* min_length counts the prompt: known for each prompt only */
+    j->sample = s;
+    j->beams = (beam_opts){ .beams = max_int(i->num_beams, 1), .length_penalty = i->length_penalty, .stopping = (beam_stopping)i->early_stopping };
+}

@@ -1,0 +1,185 @@
+/* schedule_parts: what the files of the scheduler share (schedule.h is what others see).
+ *
+ *   schedule.c         submitting, the thread, draining, figures
+ *   schedule_check.c   what is refused before it is queued
+ *   schedule_event.c   events on their way to the workers
+ *   schedule_lane.c    one open model: who gets a slot, sessions, the prefix cache
+ *   schedule_step.c    one step of a lane: what goes into it, and what becomes of it
+ *   schedule_seq.c     one sequence: from its prompt to its end
+ *   schedule_search.c  beam searches and embeddings
+ *
+ * Everything but submitting and events belongs to the inference thread alone. */
+#ifndef QUERN_SERVE_SCHEDULE_PARTS_H
+#define QUERN_SERVE_SCHEDULE_PARTS_H
+
+#include <pthread.h>
+
+#include "runtime/speculate.h"
+#include "runtime/stop.h"
+#include "tools/serve/prefix.h"
+#include "tools/serve/schedule.h"
+
+enum { MOST_ENDS = 32, ECHO_ROWS = 32 };
+
+/* Whose job it is: users share the steps first. There while it has jobs. */
+typedef struct user {
+    char *name;
+    double served;  /* tokens computed; who joins begins with the least of those there, so that nobody saves up */
+    int n_jobs, n_active; /* jobs not ended; sequences that have a slot */
+    struct user *next;
+} user;
+
+typedef struct posted {
+    job_event v;
+    job_failure failure;
+    struct posted *next;
+    _Alignas(8) char data[]; /* what v points to */
+} posted;
+
+/* A job from schedule_submit to its last event. */
+typedef struct job_state {
+    work_task task;          /* first: its address is this one's */
+    job *j;
+    schedule *s;             /* the inference thread's use only */
+    work *workers;
+    pthread_mutex_t lock;    /* of the events: */
+    posted *first, *last;    /* not given out yet */
+    bool running;            /* the task is with the workers */
+    posted *final;           /* the last event's memory: it can always be sent */
+    bool lost;               /* there was no memory for an event: the job fails */
+    struct job_state *next;  /* in its lane, or on its way there */
+    struct lane *lane;
+    user *u;
+    int n_units, next_unit, n_ended; /* a unit: one sequence, one search or one text to embed; prompt-major */
+    int width;               /* slots a unit takes */
+    bool *ready;             /* [n_prompts] the prompt has been through: its other choices may begin */
+    bool started, timed_out;
+    double submitted, started_at, first_at, prompt_at;
+    job_timings t;
+} job_state;
+
+typedef struct seq {
+    job_state *js;
+    struct lane *l;
+    int prompt, choice, slot;
+    int64_t order;           /* who came first */
+    session *s;
+    bool forked;             /* it began as a copy of another */
+    ids tokens;              /* all that the session is to hold: prompt and answer; what it does not hold yet is due */
+    int n_prompt, n_new;     /* of them */
+    bool begun;              /* the prompt is through, the answer begins */
+    int reported;            /* tokens of the prompt that PROGRESS or echo told of */
+    sampler *sampler;
+    sample_opts rules;
+    int32_t eos[MOST_ENDS];
+    int n_eos;
+    detok d;
+    stop_filter stop;
+    buf text, out;
+    double last_at;          /* when its last token came */
+    int n_step;              /* tokens of this step; of a search steps instead */
+    float *rows;             /* [ECHO_ROWS or 1 + SPECULATE_MOST][logits_ld]; NULL: only last rows are wanted */
+    int32_t ahead[1 + SPECULATE_MOST]; /* the last token and proposals behind it */
+    int n_ahead, length, tried, pause, next_pause;
+    double gain;             /* accepted tokens a proposal */
+    beam_run *search;        /* a beam search that has begun */
+    beam_opts beam;
+    const step *beam_steps;
+    int n_beam_steps;
+    bool over;
+} seq;
+
+/* One open model with jobs or kept sessions. It hangs on the model (model.work). */
+typedef struct lane {
+    schedule *s;
+    model *m;
+    job_state *first, **end; /* its jobs in the order they came */
+    seq **slot;              /* [n_slots] NULL: free */
+    int n_slots, n_used;     /* a search uses more than one */
+    int id;                  /* for slots' numbers */
+    prefix_cache kept;
+    int n_sessions, max_sessions; /* in use and kept, and those that a search may still take */
+    step *steps;             /* [n_slots + widths] of this step */
+    seq **whose;             /* [the same] */
+    int cap_steps;
+    double base, per_token;  /* seconds of a step without prompts; more, a token of a prompt; 0: not known yet */
+    int last_budget;
+    bool listed;             /* in the schedule's list: it has jobs, and the model is held */
+    struct lane *next;
+} lane;
+
+struct schedule {
+    schedule_opts o;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake, idle; /* for the thread; for those who wait until all is done */
+    /* under the lock: */
+    job_state *inbox, **inbox_end;
+    int n_queued, n_jobs;      /* not started; not ended */
+    bool draining, cutting, quit;
+    job *alone;                /* what is computed in one go: an encoder's text, an embedding */
+    schedule_figures figures;
+    slot_about *slots;
+    int n_slots, cap_slots;
+    double mean_job;           /* seconds that a job takes, for retry_after */
+    /* the inference thread's: */
+    atomic_bool stop_alone;
+    lane *lanes;
+    user *users;
+    int n_lanes;
+    int64_t order;
+    double expired;            /* when models were last looked at */
+};
+
+/* ---- schedule_check.c ---- */
+int schedule_check(const schedule *s, job *j, job_failure *f);
+int failed(job_failure *f, job_error code, const char *phase, const char *param, const char *fmt, ...) PRINTF_LIKE(5, 6); /* -1 */
+int lane_slots(const schedule *s, const model *m);
+
+/* ---- schedule_event.c ---- */
+job_state *state_new(schedule *s, job *j);
+void state_free(job_state *js);
+void post(job_state *js, const job_event *v);
+/* The last event: afterwards the job may be gone. EVENT_END with f NULL. */
+void post_last(job_state *js, const job_failure *f);
+
+/* ---- schedule.c ---- */
+void count_histogram(histogram *h, double seconds);
+void begin_alone(schedule *s, job_state *js); /* until end_alone the job's cancelling stops the engine */
+void end_alone(schedule *s, job_state *js);
+void job_started(job_state *js);
+/* Takes the job off its lane, counts it and sends its last event. f NULL: it went well, or was cut with a part of its answer, for the reason `why`. */
+void job_end_all(job_state *js, const job_failure *f, job_error why);
+
+/* ---- schedule_lane.c ---- */
+lane *lane_of(schedule *s, model *m, err *e); /* NULL on failure */
+void lane_admit(lane *l);
+int lane_session(lane *l, seq *q, const int32_t *tok, int n, bool only_own, err *e); /* q->s, with as much of tok as is there */
+void lane_give_back(lane *l, session *s, bool keep);
+void job_fail(job_state *js, job_error code, const char *phase, const char *fmt, ...) PRINTF_LIKE(4, 5);
+void job_fail_err(job_state *js, const char *phase, const err *e);
+void job_cut(job_state *js, job_end end); /* cancelled, too late, shutting down */
+void unit_ended(job_state *js);           /* its unit is done: the job too, if it was the last */
+
+/* ---- schedule_step.c ---- */
+bool lane_step(lane *l); /* false: nothing to compute */
+
+/* ---- schedule_seq.c ---- */
+seq *seq_new(lane *l, job_state *js, int unit, err *e);
+void seq_free(seq *q);
+/* After a step, or when a prompt was in the cache as a whole: picks tokens as far as there are logits. 0, or -1 and the job failed. */
+int seq_advance(seq *q, double now);
+void seq_cut(seq *q, job_end end); /* ends with what there is */
+void seq_choice_end(job_state *js, int prompt, int choice, job_end end, const char *stop);
+void seq_propose(seq *q, int most);
+int seq_echo(seq *q);             /* the tokens of its prompt that this step computed */
+bool seq_take(seq *q, int32_t id, const job_event *probs, double now); /* into text and events; true: a stop string ended it */
+void seq_rest(seq *q, bool stopped); /* the text that is left */
+void seq_close(seq *q);           /* ended: gives back slot and session, and ends the unit */
+
+/* ---- schedule_search.c ---- */
+int search_advance(seq *q);       /* after a step: 0, or -1 and the job failed */
+void search_finish(seq *q, job_end end); /* END_NONE: it is over by itself */
+void embed_unit(lane *l, job_state *js, int unit);
+
+#endif

@@ -1,0 +1,99 @@
+/* schedule_search: beam searches, whose hypotheses are sequences of the batch like others, and embeddings, which are computed one text at a
+ * time between two steps. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "tools/serve/schedule_parts.h"
+
+/* ---- beam searches ---- */
+
+/* Does the answer's text hold a stop string? */
+static bool holds_stop(void *arg, const int32_t *answer, int n) {
+    const seq *q = arg;
+    detok d = q->d;
+    stop_filter f = { .stops = q->stop.stops, .n = q->stop.n };
+    buf text = { 0 }, unused = { 0 };
+    for (int i = 0; i < n; i++) detok_token(&d, answer[i], &text);
+    bool found = stop_feed(&f, text.p, text.n, &unused);
+    stop_free(&f);
+    buf_free(&text);
+    buf_free(&unused);
+    return found;
+}
+
+static int begin(seq *q, err *e) {
+    const job *j = q->js->j;
+    int room = j->m->info->ctx - q->n_prompt + 1; /* the last token needs no position of its own */
+    q->beam = j->beams;
+    q->beam.max_new = j->max_tokens < 0 ? room : min_int(j->max_tokens, room);
+    q->beam.rules = q->rules;
+    if (q->stop.n && q->d.t) q->beam.ends = holds_stop, q->beam.arg = q;
+    return beam_begin(&q->search, q->l->m->engine, q->s, &q->beam, e);
+}
+
+/* The text of one hypothesis, as one choice. */
+static void give(seq *q, int choice, const hypothesis *h, job_end end) {
+    const job *j = q->js->j;
+    const detok after_prompt = q->d;
+    double now = now_seconds();
+    bool stopped = false;
+    q->choice = choice;
+    q->n_new = 0;
+    q->last_at = now;
+    for (size_t i = 0; i < h->tokens.n && !stopped; i++) stopped = seq_take(q, h->tokens.p[i], &(job_event){ .logprob = NAN }, now);
+    if (end == END_NONE) end = h->eos >= 0 ? END_EOS : stopped ? END_STOP_STRING : q->beam.max_new == j->max_tokens ? END_LENGTH : END_CONTEXT;
+    seq_rest(q, stopped);
+    seq_choice_end(q->js, q->prompt, choice, end, end == END_STOP_STRING ? j->stops[q->stop.found] : NULL);
+    q->d = after_prompt;
+    q->stop.held.n = 0;
+}
+
+void search_finish(seq *q, job_end end) {
+    beam_result r = { 0 };
+    err e = { 0 };
+    const hypothesis none = { .eos = -1 };
+    beam_end(q->search, end != END_NONE, &r, &e);
+    q->search = NULL;
+    for (int c = 0; c < q->js->j->n; c++) give(q, c, c < r.n ? &r.best[c] : &none, end);
+    beam_result_free(&r);
+    q->over = true;
+}
+
+int search_advance(seq *q) {
+    err e = { 0 };
+    if (!q->search && begin(q, &e)) return job_fail_err(q->js, "decode", &e), -1;
+    int more = beam_next(q->search, &q->beam_steps, &q->n_beam_steps, &e);
+    if (more < 0) return job_fail_err(q->js, "decode", &e), -1;
+    if (!more) search_finish(q, END_NONE);
+    return 0;
+}
+
+/* ---- embeddings ---- */
+
+void embed_unit(lane *l, job_state *js, int unit) {
+    const job *j = js->j;
+    const ids *text = &j->prompts[unit];
+    int n = l->m->info->d_embed;
+    err e = { 0 };
+    seq q = { .js = js, .l = l };
+    float *x = alloc_aligned((size_t)n * sizeof *x);
+    int rc = x ? lane_session(l, &q, NULL, 0, true, &e) : fail_memory(&e, (size_t)n * sizeof *x, "an embedding");
+    if (!rc) {
+        begin_alone(l->s, js);
+        rc = session_embed(q.s, text->p, (int)text->n, j->pooling, x, &e);
+        end_alone(l->s, js);
+    }
+    lane_give_back(l, q.s, false);
+    js->u->served += (double)text->n;
+    bool finite = true;
+    for (int i = 0; i < n && !rc; i++) finite &= isfinite(x[i]) != 0;
+    if (!rc && finite) {
+        if (!js->first_at) js->first_at = js->prompt_at = now_seconds();
+        post(js, &(job_event){ .kind = EVENT_EMBEDDING, .prompt = unit, .id = -1, .embedding = x, .n_embedding = n });
+    }
+    free_aligned(x);
+    if (rc && e.code == ERR_STOPPED) return; /* cancelled: seen before the next step, as always */
+    if (rc) job_fail_err(js, "prompt", &e);
+    else if (!finite) job_fail(js, JOB_NOT_FINITE, "prompt", "the embedding of text %d is not finite: the weights or the file are damaged (inspect --verify)", unit);
+    else unit_ended(js);
+}

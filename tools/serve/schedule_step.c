@@ -1,0 +1,175 @@
+/* schedule_step: one step of one model: all sequences that decode, each with its next token, and pieces of prompts up to a budget that
+ * follows the measured speed. Prompts are cut by users' shares: whoever has had least comes first. If a step fails, its parts are
+ * computed one by one, so that only the one at fault fails. */
+#include "tools/serve/schedule_parts.h"
+
+enum { FIRST_BUDGET = 64, LEAST_BUDGET = 8, MOST_BUDGET = 8192 };
+
+typedef struct planned {
+    int n;                   /* steps of the lane */
+    int n_decode, n_prompt;  /* sequences that decode; tokens of prompts */
+} planned;
+
+static int due(const seq *q) { return (int)q->tokens.n - session_len(q->s); }
+
+static bool decodes(const seq *q) { return q->search || (q->begun && due(q) == 1); }
+
+static void add(lane *l, planned *p, seq *q, step st) {
+    l->whose[p->n] = q;
+    l->steps[p->n++] = st;
+}
+
+static void plan_decodes(lane *l, planned *p) {
+    for (int k = 0; k < l->n_slots; k++) {
+        seq *q = l->slot[k];
+        if (q) q->n_step = 0;
+        if (q && decodes(q)) p->n_decode += q->search ? q->n_beam_steps : 1;
+    }
+    for (int k = 0; k < l->n_slots; k++) {
+        seq *q = l->slot[k];
+        if (!q || !decodes(q)) continue;
+        if (q->search) {
+            for (int i = 0; i < q->n_beam_steps; i++) add(l, p, q, q->beam_steps[i]);
+            q->n_step = q->n_beam_steps;
+            continue;
+        }
+        seq_propose(q, SPECULATE_MOST / p->n_decode); /* rows are nearly free only while they are few */
+        q->n_step = 1 + q->n_ahead;
+        if (q->n_ahead) add(l, p, q, (step){ q->s, q->ahead, q->n_step, q->rows });
+        else add(l, p, q, (step){ q->s, &q->tokens.p[q->tokens.n - 1], 1, NULL });
+    }
+}
+
+/* ---- prompts ---- */
+
+static int budget(const lane *l, const planned *p) {
+    double target = l->s->o.max_delay * 0.6 / max_int(l->s->n_lanes, 1), room = target - (p->n_decode ? l->base : 0);
+    if (!(l->per_token > 0)) return FIRST_BUDGET;
+    double fits = room / l->per_token;
+    int most = min_int(2 * max_int(l->last_budget, FIRST_BUDGET / 2), MOST_BUDGET);
+    return fits >= most ? most : max_int((int)fits, LEAST_BUDGET);
+}
+
+static int most_of(const seq *q) {
+    bool all_rows = q->js->j->echo && q->js->j->logprobs && !q->begun;
+    int left = due(q) - q->n_step;
+    return all_rows ? min_int(left, ECHO_ROWS - q->n_step) : left;
+}
+
+/* The sequence whose prompt comes next, of those with less than `whole` of them in this step: the least served user's, the first come. */
+static seq *next_prompt(const lane *l, bool begun_too) {
+    seq *best = NULL;
+    for (int k = 0; k < l->n_slots; k++) {
+        seq *q = l->slot[k];
+        if (!q || decodes(q) || most_of(q) <= 0 || (!begun_too && q->n_step)) continue;
+        if (!best || q->js->u->served < best->js->u->served || (q->js->u == best->js->u && q->order < best->order)) best = q;
+    }
+    return best;
+}
+
+static int users_with_prompts(const lane *l) {
+    int n = 0;
+    for (int k = 0; k < l->n_slots; k++) {
+        const seq *q = l->slot[k];
+        bool counts = q && !decodes(q);
+        for (int i = 0; i < k && counts; i++) counts = !l->slot[i] || decodes(l->slot[i]) || l->slot[i]->js->u != q->js->u;
+        n += counts;
+    }
+    return n;
+}
+
+static void take_piece(planned *p, seq *q, int n) {
+    q->n_step += n;
+    q->js->u->served += n;
+    p->n_prompt += n;
+}
+
+static void plan_prompts(lane *l, planned *p) {
+    int users = users_with_prompts(l), left = users ? budget(l, p) : 0, share = users ? max_int(left / users, LEAST_BUDGET) : 0;
+    for (seq *q; left > 0 && (q = next_prompt(l, false));) { /* a share for each */
+        int n = min_int(min_int(most_of(q), share), left);
+        take_piece(p, q, n);
+        left -= n;
+    }
+    for (seq *q; left > 0 && (q = next_prompt(l, true));) { /* and what is left */
+        int n = min_int(most_of(q), left);
+        take_piece(p, q, n);
+        left -= n;
+    }
+    for (int k = 0; k < l->n_slots; k++) {
+        seq *q = l->slot[k];
+        if (!q || decodes(q) || !q->n_step) continue;
+        bool all_rows = q->js->j->echo && q->js->j->logprobs && !q->begun;
+        add(l, p, q, (step){ q->s, q->tokens.p + session_len(q->s), q->n_step, all_rows ? q->rows : NULL });
+    }
+}
+
+/* ---- computing ---- */
+
+static bool is_there(const lane *l, const seq *q) {
+    for (int k = 0; k < l->n_slots; k++)
+        if (l->slot[k] == q) return true;
+    return false;
+}
+
+/* Where q's sessions stood before the step. A failed step leaves them so, but for those whose window has moved on: they are empty. */
+static bool stands(const seq *q, const step *st) {
+    if (q->search) return session_len(st->s) > 0;
+    return q->tokens.p + session_len(q->s) == st->tok || (q->n_ahead && due(q) == 1);
+}
+
+/* One by one: only the job that cannot be computed fails. A sequence that lost its cache computes its tokens anew, a search cannot. */
+static void compute_apart(lane *l, const planned *p) {
+    for (int i = 0; i < p->n; i++) {
+        seq *q = l->whose[i];
+        err e = { 0 };
+        if (!is_there(l, q)) continue;
+        bool sound = stands(q, &l->steps[i]);
+        if (!sound && !q->search) {
+            q->n_step = q->n_ahead = 0;
+            continue;
+        }
+        if (!sound) fail_code(&e, ERR_MEMORY, "out of memory: a beam search lost its cache");
+        else if (engine_step(l->m->engine, &l->steps[i], 1, &e) == 0) continue;
+        job_fail_err(q->js, q->begun ? "decode" : "prompt", &e);
+    }
+}
+
+static void measure(lane *l, const planned *p, double seconds) {
+    schedule *s = l->s;
+    double prompt = 0;
+    if (!p->n_prompt) l->base = l->base > 0 ? 0.8 * l->base + 0.2 * (seconds < 4 * l->base ? seconds : 4 * l->base) : seconds;
+    else {
+        double own = p->n_decode ? (l->base < seconds / 2 ? l->base : seconds / 2) : 0, per = (seconds - own) / p->n_prompt;
+        if (l->per_token > 0 && per > 4 * l->per_token) per = 4 * l->per_token; /* the machine was away for a moment */
+        if (p->n_prompt >= LEAST_BUDGET || !(l->per_token > 0)) l->per_token = l->per_token > 0 ? 0.5 * l->per_token + 0.5 * per : per;
+        prompt = seconds - own;
+        l->last_budget = p->n_prompt;
+    }
+    pthread_mutex_lock(&s->lock);
+    s->figures.steps++;
+    s->figures.busy_sequences += p->n;
+    s->figures.prompt_tokens += p->n_prompt;
+    s->figures.prompt_seconds += prompt;
+    s->figures.decode_seconds += seconds - prompt;
+    pthread_mutex_unlock(&s->lock);
+}
+
+bool lane_step(lane *l) {
+    planned p = { 0 };
+    err e = { 0 };
+    plan_decodes(l, &p);
+    plan_prompts(l, &p);
+    if (!p.n) return false;
+    double start = now_seconds();
+    if (engine_step(l->m->engine, l->steps, p.n, &e)) compute_apart(l, &p);
+    double now = now_seconds();
+    measure(l, &p, now - start);
+    for (int k = 0; k < l->n_slots; k++) {
+        seq *q = l->slot[k];
+        if (!q || !q->n_step || seq_advance(q, now)) continue;
+        if (q->js->lost) job_fail(q->js, JOB_MEMORY, "decode", "out of memory: the answer's events");
+        else if (q->over) seq_close(q);
+    }
+    return true;
+}
