@@ -54,7 +54,7 @@ static void put_settings(const request *q, buf *b) {
             (double)s->repeat_penalty, (double)s->presence_penalty, (double)s->frequency_penalty, o->ignore_eos ? "true" : "false", o->n_probs, q->stream ? "true" : "false");
     for (int i = 0; i < o->n_stops; i++) {
         if (i) buf_byte(b, ',');
-        put_str(b, o->stops[i]);
+        put_quoted(b, o->stops[i]);
     }
     buf_str(b, "]}");
 }
@@ -76,14 +76,14 @@ static void put_result(const request *q, const answer *a, bool with_content, buf
     buf_str(b, ",\"tokens\":[");
     if (with_content && o->return_tokens) put_ids(&a->tokens, b);
     buf_str(b, "],\"id_slot\":-1,\"stop\":true,\"model\":");
-    put_str(b, q->model_name);
+    put_quoted(b, q->model_name);
     buf_fmt(b, ",\"tokens_predicted\":%d,\"tokens_evaluated\":%d,\"tokens_cached\":%d", a->n_tokens, o->n_prompt[p], o->n_prompt[p] + a->n_tokens);
     put_settings(q, b);
     buf_str(b, ",\"prompt\":");
     buf_json(b, o->prompt[p].p ? o->prompt[p].p : "", o->prompt[p].n);
     buf_fmt(b, ",\"has_new_line\":%s,\"truncated\":false,\"stop_type\":\"%s\",\"ended\":\"%s\",\"stopping_word\":", a->text.n && memchr(a->text.p, '\n', a->text.n) ? "true" : "false",
             stop_type(a->end), end_name(a->end));
-    put_str(b, a->stop_string ? a->stop_string : "");
+    put_quoted(b, a->stop_string ? a->stop_string : "");
     if (with_content && q->logprobs) put_probabilities(q, a->probs, a->n_probs, b);
     put_timings(q, b);
     buf_str(b, ",\"system_fingerprint\":");

@@ -134,9 +134,9 @@ int native_props(request *q) {
     buf_str(&b, "{\"default_generation_settings\":");
     put_defaults(m->info, &b);
     buf_fmt(&b, ",\"total_slots\":%d,\"model_alias\":", q->s->n_slots);
-    put_str(&b, m->name);
+    put_quoted(&b, m->name);
     buf_str(&b, ",\"model_path\":");
-    put_str(&b, m->path);
+    put_quoted(&b, m->path);
     buf_str(&b, ",\"chat_template\":");
     buf_json(&b, shape ? shape : "", n);
     buf_fmt(&b, ",\"chat_template_caps\":{\"supports_chat\":%s},\"modalities\":{\"vision\":false,\"audio\":false},\"build_info\":\"quern %s\",\"is_sleeping\":false,\"bos_token\":",
@@ -152,9 +152,9 @@ int native_props(request *q) {
 
 static void put_slot(const slot_about *v, buf *b) {
     buf_fmt(b, "{\"id\":%d,\"n_ctx\":%d,\"is_processing\":%s,\"id_task\":", v->id, v->n_ctx, v->busy ? "true" : "false");
-    put_str(b, v->job);
+    put_quoted(b, v->job);
     buf_str(b, ",\"model\":");
-    put_str(b, v->model);
+    put_quoted(b, v->model);
     buf_fmt(b, ",\"n_prompt_tokens\":%d,\"n_prompt_tokens_processed\":%d,\"params\":{},\"next_token\":[{\"has_next_token\":%s,\"has_new_line\":false,\"n_remain\":%d,\"n_decoded\":%d}]}",
             v->n_prompt, v->n_prompt_done, v->busy ? "true" : "false", v->n_remain, v->n_decoded);
 }
@@ -195,9 +195,9 @@ int native_lora(request *q) {
     buf_byte(&b, '[');
     for (int i = 0; i < n; i++) {
         buf_fmt(&b, "%s{\"id\":%d,\"name\":", i ? "," : "", i);
-        put_str(&b, names[i]);
+        put_quoted(&b, names[i]);
         buf_str(&b, ",\"path\":");
-        put_str(&b, names[i]);
+        put_quoted(&b, names[i]);
         buf_str(&b, ",\"scale\":0}");
     }
     buf_byte(&b, ']');

@@ -27,7 +27,7 @@ static void put_now(buf *b) {
 
 static void begin_line(const request *q, buf *b) {
     buf_str(b, "{\"model\":");
-    put_str(b, q->model_name);
+    put_quoted(b, q->model_name);
     buf_str(b, ",\"created_at\":");
     put_now(b);
 }
@@ -227,7 +227,7 @@ int ollama_generate(request *q) {
 static void whole_embed(request *q, buf *b) {
     int d = (int)request_int(q, F_DIMENSIONS, INT32_MAX);
     buf_str(b, "{\"model\":");
-    put_str(b, q->model_name);
+    put_quoted(b, q->model_name);
     buf_str(b, ",\"embeddings\":[");
     for (int i = 0; i < q->n_answers; i++) {
         if (i) buf_byte(b, ',');
@@ -249,7 +249,7 @@ static void whole_old(request *q, buf *b) {
 
 static void whole_empty(request *q, buf *b) {
     buf_str(b, "{\"model\":");
-    put_str(b, q->model_name);
+    put_quoted(b, q->model_name);
     buf_fmt(b, ",\"embeddings\":[],\"total_duration\":%lld,\"load_duration\":%lld,\"prompt_eval_count\":0}", ns(now_seconds() - q->h->arrived), ns(q->timings.load));
 }
 

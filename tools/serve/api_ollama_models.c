@@ -42,14 +42,14 @@ static void put_parameter_size(const engine_info *i, buf *b) {
 static void put_details(const model *m, buf *b) {
     const engine_info *i = m->info;
     buf_str(b, ",\"details\":{\"parent_model\":\"\",\"format\":\"quern\",\"family\":");
-    put_str(b, i ? i->family : "");
+    put_quoted(b, i ? i->family : "");
     buf_str(b, ",\"families\":[");
-    put_str(b, i ? i->family : "");
+    put_quoted(b, i ? i->family : "");
     buf_str(b, "],\"parameter_size\":");
     if (i) put_parameter_size(i, b);
     else buf_str(b, "\"\"");
     buf_str(b, ",\"quantization_level\":");
-    put_str(b, i ? i->type : "");
+    put_quoted(b, i ? i->type : "");
     if (i) buf_fmt(b, ",\"context_length\":%d,\"embedding_length\":%d", i->ctx, i->d_model);
     buf_byte(b, '}');
 }
@@ -156,9 +156,9 @@ static void put_key(buf *b, const char *family, const char *name, long long v) {
 static void put_model_info(const model *m, buf *b) {
     const engine_info *i = m->info;
     buf_str(b, ",\"model_info\":{\"general.architecture\":");
-    put_str(b, i->family);
+    put_quoted(b, i->family);
     buf_str(b, ",\"general.basename\":");
-    put_str(b, m->name);
+    put_quoted(b, m->name);
     buf_fmt(b, ",\"general.parameter_count\":%.0f", parameters_of(i));
     /* A client's mistake: VS Code computes 0 tokens of room from exactly 4096. */
     put_key(b, i->family, "context_length", i->ctx == 4096 ? 4095 : i->ctx);

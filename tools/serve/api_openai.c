@@ -24,7 +24,7 @@ static const sampling_defaults completion_defaults = { .temperature = 1, .top_p 
 
 static void put_model(buf *b, const char *name, int64_t created) {
     buf_str(b, "{\"id\":");
-    put_str(b, name);
+    put_quoted(b, name);
     buf_fmt(b, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"quern\"}", (long long)created);
 }
 
@@ -71,7 +71,7 @@ static const char *finish_reason(job_end end) { return end == END_LENGTH || end 
 static void put_head(const request *q, const char *object, buf *b) {
     const openai_reply *o = q->own;
     buf_fmt(b, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", o->id, object, (long long)q->created);
-    put_str(b, q->model_name);
+    put_quoted(b, q->model_name);
     buf_str(b, ",\"system_fingerprint\":");
     put_fingerprint(q, b);
 }
@@ -167,7 +167,7 @@ static void put_finish(job_end end, const char *stop_string, buf *b) {
     buf_fmt(b, ",\"finish_reason\":\"%s\",\"ended\":\"%s\"", finish_reason(end), end_name(end));
     if (stop_string) {
         buf_str(b, ",\"stop_string\":");
-        put_str(b, stop_string);
+        put_quoted(b, stop_string);
     }
 }
 
@@ -449,7 +449,7 @@ static void whole_embeddings(request *q, buf *b) {
         buf_byte(b, '}');
     }
     buf_str(b, "],\"model\":");
-    put_str(b, q->model_name);
+    put_quoted(b, q->model_name);
     buf_fmt(b, ",\"usage\":{\"prompt_tokens\":%d,\"total_tokens\":%d}", count_prompt(q), count_prompt(q));
     put_timings(q, b);
     put_warnings(q, b);

@@ -28,22 +28,22 @@ static void json_line(const request *q, int status, size_t bytes, buf *b) {
     buf_str(b, "{\"time\":\"");
     put_now(b);
     buf_str(b, "\",\"id\":");
-    put_str(b, q->id);
+    put_quoted(b, q->id);
     buf_str(b, ",\"peer\":");
-    put_str(b, q->h->peer ? q->h->peer : "");
+    put_quoted(b, q->h->peer ? q->h->peer : "");
     buf_str(b, ",\"method\":");
-    put_str(b, q->h->method);
+    put_quoted(b, q->h->method);
     buf_str(b, ",\"path\":");
-    put_str(b, q->h->path);
+    put_quoted(b, q->h->path);
     buf_str(b, ",\"model\":");
-    put_str(b, q->model_name);
+    put_quoted(b, q->model_name);
     buf_fmt(b, ",\"status\":%d,\"seconds\":%.6f,\"bytes\":%zu,\"stream\":%s", status, now_seconds() - q->h->arrived, bytes, q->begun ? "true" : "false");
     buf_fmt(b, ",\"prompt_tokens\":%d,\"cached_tokens\":%d,\"completion_tokens\":%d,\"queue_seconds\":%.6f,\"first_token_seconds\":%.6f", count_prompt(q), t->n_cached, t->n_decoded,
             t->queued, t->first_token);
     if (q->n_answers) buf_fmt(b, ",\"end\":\"%s\"", end_name(q->answers[0].end));
     if (q->failure.code) {
         buf_fmt(b, ",\"error\":\"%s\",\"phase\":\"%s\",\"message\":", q->code ? q->code : job_error_name(q->failure.code), q->failure.phase ? q->failure.phase : "");
-        put_str(b, q->failure.msg);
+        put_quoted(b, q->failure.msg);
     }
     buf_byte(b, '}');
 }
@@ -91,7 +91,7 @@ void log_line(const server *s, const char *fmt, ...) {
         buf_str(&b, "{\"time\":\"");
         put_now(&b);
         buf_str(&b, "\",\"message\":");
-        put_str(&b, text);
+        put_quoted(&b, text);
         buf_byte(&b, '}');
     } else buf_fmt(&b, "serve: %s", text);
     write_line(&b);

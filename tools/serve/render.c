@@ -6,7 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-void put_str(buf *b, const char *s) { buf_json(b, s, strlen(s)); }
+void put_quoted(buf *b, const char *s) { buf_json(b, s, strlen(s)); }
 
 void put_warnings(const request *q, buf *b) {
     if (!q->warnings.n || q->warnings.failed) return;

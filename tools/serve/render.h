@@ -4,7 +4,7 @@
 
 #include "tools/serve/server.h"
 
-void put_str(buf *b, const char *s);
+void put_quoted(buf *b, const char *s);
 void put_warnings(const request *q, buf *b);  /* ,"warnings":[...] where there are any */
 void put_timings(const request *q, buf *b);   /* ,"timings":{...} as llama-server names them */
 void put_token(const request *q, int32_t id, buf *b);   /* "token":"...","bytes":[...] */

@@ -74,24 +74,24 @@ static const char *native_type(const request *q, int status) {
 /* What quern adds to every dialect's error: the stable code aside, where it happened, to whom, and when. */
 static void put_failure_facts(const request *q, buf *b) {
     buf_str(b, ",\"phase\":");
-    put_str(b, q->failure.phase ? q->failure.phase : "parse");
+    put_quoted(b, q->failure.phase ? q->failure.phase : "parse");
     if (q->model_name[0]) {
         buf_str(b, ",\"model\":");
-        put_str(b, q->model_name);
+        put_quoted(b, q->model_name);
     }
     buf_fmt(b, ",\"elapsed_ms\":%.1f,\"request_id\":", (now_seconds() - q->h->arrived) * 1e3);
-    put_str(b, q->id);
+    put_quoted(b, q->id);
     if (q->failure.code == JOB_CONTEXT) buf_fmt(b, ",\"n_prompt_tokens\":%lld,\"n_ctx\":%lld", (long long)q->failure.n_prompt, (long long)q->failure.n_ctx);
 }
 
 static void put_param(const request *q, buf *b) {
-    if (q->failure.param) put_str(b, q->failure.param);
+    if (q->failure.param) put_quoted(b, q->failure.param);
     else buf_str(b, "null");
 }
 
 static void put_message(const request *q, const char *type, buf *b) {
     buf_str(b, "\"message\":");
-    put_str(b, q->failure.msg[0] ? q->failure.msg : "the request failed");
+    put_quoted(b, q->failure.msg[0] ? q->failure.msg : "the request failed");
     buf_fmt(b, ",\"type\":\"%s\"", type);
 }
 
@@ -100,7 +100,7 @@ void failure_body(const request *q, int status, buf *b) {
     switch (q->dialect) {
     case DIALECT_OLLAMA:
         buf_str(b, "{\"error\":");
-        put_str(b, q->failure.msg[0] ? q->failure.msg : "the request failed");
+        put_quoted(b, q->failure.msg[0] ? q->failure.msg : "the request failed");
         buf_fmt(b, ",\"code\":\"%s\",\"param\":", code);
         put_param(q, b);
         break;

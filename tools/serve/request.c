@@ -431,7 +431,9 @@ int request_sampling(request *q, const sampling_defaults *d) {
         return request_fail(q, JOB_UNSUPPORTED, "model", "model '%s' is an encoder: it gives embeddings, it does not generate", q->m->name);
     take_numbers(q, d, &j->sample);
     if (take_length(q, d) || take_stops(q) || take_bias(q, &j->sample) || take_adapters(q)) return -1;
-    if (sample_check(&j->sample, &e)) return request_fail_err(q, NULL, &e);
+    sample_opts known = j->sample;
+    known.min_length = max_int(known.min_length, 0); /* -1: the checkpoint's, which counts the prompt */
+    if (sample_check(&known, &e)) return request_fail_err(q, NULL, &e);
     return take_beams(q);
 }
 

@@ -22,6 +22,7 @@ typedef struct server {
     http *http;
     struct guard *guard;
     struct metrics *metrics;
+    work *workers;
     const name_alias *aliases;  /* [n_aliases] */
     int n_aliases, n_slots;
     double keep_alive, started; /* seconds; started: now_seconds() */

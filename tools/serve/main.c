@@ -1,0 +1,280 @@
+/* serve: the command line, and the life of the server: everything is opened here, in order, and closed the other way round. A thread of
+ * its own waits for signals: the first drains, the second ends. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <math.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "runtime/options.h"
+#include "tools/serve/guard.h"
+#include "tools/serve/log.h"
+#include "tools/serve/metrics.h"
+#include "tools/serve/server.h"
+
+enum { MOST_MODELS = 256, MOST_KEYS = 1024, DRAIN_SECONDS = 30 };
+
+typedef struct serve_opts {
+    const char *models[MOST_MODELS];
+    int n_models;
+    const char *host, *memory, *keep_alive, *cors, *key_file, *log, *cache_type, *kernels;
+    int port, ctx, threads, slots, queue, rate, max_connections, drain;
+    float timeout, max_delay;
+    texts keys, aliases;
+    bool strict, allow_delete, exact, help_fields, markdown, drain_given;
+} serve_opts;
+
+typedef struct life {
+    serve_opts *o;
+    server s;
+    const char *keys[MOST_KEYS];
+    int n_keys;
+    name_alias alias[32];
+    buf key_text;        /* of --api-key-file */
+    pthread_t keeper;
+    atomic_bool stopping; /* the keeper shall end */
+    uint64_t memory;
+} life;
+
+/* ---- what the command line says ---- */
+
+static int parse_bytes(const char *text, uint64_t *out) {
+    char *end;
+    double x = strtod(text, &end);
+    static const char units[] = "KMGT";
+    const char *u = *end ? strchr(units, *end & ~32) : NULL;
+    if (end == text || !(x >= 0) || x > 1e15 || (*end && (!u || (end[1] && strcmp(end + 1, "B") && strcmp(end + 1, "iB"))))) return -1;
+    for (const char *k = units; u && k <= u; k++) x *= 1024;
+    *out = (uint64_t)x;
+    return 0;
+}
+
+static int parse_time(const char *text, double *out) {
+    char *end;
+    double x = strtod(text, &end);
+    double unit = !*end || !strcmp(end, "s") ? 1 : !strcmp(end, "m") ? 60 : !strcmp(end, "h") ? 3600 : NAN;
+    if (end == text || !isfinite(x * unit)) return -1;
+    *out = x * unit;
+    return 0;
+}
+
+static int take_alias(const program *p, life *l, const char *text) {
+    char *copy = strdup(text), *equals = copy ? strchr(copy, '=') : NULL;
+    if (!copy) return fprintf(stderr, "serve: out of memory\n"), 1;
+    if (!equals || equals == copy || !equals[1]) {
+        free(copy);
+        return usage_error(p, "--alias: expected NAME=MODEL, found \"%s\"", text);
+    }
+    *equals = 0;
+    l->alias[l->s.n_aliases++] = (name_alias){ copy, equals + 1 };
+    return OPTIONS_GO_ON;
+}
+
+/* A key a line; '#' begins a comment. */
+static int read_keys(life *l, err *e) {
+    char *line, *rest = NULL;
+    if (!l->o->key_file) return 0;
+    if (read_file(l->o->key_file, 1 << 20, &l->key_text, e)) return -1;
+    for (line = strtok_r(l->key_text.p, "\r\n", &rest); line; line = strtok_r(NULL, "\r\n", &rest)) {
+        line += strspn(line, " \t");
+        size_t n = strlen(line);
+        while (n && (line[n - 1] == ' ' || line[n - 1] == '\t')) line[--n] = 0;
+        if (!n || *line == '#') continue;
+        if (l->n_keys == MOST_KEYS) return fail(e, "%s: more than %d keys", l->o->key_file, MOST_KEYS);
+        l->keys[l->n_keys++] = line;
+    }
+    return l->n_keys ? 0 : fail(e, "%s: no key in it: the server would be closed to all, or open to all", l->o->key_file);
+}
+
+static int check(const program *p, life *l) {
+    const serve_opts *o = l->o;
+    const char *key = getenv("QUERN_API_KEY");
+    if (!o->n_models) return usage_error(p, "expected model files or folders");
+    if (o->port < 0 || o->port > 65535) return usage_error(p, "--port: expected 0 to 65535, found %d", o->port);
+    if (o->slots < 1 || o->slots > 1024) return usage_error(p, "--slots: expected 1 to 1024, found %d", o->slots);
+    if (o->rate < 0 || o->queue < 0 || o->timeout < 0 || o->ctx < 0 || o->threads < 0) return usage_error(p, "--rate, --queue, --timeout, --ctx and --threads: expected no negative number");
+    if (o->memory && parse_bytes(o->memory, &l->memory)) return usage_error(p, "--memory: expected bytes such as 8G, found \"%s\"", o->memory);
+    if (parse_time(o->keep_alive, &l->s.keep_alive)) return usage_error(p, "--keep-alive: expected a time such as 5m, found \"%s\"", o->keep_alive);
+    if (strcmp(o->log, "text") && strcmp(o->log, "json") && strcmp(o->log, "none")) return usage_error(p, "--log: expected text, json or none, found \"%s\"", o->log);
+    for (int i = 0; i < o->aliases.n; i++) {
+        int rc = take_alias(p, l, o->aliases.p[i]);
+        if (rc != OPTIONS_GO_ON) return rc;
+    }
+    for (int i = 0; i < o->keys.n; i++) {
+        if (!*o->keys.p[i]) return usage_error(p, "--api-key: an empty key");
+        l->keys[l->n_keys++] = o->keys.p[i];
+    }
+    if (key && *key) l->keys[l->n_keys++] = key;
+    return OPTIONS_GO_ON;
+}
+
+/* ---- signals ---- */
+
+static void *drain(void *arg) {
+    life *l = arg;
+    schedule_drain(l->s.schedule, l->o->drain);
+    http_stop(l->s.http);
+    return NULL;
+}
+
+static void begin_drain(life *l, int sig) {
+    pthread_t t;
+    atomic_store(&l->s.draining, true);
+    log_line(&l->s, "%s: no new requests; what runs has %d s to end (again: end at once)", sig == SIGINT ? "interrupted" : "terminated", l->o->drain);
+    if (pthread_create(&t, NULL, drain, l)) drain(l);
+    else pthread_detach(t);
+}
+
+/* Signals, and once a second the models whose time is over. */
+static void *keep(void *arg) {
+    life *l = arg;
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    while (!atomic_load(&l->stopping)) {
+        int sig = sigtimedwait(&set, NULL, &(struct timespec){ .tv_sec = 1 });
+        if (sig > 0 && atomic_load(&l->s.draining)) {
+            log_line(&l->s, "a second signal: ended at once");
+            _exit(128 + sig);
+        }
+        if (sig > 0) begin_drain(l, sig);
+        else models_expire(l->s.models, now_seconds());
+    }
+    return NULL;
+}
+
+static void block_signals(void) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &set, NULL); /* of all threads that come */
+    signal(SIGPIPE, SIG_IGN);
+}
+
+/* ---- start and end ---- */
+
+static int open_all(life *l, err *e) {
+    serve_opts *o = l->o;
+    server *s = &l->s;
+    models_opts m = { .paths = o->models, .n_paths = o->n_models, .memory = l->memory, .keep_alive = s->keep_alive,
+                      .engine = { .kernels = o->kernels, .threads = o->threads, .ctx = o->ctx, .max_sessions = o->slots, .cache_type = o->cache_type, .exact = o->exact } };
+    if (read_keys(l, e) || guard_new(&s->guard, l->keys, l->n_keys, o->rate, e)) return -1;
+    s->metrics = metrics_new();
+    if (!s->metrics) return fail(e, "out of memory");
+    if (models_open(&s->models, &m, e) || work_start(&s->workers, 3, e)) return -1;
+    schedule_opts c = { .models = s->models, .workers = s->workers, .max_queue = o->queue, .slots = o->slots, .max_delay = (double)o->max_delay, .default_timeout = (double)o->timeout };
+    if (schedule_start(&s->schedule, &c, e)) return -1;
+    http_opts h = { .host = o->host, .port = o->port, .max_connections = o->max_connections, .cors = o->cors, .handle = server_handle, .handle_now = server_handle_now, .arg = s, .workers = s->workers };
+    return http_listen(&s->http, &h, e);
+}
+
+static void close_all(life *l) {
+    server *s = &l->s;
+    schedule_stop(s->schedule);
+    if (s->http) http_free(s->http);
+    if (s->workers) work_stop(s->workers);
+    models_close(s->models);
+    metrics_free(s->metrics);
+    guard_free(s->guard);
+    for (int i = 0; i < s->n_aliases; i++) free((char *)(uintptr_t)l->alias[i].name);
+    buf_free(&l->key_text);
+}
+
+static int count_models(const server *s) {
+    err e = { 0 };
+    model *list;
+    int n;
+    if (models_list(s->models, &list, &n, &e)) return 0;
+    free(list);
+    return n;
+}
+
+static int run(life *l, err *e) {
+    server *s = &l->s;
+    int n;
+    if (open_all(l, e)) return -1;
+    if (!(n = count_models(s))) return fail(e, "no model file found: expected .bin files, as ./convert writes them");
+    if (pthread_create(&l->keeper, NULL, keep, l)) return fail(e, "a thread could not be started: %s", strerror(errno));
+    const char *host = l->o->host;
+    log_line(s, "listening on http://%s%s%s:%d, %d model%s, %d slots%s", strchr(host, ':') ? "[" : "", host, strchr(host, ':') ? "]" : "", http_port(s->http), n, n == 1 ? "" : "s",
+             s->n_slots, l->n_keys ? ", keys needed" : "");
+    int rc = http_run(s->http, e);
+    atomic_store(&l->stopping, true);
+    pthread_join(l->keeper, NULL);
+    return rc;
+}
+
+static int serve(serve_opts *o, const program *p) {
+    static life l; /* large; one */
+    err e = { 0 };
+    l.o = o;
+    int rc = check(p, &l);
+    if (rc != OPTIONS_GO_ON) return rc;
+    l.s.aliases = l.alias;
+    l.s.n_slots = o->slots;
+    l.s.strict = o->strict;
+    l.s.allow_delete = o->allow_delete;
+    l.s.log_json = strcmp(o->log, "json") == 0;
+    l.s.quiet = strcmp(o->log, "none") == 0;
+    l.s.started = now_seconds();
+    l.s.started_at = (int64_t)time(NULL);
+    l.s.id_salt = hash_bytes(&l.s.started, sizeof l.s.started) ^ (uint64_t)getpid();
+    block_signals();
+    rc = run(&l, &e);
+    close_all(&l);
+    if (rc) fprintf(stderr, "serve: %s\n", e.msg);
+    return rc ? 1 : 0;
+}
+
+static int print(void (*write_out)(buf *out)) {
+    buf b = { 0 };
+    write_out(&b);
+    bool bad = b.failed || fwrite(b.p, 1, b.n, stdout) != b.n || fflush(stdout);
+    buf_free(&b);
+    return bad ? 1 : 0;
+}
+
+int main(int argc, char **argv) {
+    static serve_opts o = { .host = "127.0.0.1", .port = 8080, .slots = 8, .keep_alive = "5m", .log = "text", .drain = DRAIN_SECONDS };
+    const option options[] = {
+        { "--host", NULL, OPT_TEXT, &o.host, "ADDRESS", "address to listen on (127.0.0.1: this machine only; 0.0.0.0: all)", NULL },
+        { "--port", NULL, OPT_INT, &o.port, "N", "port (8080); 0: the system chooses one, and it is printed", NULL },
+        { "--ctx", "-c", OPT_INT, &o.ctx, "N", "positions of a sequence (the model's own, if the cache of all slots fits in a quarter of memory)", NULL },
+        { "--threads", "-t", OPT_INT, &o.threads, "N", "threads that compute (physical cores, within the cgroup's quota)", NULL },
+        { "--slots", NULL, OPT_INT, &o.slots, "N", "sequences at a time (8); others wait", NULL },
+        { "--queue", NULL, OPT_INT, &o.queue, "N", "requests that may wait (512); more get 503 and Retry-After", NULL },
+        { "--timeout", NULL, OPT_FLOAT, &o.timeout, "SECONDS", "deadline of a request that sets none (0: none)", NULL },
+        { "--max-delay", NULL, OPT_FLOAT, &o.max_delay, "SECONDS", "by which prompts may delay the next token of others (0.2)", NULL },
+        { "--memory", NULL, OPT_TEXT, &o.memory, "BYTES", "of all open models, such as 8G (the machine's); least recently used first out", NULL },
+        { "--keep-alive", NULL, OPT_TEXT, &o.keep_alive, "TIME", "how long an unused model stays open (5m); negative: for ever", NULL },
+        { "--cache-type", NULL, OPT_TEXT, &o.cache_type, "TYPE", "f16 (default) or q8", NULL },
+        { "--kernels", NULL, OPT_TEXT, &o.kernels, "NAME", "table of kernels (the best of this CPU)", NULL },
+        { "--exact", NULL, OPT_FLAG, &o.exact, NULL, "f32 activations and cache", NULL },
+        { "--alias", NULL, OPT_TEXTS, &o.aliases, "NAME=MODEL", "another name of a model; may be given several times", NULL },
+        { "--api-key", NULL, OPT_TEXTS, &o.keys, "KEY", "clients must send it (Authorization: Bearer KEY, X-Api-Key); also $QUERN_API_KEY", NULL },
+        { "--api-key-file", NULL, OPT_TEXT, &o.key_file, "FILE", "keys, one a line", NULL },
+        { "--rate", NULL, OPT_INT, &o.rate, "N", "requests a minute of a key or address (0: any number)", NULL },
+        { "--cors", NULL, OPT_TEXT, &o.cors, "ORIGIN", "lets pages of this origin ask; * for all", NULL },
+        { "--max-connections", NULL, OPT_INT, &o.max_connections, "N", "open connections (1024)", NULL },
+        { "--strict", NULL, OPT_FLAG, &o.strict, NULL, "unknown fields and fields without effect are errors, not warnings", NULL },
+        { "--allow-delete", NULL, OPT_FLAG, &o.allow_delete, NULL, "/api/delete and /api/copy may change files", NULL },
+        { "--drain", NULL, OPT_INT, &o.drain, "SECONDS", "that running requests have after SIGTERM (30)", NULL },
+        { "--log", NULL, OPT_TEXT, &o.log, "KIND", "text, json or none: a line a request on stderr", NULL },
+        { "--help-fields", NULL, OPT_FLAG, &o.help_fields, NULL, "every field of every request, and what happens with it", NULL },
+        { "--api-markdown", NULL, OPT_FLAG, &o.markdown, NULL, "the same as docs/api.md has it", NULL },
+    };
+    const program p = { "serve", "MODEL.bin|FOLDER ... [options]",
+                        "Serves models over HTTP: the APIs of OpenAI, Ollama and llama-server, and Anthropic's messages. TLS is a proxy's work. SIGTERM drains.", options,
+                        sizeof options / sizeof *options };
+    int rc = options_parse(&p, argc, argv, o.models, MOST_MODELS, &o.n_models);
+    if (rc != OPTIONS_GO_ON) return rc;
+    if (o.help_fields) return print(fields_help);
+    if (o.markdown) return print(fields_markdown);
+    return serve(&o, &p);
+}
