@@ -270,67 +270,89 @@ static inline void refused(server *x, job *j, job_error code, const char *part) 
 
 /* ---- the same without the scheduler ---- */
 
-/* What ./run does with one session; a's first choice. */
-static inline void plain(const char *path, const job *j, int prompt, int add_seed, choice *c) {
-    engine *g = open_or_fail(path, (engine_opts){ .threads = 1, .max_sessions = max_int(j->beams.beams, 1), .ctx = j->m->info->ctx });
-    const engine_info *i = engine_about(g);
-    session *s = new_session(g);
-    tokenizer *t = NULL;
+/* One session of ./run, and what it has picked so far. */
+typedef struct one {
+    engine *g;
+    const engine_info *i;
+    session *s;
+    tokenizer *t;
     sampler *p;
-    err e = { 0 };
-    ids tok = { 0 };
-    int32_t eos[8];
-    int n_eos = 0;
-    sample_opts o = j->sample;
-    if (i->tokenizer_bytes) must(tokenizer_open(&t, i->tokenizer, i->tokenizer_bytes, &e), &e);
-    for (int k = 0; k < i->n_eos && !j->ignore_eos; k++) eos[n_eos++] = i->eos[k];
-    o.seed += (uint64_t)add_seed;
-    o.eos = eos;
-    o.n_eos = n_eos;
-    if (i->has_encoder) {
-        must(session_encode(s, j->prompts[prompt].p, (int)j->prompts[prompt].n, NULL, &e), &e);
-        ids_add(&tok, i->decoder_start);
-    } else for (size_t k = 0; k < j->prompts[prompt].n; k++) ids_add(&tok, j->prompts[prompt].p[k]);
-    must(sampler_new(&p, &o, i->n_vocab, &e), &e);
     detok d;
-    detok_begin(&d, t, true);
-    for (size_t k = 0; k < tok.n; k++) {
-        sampler_accept(p, tok.p[k]);
-        if (t) detok_token(&d, tok.p[k], &c->text);
+    ids tok;
+    int32_t eos[8];
+    int n_eos;
+} one;
+
+static inline one one_open(const char *path, const job *j, int prompt, int add_seed, buf *unused) {
+    one x = { .g = open_or_fail(path, (engine_opts){ .threads = 1, .ctx = j->m->info->ctx }) };
+    sample_opts o = j->sample;
+    const ids *text = &j->prompts[prompt];
+    err e = { 0 };
+    x.i = engine_about(x.g);
+    x.s = new_session(x.g);
+    if (x.i->tokenizer_bytes) must(tokenizer_open(&x.t, x.i->tokenizer, x.i->tokenizer_bytes, &e), &e);
+    for (int k = 0; k < x.i->n_eos && !j->ignore_eos; k++) x.eos[x.n_eos++] = x.i->eos[k];
+    o.seed += (uint64_t)add_seed;
+    o.eos = x.eos;
+    o.n_eos = x.n_eos;
+    if (x.i->has_encoder) {
+        must(session_encode(x.s, text->p, (int)text->n, NULL, &e), &e);
+        ids_add(&x.tok, x.i->decoder_start);
+    } else for (size_t k = 0; k < text->n; k++) ids_add(&x.tok, text->p[k]);
+    must(sampler_new(&x.p, &o, x.i->n_vocab, &e), &e);
+    detok_begin(&x.d, x.t, true);
+    for (size_t k = 0; k < x.tok.n; k++) {
+        sampler_accept(x.p, x.tok.p[k]);
+        if (x.t) detok_token(&x.d, x.tok.p[k], unused);
     }
-    sampler_begin(p);
-    c->text.n = 0;
-    c->end = END_LENGTH;
+    sampler_begin(x.p);
+    return x;
+}
+
+static inline void one_close(one *x) {
+    sampler_free(x->p);
+    ids_free(&x->tok);
+    session_free(x->s);
+    tokenizer_free(x->t);
+    engine_close(x->g);
+}
+
+/* The next token, -1 at an end of text. */
+static inline int32_t one_pick(one *x, choice *c) {
+    err e = { 0 };
+    must(session_sync(x->s, x->tok.p, (int)x->tok.n, &e), &e);
+    const float *logits = session_logits(x->s);
+    int32_t id = sampler_pick(x->p, logits);
+    for (int k = 0; k < x->n_eos; k++)
+        if (x->eos[k] == id) return -1;
+    c->logprob[c->n] = (float)((double)logits[id] - sample_logsumexp(logits, x->i->n_vocab));
+    c->id[c->n++] = id;
+    sampler_accept(x->p, id);
+    ids_add(&x->tok, id);
+    return id;
+}
+
+/* What ./run does with one session. */
+static inline void plain(const char *path, const job *j, int prompt, int add_seed, choice *c) {
     buf text = { 0 };
     stop_filter stop = { .stops = j->stops, .n = j->n_stops };
-    bool stopped = false;
-    for (c->n = 0; c->n != j->max_tokens && c->n < MOST && !stopped;) {
-        if (tok.n > (size_t)i->ctx) { c->end = END_CONTEXT; break; }
-        must(session_sync(s, tok.p, (int)tok.n, &e), &e);
-        int32_t id = sampler_pick(p, session_logits(s));
-        bool ends = false;
-        for (int k = 0; k < n_eos; k++) ends |= eos[k] == id;
-        if (ends) { c->end = END_EOS; break; }
-        c->logprob[c->n] = (float)((double)session_logits(s)[id] - sample_logsumexp(session_logits(s), i->n_vocab));
-        c->id[c->n++] = id;
-        sampler_accept(p, id);
-        ids_add(&tok, id);
-        if (t) detok_token(&d, id, &text);
-        stopped = stop_feed(&stop, text.p, text.n, &c->text);
+    one x = one_open(path, j, prompt, add_seed, &text);
+    text.n = 0;
+    for (c->n = 0, c->end = END_NONE; !c->end && c->n < MOST;) {
+        int32_t id = c->n == j->max_tokens ? -2 : x.tok.n > (size_t)x.i->ctx ? -3 : one_pick(&x, c);
+        if (id < 0) c->end = id == -1 ? END_EOS : id == -2 ? END_LENGTH : END_CONTEXT;
+        if (id < 0) break;
+        if (x.t) detok_token(&x.d, id, &text);
+        if (stop_feed(&stop, text.p, text.n, &c->text)) c->end = END_STOP_STRING;
         text.n = 0;
     }
-    if (stopped) c->end = END_STOP_STRING;
-    else if (t) {
-        detok_end(&d, &text);
+    if (c->end != END_STOP_STRING && x.t) {
+        detok_end(&x.d, &text);
         if (!stop_feed(&stop, text.p, text.n, &c->text)) stop_end(&stop, &c->text);
     }
     buf_free(&text);
     stop_free(&stop);
-    sampler_free(p);
-    ids_free(&tok);
-    session_free(s);
-    tokenizer_free(t);
-    engine_close(g);
+    one_close(&x);
 }
 
 static inline void same_choice(const char *what, const choice *a, const choice *b) {

@@ -38,7 +38,7 @@ static void check_many(const char *path, bool text) {
     }
     for (int round = 0; round < 2; round++) { /* together: the second time from the cache; and with steps that fail as a whole */
         answer *a[N];
-        if (round) atomic_store(&fail_batches, 20);
+        if (round) atomic_store(&fail_batches, 6);
         for (int k = 0; k < N; k++) submit(&x, job_of_many(&x, a[k] = new_answer(1), k, text));
         for (int k = 0; k < N; k++) {
             wait_done(a[k]);
@@ -398,7 +398,7 @@ static job *occupy(server *x, answer *a) {
     job *j = new_job(x, a, "Once upon a time");
     j->ignore_eos = true;
     submit(x, j);
-    wait_pieces(a, 1);
+    wait_pieces(a, 3);
     return j;
 }
 
@@ -692,7 +692,7 @@ static void test_models_memory(void **state) {
     (void)state;
     char folder[300];
     err e = { 0 };
-    model *one, *two;
+    model *first, *second;
     bool open;
     snprintf(folder, sizeof folder, "%s/models", work_dir);
     models *v = open_models((models_opts){ .keep_alive = 100 }, folder);
@@ -701,18 +701,18 @@ static void test_models_memory(void **state) {
     must(models_describe(v, "two", &open, &b, &e), &e);
     models_close(v);
     v = open_models((models_opts){ .keep_alive = 100, .memory = a.memory + b.memory - 1 }, folder);
-    must(models_hold(v, "one", &one, &e), &e);
-    assert_int_equal(models_hold(v, "two", &two, &e), -1); /* what is held is not closed */
+    must(models_hold(v, "one", &first, &e), &e);
+    assert_int_equal(models_hold(v, "two", &second, &e), -1); /* what is held is not closed */
     assert_int_equal(e.code, MODELS_NO_MEMORY);
     assert_non_null(strstr(e.msg, "models in use"));
-    models_release(v, one, NAN);
-    must(models_hold(v, "two", &two, &e), &e);
+    models_release(v, first, NAN);
+    must(models_hold(v, "two", &second, &e), &e);
     check_open(v, "one", false);
-    models_release(v, two, NAN);
+    models_release(v, second, NAN);
     models_close(v);
     v = open_models((models_opts){ .keep_alive = 100, .memory = a.memory / 2 }, folder);
     e = (err){ 0 };
-    assert_int_equal(models_hold(v, "one", &one, &e), -1);
+    assert_int_equal(models_hold(v, "one", &first, &e), -1);
     assert_int_equal(e.code, MODELS_NO_MEMORY);
     models_close(v);
 }
