@@ -94,7 +94,7 @@ void schedule_about(schedule *s, schedule_figures *f) {
     pthread_mutex_lock(&s->lock);
     *f = s->figures;
     f->queued = s->n_queued;
-    f->active = s->n_jobs - s->n_queued;
+    f->active = s->n_active;
     f->slots = s->n_slots;
     pthread_mutex_unlock(&s->lock);
 }
@@ -131,6 +131,7 @@ void job_started(job_state *js) {
     js->t.queued = js->started_at - js->submitted;
     pthread_mutex_lock(&s->lock);
     s->n_queued--;
+    s->n_active++;
     count_histogram(&s->figures.queue, js->t.queued);
     pthread_mutex_unlock(&s->lock);
     post(js, &(job_event){ .kind = EVENT_STARTED, .id = -1, .total = js->t.n_prompt });
@@ -171,7 +172,7 @@ void job_end_all(job_state *js, const job_failure *f, job_error why) {
     leave_user(s, js->u);
     pthread_mutex_lock(&s->lock);
     if (!js->started) s->n_queued--;
-    else s->mean_job = s->mean_job > 0 ? 0.9 * s->mean_job + 0.1 * (now - js->started_at) : now - js->started_at;
+    else s->n_active--, s->mean_job = s->mean_job > 0 ? 0.9 * s->mean_job + 0.1 * (now - js->started_at) : now - js->started_at;
     s->figures.jobs_done[why]++;
     s->figures.cached_tokens += js->t.n_cached;
     s->figures.drafted += js->t.n_drafted;

@@ -30,8 +30,8 @@ lane *lane_of(schedule *s, model *m, err *e) {
     l->steps = calloc((size_t)l->cap_steps, sizeof *l->steps);
     l->whose = calloc((size_t)l->cap_steps, sizeof(seq *));
     if (!l->slot || !l->steps || !l->whose || prefix_init(&l->kept, l->max_sessions, e)) {
-        lane_free(l);
-        return fail_memory(e, (size_t)l->n_slots * 64, "a model's slots"), NULL;
+        fail_memory(e, (size_t)l->n_slots * 64, "a model's slots");
+        return lane_free(l), NULL;
     }
     models_set_work(m, l, lane_free);
     return l;

@@ -12,51 +12,12 @@
 #ifndef QUERN_SERVE_SCHEDULE_PARTS_H
 #define QUERN_SERVE_SCHEDULE_PARTS_H
 
-#include <pthread.h>
-
 #include "runtime/speculate.h"
 #include "runtime/stop.h"
 #include "tools/serve/prefix.h"
-#include "tools/serve/schedule.h"
+#include "tools/serve/schedule_event.h"
 
 enum { MOST_ENDS = 32, ECHO_ROWS = 32 };
-
-/* Whose job it is: users share the steps first. There while it has jobs. */
-typedef struct user {
-    char *name;
-    double served;  /* tokens computed; who joins begins with the least of those there, so that nobody saves up */
-    int n_jobs, n_active; /* jobs not ended; sequences that have a slot */
-    struct user *next;
-} user;
-
-typedef struct posted {
-    job_event v;
-    job_failure failure;
-    struct posted *next;
-    _Alignas(8) char data[]; /* what v points to */
-} posted;
-
-/* A job from schedule_submit to its last event. */
-typedef struct job_state {
-    work_task task;          /* first: its address is this one's */
-    job *j;
-    schedule *s;             /* the inference thread's use only */
-    work *workers;
-    pthread_mutex_t lock;    /* of the events: */
-    posted *first, *last;    /* not given out yet */
-    bool running;            /* the task is with the workers */
-    posted *final;           /* the last event's memory: it can always be sent */
-    bool lost;               /* there was no memory for an event: the job fails */
-    struct job_state *next;  /* in its lane, or on its way there */
-    struct lane *lane;
-    user *u;
-    int n_units, next_unit, n_ended; /* a unit: one sequence, one search or one text to embed; prompt-major */
-    int width;               /* slots a unit takes */
-    bool *ready;             /* [n_prompts] the prompt has been through: its other choices may begin */
-    bool started, timed_out;
-    double submitted, started_at, first_at, prompt_at;
-    job_timings t;
-} job_state;
 
 typedef struct seq {
     job_state *js;
@@ -115,7 +76,8 @@ struct schedule {
     pthread_cond_t wake, idle; /* for the thread; for those who wait until all is done */
     /* under the lock: */
     job_state *inbox, **inbox_end;
-    int n_queued, n_jobs;      /* not started; not ended */
+    int n_queued, n_active;    /* jobs not started; started */
+    int n_jobs;                /* those whose last event is not on its way yet */
     bool draining, cutting, quit;
     job *alone;                /* what is computed in one go: an encoder's text, an embedding */
     schedule_figures figures;
@@ -135,13 +97,6 @@ struct schedule {
 int schedule_check(const schedule *s, job *j, job_failure *f);
 int failed(job_failure *f, job_error code, const char *phase, const char *param, const char *fmt, ...) PRINTF_LIKE(5, 6); /* -1 */
 int lane_slots(const schedule *s, const model *m);
-
-/* ---- schedule_event.c ---- */
-job_state *state_new(schedule *s, job *j);
-void state_free(job_state *js);
-void post(job_state *js, const job_event *v);
-/* The last event: afterwards the job may be gone. EVENT_END with f NULL. */
-void post_last(job_state *js, const job_failure *f);
 
 /* ---- schedule.c ---- */
 void count_histogram(histogram *h, double seconds);
