@@ -70,7 +70,7 @@ static void put_histogram(buf *b, const char *name, const char *help, const hist
 static double ratio(double a, double b) { return b > 0 ? a / b : 0; }
 
 static void put_llama(const schedule_figures *f, int64_t tokens_max, buf *b) {
-    int64_t computed = f->prompt_tokens - f->cached_tokens;
+    int64_t computed = f->prompt_tokens;
     put(b, "llamacpp:prompt_tokens_total", "counter", "Prompt tokens processed.", (double)computed);
     put(b, "llamacpp:prompt_tokens_cached_total", "counter", "Prompt tokens that a cache had.", (double)f->cached_tokens);
     put(b, "llamacpp:prompt_seconds_total", "counter", "Time spent on prompts.", f->prompt_seconds);
