@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "tools/serve/guard.h"
+#include "tools/serve/messages.h"
 #include "tools/serve/metrics.h"
 #include "tools/serve/server.h"
 

@@ -2,7 +2,7 @@
 #ifndef QUERN_SERVE_API_H
 #define QUERN_SERVE_API_H
 
-#include "tools/serve/server.h"
+#include "tools/serve/messages.h"
 
 int openai_models(request *q);
 int openai_model(request *q);

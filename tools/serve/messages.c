@@ -1,6 +1,6 @@
 /* messages: the conversations of all dialects, brought to the one shape that chat templates know: role, content as text, reasoning,
  * tool_calls with arguments as objects, tool results. What cannot be shown to the model is refused by name, never dropped in silence. */
-#include "tools/serve/server.h"
+#include "tools/serve/messages.h"
 
 #include <stdlib.h>
 #include <string.h>

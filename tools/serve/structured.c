@@ -1,6 +1,6 @@
 /* structured: what an answer must look like, and tool calls: the one place for it. This version constrains nothing: what asks for
  * a structure is refused by name, never accepted and ignored. */
-#include "tools/serve/server.h"
+#include "tools/serve/messages.h"
 
 #include <string.h>
 
