@@ -2,7 +2,7 @@
 #ifndef QUERN_SERVE_MESSAGES_H
 #define QUERN_SERVE_MESSAGES_H
 
-#include "tools/serve/server.h"
+#include "tools/serve/request.h"
 
 typedef struct conversation_in {
     const json *messages, *tools, *system; /* of the body */

@@ -2,7 +2,7 @@
 #ifndef QUERN_SERVE_METRICS_H
 #define QUERN_SERVE_METRICS_H
 
-#include "tools/serve/server.h"
+#include "tools/serve/request.h"
 
 struct metrics *metrics_new(void);
 void metrics_free(struct metrics *m);

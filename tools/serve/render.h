@@ -2,7 +2,7 @@
 #ifndef QUERN_SERVE_RENDER_H
 #define QUERN_SERVE_RENDER_H
 
-#include "tools/serve/server.h"
+#include "tools/serve/request.h"
 
 void put_quoted(buf *b, const char *s);
 void put_warnings(const request *q, buf *b);  /* ,"warnings":[...] where there are any */

@@ -1,6 +1,6 @@
 /* request: from a checked body to a job: the model, the prompts as tokens, sampling, length, ends. What is the same for all dialects
  * stands here once. It must not know how any of them writes a reply. */
-#include "tools/serve/server.h"
+#include "tools/serve/request.h"
 
 #include <math.h>
 #include <stdarg.h>

@@ -1,7 +1,7 @@
 /* server: from an exchange to the handler of its path: routes, keys, rates, and the beginning of a request's life. It must not know
  * what any path means. */
 #define _GNU_SOURCE
-#include "tools/serve/server.h"
+#include "tools/serve/request.h"
 
 #include <math.h>
 #include <stdlib.h>
