@@ -88,6 +88,10 @@ int ollama_tags(request *q) {
     if (list_models(q, &list, &n)) return -1;
     buf_str(&b, "{\"models\":[");
     for (int i = 0; i < n; i++) {
+        err e = { 0 };
+        bool open;
+        model known;
+        if (!list[i].info && !models_describe(q->s->models, list[i].name, &open, &known, &e)) list[i] = known; /* its header is read once */
         if (i) buf_byte(&b, ',');
         put_entry(&list[i], &b);
         buf_byte(&b, '}');
@@ -116,7 +120,7 @@ int ollama_ps(request *q) {
     buf_str(&b, "{\"models\":[");
     for (int i = 0; i < n; i++) {
         const model *m = &list[i];
-        if (!m->engine) continue;
+        if (!model_is_open(m)) continue;
         if (shown++) buf_byte(&b, ',');
         put_entry(m, &b);
         buf_str(&b, ",\"expires_at\":");

@@ -94,7 +94,7 @@ static void put_models(const server *s, buf *b) {
     if (models_list(s->models, &list, &n, &e)) return;
     buf_str(b, "# HELP model_memory_usage_bytes What an open model takes by its plan.\n# TYPE model_memory_usage_bytes gauge\n");
     for (int i = 0; i < n; i++)
-        if (list[i].engine) {
+        if (model_is_open(&list[i])) {
             buf_str(b, "model_memory_usage_bytes{model=");
             buf_json(b, list[i].name, strlen(list[i].name));
             buf_fmt(b, "} %llu\n", (unsigned long long)list[i].memory);

@@ -5,6 +5,9 @@
 
 #include "tools/serve/server.h"
 
+/* Of a copy in a list: the time at which it will be closed says whether it is open. */
+static inline bool model_is_open(const model *m) { return m->expires != 0; }
+
 /* ---- request.c: from fields to a job ---- */
 int request_fail(request *q, job_error code, const char *param, const char *fmt, ...) PRINTF_LIKE(4, 5); /* -1; the first wins */
 int request_fail_status(request *q, int status, const char *code, const char *fmt, ...) PRINTF_LIKE(4, 5);

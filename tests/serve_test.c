@@ -1,0 +1,296 @@
+/* ./serve itself, with the demo model: whole replies, streams and ./run say the same; many at once change nothing; clients that go; the end. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include "tests/models.h"
+#include "tests/http_client.h"
+
+static struct { pid_t pid; int port; char log[300]; const char *model; } server;
+
+static int start_server(const char *more) {
+    static int count;
+    char command[1600], *line = NULL;
+    buf text = { 0 };
+    err e = { 0 };
+    snprintf(server.log, sizeof server.log, "%s/serve-%d.log", work_dir, count++);
+    snprintf(command, sizeof command, "exec '%s/serve' '%s' --port 0 --slots 4 %s 2>'%s'", bin_dir(), server.model, more, server.log);
+    server.pid = fork();
+    if (server.pid == 0) {
+        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+        _exit(127);
+    }
+    for (int i = 0; i < 600 && !line; i++) {
+        usleep(50000);
+        buf_free(&text);
+        if (read_file(server.log, 0, &text, &e) == 0 && text.n) line = strstr(text.p, "listening on http://127.0.0.1:");
+    }
+    if (!line) fail_msg("the server did not start: %s", text.n ? text.p : "");
+    server.port = atoi(line + strlen("listening on http://127.0.0.1:"));
+    buf_free(&text);
+    return 0;
+}
+
+/* Its exit status. */
+static int end_server(int sig) {
+    int status = 0;
+    if (!server.pid) return 0;
+    if (sig) kill(server.pid, sig);
+    waitpid(server.pid, &status, 0);
+    server.pid = 0;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+static int set_up(void **state) {
+    (void)state;
+    make_work_dir();
+    static char path[800];
+    snprintf(path, sizeof path, "%s", converted("weights/pip-stories", "q8"));
+    server.model = path;
+    return start_server("");
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    int rc = end_server(SIGTERM);
+    remove_work_dir();
+    return rc;
+}
+
+static http_answer post(const char *path, const char *body, int status) {
+    http_answer a;
+    if (http_ask(server.port, "POST", path, body, &a)) fail_msg("no reply to %s", path);
+    if (a.status != status) fail_msg("%s: expected %d, found %d: %s", path, status, a.status, a.body.p);
+    return a;
+}
+
+static void get_into(const char *path, buf *out) {
+    http_answer a;
+    if (http_ask(server.port, "GET", path, "", &a)) fail_msg("no reply to %s", path);
+    buf_add(out, a.body.p, a.body.n + 1);
+    http_answer_free(&a);
+}
+
+/* The text of one key in every JSON object of a reply: an object, events or lines. */
+static void texts_of(const char *p, const char *outer, const char *inner, buf *out) {
+    while (*p) {
+        const char *end = strchr(p, '\n');
+        size_t n = end ? (size_t)(end - p) : strlen(p);
+        const char *from = strncmp(p, "data: ", 6) ? p : p + 6;
+        arena a = { 0 };
+        json *j;
+        if (*from == '{' && json_parse(&a, from, n - (size_t)(from - p), &j, NULL) == 0) {
+            const json *o = json_get(j, outer);
+            if (o && o->type == JSON_ARRAY) o = o->child;
+            if (o && inner) {
+                const json *delta = json_get(o, "delta"), *message = json_get(o, "message");
+                o = json_get(delta ? delta : message ? message : o, inner);
+            }
+            if (o && o->type == JSON_STRING) buf_add(out, o->s, o->n);
+        }
+        arena_free(&a);
+        p += n + (end != NULL);
+    }
+    buf_byte(out, 0);
+}
+
+static void run_text(const char *options, buf *out) {
+    char command[1400], piece[512];
+    snprintf(command, sizeof command, "'%s/run' '%s' %s 2>/dev/null", bin_dir(), server.model, options);
+    FILE *f = popen(command, "r");
+    if (!f) fail_msg("run did not start");
+    for (size_t n; (n = fread(piece, 1, sizeof piece, f)) > 0;) buf_add(out, piece, n);
+    assert_int_equal(pclose(f), 0);
+    buf_byte(out, 0);
+}
+
+static void test_the_same_everywhere(void **state) {
+    (void)state;
+    static const struct { const char *path, *body, *outer, *inner, *run; } rows[] = {
+        { "/completion", "{\"prompt\":\"Once upon a time\",\"n_predict\":40,\"seed\":5,\"min_p\":0", "content", NULL, "-p 'Once upon a time' --no-echo -n 40 --seed 5" },
+        { "/v1/completions", "{\"prompt\":\"Once upon a time\",\"max_tokens\":40,\"seed\":5,\"top_k\":40", "choices", "text", "-p 'Once upon a time' --no-echo -n 40 --seed 5" },
+        { "/v1/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":\"A story of a cat\"}],\"max_tokens\":40,\"seed\":7,\"top_k\":40", "choices", "content",
+          "--chat -p 'A story of a cat' -n 40 --seed 7" },
+        { "/api/chat", "{\"model\":\"pip-stories-q8\",\"messages\":[{\"role\":\"user\",\"content\":\"A story of a cat\"}],\"options\":{\"num_predict\":40,\"seed\":7}", "message", "content",
+          "--chat -p 'A story of a cat' -n 40 --seed 7" },
+        { "/api/generate", "{\"model\":\"pip-stories-q8\",\"prompt\":\"A story of a cat\",\"options\":{\"num_predict\":40,\"temperature\":0}", "response", NULL,
+          "--chat -p 'A story of a cat' -n 40 --temp 0" },
+        { "/v1/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":\"A story of a cat\"}],\"temperature\":0,\"stop\":[\" cat\"]", "choices", "content",
+          "--chat -p 'A story of a cat' -n 300 --temp 0 --stop ' cat'" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        buf want = { 0 };
+        run_text(rows[i].run, &want);
+        if (want.n < 10) fail_msg("run %s gave nothing", rows[i].run);
+        for (int stream = 0; stream < 2; stream++) {
+            char body[500];
+            buf got = { 0 };
+            snprintf(body, sizeof body, "%s,\"stream\":%s}", rows[i].body, stream ? "true" : "false");
+            http_answer a = post(rows[i].path, body, 200);
+            texts_of(a.body.p, rows[i].outer, rows[i].inner, &got);
+            if (strcmp(got.p, want.p)) fail_msg("%s, stream %d:\n%s\nrun:\n%s\nin %s", rows[i].path, stream, got.p, want.p, a.body.p);
+            buf_free(&got);
+            http_answer_free(&a);
+        }
+        buf_free(&want);
+    }
+}
+
+/* ---- many at once ---- */
+
+static const char crowd_body[] = "{\"prompt\":\"The %s\",\"max_tokens\":30,\"seed\":%d,\"logprobs\":3,\"temperature\":0.9}";
+
+typedef struct caller {
+    pthread_t thread;
+    int which;
+    http_answer a;
+    int rc;
+} caller;
+
+static void crowd_ask(caller *c) {
+    static const char *const words[] = { "cat", "dog", "old man", "sea" };
+    char body[200];
+    snprintf(body, sizeof body, crowd_body, words[c->which % 4], c->which % 7);
+    c->rc = http_ask(server.port, "POST", "/v1/completions", body, &c->a);
+}
+
+static void *crowd_thread(void *arg) { return crowd_ask(arg), NULL; }
+
+/* From "choices" to what depends on time. */
+static char *choices_of(http_answer *a) {
+    char *from = a->body.p ? strstr(a->body.p, "\"choices\"") : NULL, *to = from ? strstr(from, ",\"usage\"") : NULL;
+    if (!to) fail_msg("no choices in %s", a->body.p ? a->body.p : "nothing");
+    *to = 0;
+    return from;
+}
+
+static void test_a_crowd_changes_nothing(void **state) {
+    (void)state;
+    enum { N = 20 };
+    caller c[N];
+    for (int i = 0; i < N; i++) {
+        c[i] = (caller){ .which = i };
+        assert_int_equal(pthread_create(&c[i].thread, NULL, crowd_thread, &c[i]), 0);
+    }
+    for (int i = 0; i < N; i++) pthread_join(c[i].thread, NULL);
+    for (int i = 0; i < N; i++) {
+        caller alone = { .which = i };
+        crowd_ask(&alone);
+        assert_int_equal(c[i].rc | alone.rc, 0);
+        assert_string_equal(choices_of(&c[i].a), choices_of(&alone.a));
+        http_answer_free(&c[i].a);
+        http_answer_free(&alone.a);
+    }
+}
+
+/* ---- errors, and clients that go ---- */
+
+static void test_errors(void **state) {
+    (void)state;
+    buf long_body = { 0 };
+    buf_str(&long_body, "{\"model\":\"pip-stories-q8\",\"prompt\":\"");
+    for (int i = 0; i < 3000; i++) buf_str(&long_body, "story ");
+    buf_str(&long_body, "\"}");
+    buf_byte(&long_body, 0);
+    static const char *const paths[] = { "/v1/completions", "/api/generate", "/completion" };
+    for (int i = 0; i < 3; i++) {
+        http_answer a = post(paths[i], long_body.p, 400);
+        if (!strstr(a.body.p, "\"n_ctx\":1024")) fail_msg("%s", a.body.p);
+        http_answer_free(&a);
+    }
+    buf_free(&long_body);
+    http_answer a = post("/v1/chat/completions", "{\"model\":\"other\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}", 404);
+    http_answer_free(&a);
+    a = post("/v1/completions", "{\"prompt\":\"a\",\"ignore_eos\":true,\"max_tokens\":1000,\"timeout_ms\":40,\"n\":4}", 200);
+    if (!strstr(a.body.p, "\"ended\":\"deadline\"")) fail_msg("%s", a.body.p);
+    http_answer_free(&a);
+}
+
+static long metric(const char *name) {
+    buf text = { 0 };
+    get_into("/metrics", &text);
+    const char *at = strstr(text.p, name);
+    long v = at ? atol(at + strlen(name)) : -1;
+    buf_free(&text);
+    return v;
+}
+
+static void wait_metric(const char *name, long v) {
+    double until = now_seconds() + 20;
+    while (metric(name) != v)
+        if (now_seconds() > until) fail_msg("%s is %ld, expected %ld", name, metric(name), v);
+        else usleep(10000);
+}
+
+static void test_a_client_that_goes(void **state) {
+    (void)state;
+    static const char name[] = "quern_jobs_total{code=\"cancelled\"}";
+    long before = metric(name);
+    for (int i = 0; i < 6; i++) { /* more than there are slots: some are queued when they go */
+        int fd = http_dial(server.port);
+        http_send(fd, "POST", "/v1/completions", "{\"prompt\":\"a\",\"ignore_eos\":true,\"max_tokens\":1000,\"n\":4,\"stream\":true}");
+        if (i % 2) usleep(5000);
+        close(fd);
+    }
+    wait_metric(name, before + 6);
+    wait_metric("\nllamacpp:requests_processing", 0);
+    http_answer a = post("/v1/completions", "{\"prompt\":\"a\"}", 200);
+    http_answer_free(&a);
+}
+
+/* ---- the end ---- */
+
+static void test_a_busy_port(void **state) {
+    (void)state;
+    char command[1400], text[600] = "";
+    snprintf(command, sizeof command, "'%s/serve' '%s' --port %d 2>&1", bin_dir(), server.model, server.port);
+    FILE *f = popen(command, "r");
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    text[n] = 0;
+    int rc = pclose(f);
+    char port[16];
+    snprintf(port, sizeof port, "%d", server.port);
+    if (!WIFEXITED(rc) || WEXITSTATUS(rc) != 1 || !strstr(text, port)) fail_msg("%d: %s", rc, text);
+}
+
+static void test_drain(void **state) {
+    (void)state;
+    static const char long_one[] = "{\"prompt\":\"a\",\"ignore_eos\":true,\"max_tokens\":900,\"n\":4,\"stream\":true,\"seed\":1}";
+    http_answer a, late, health;
+    int fd = http_dial(server.port);
+    http_send(fd, "POST", "/v1/completions", long_one);
+    for (double until = now_seconds() + 20; metric("\nllamacpp:requests_processing") != 1 && now_seconds() < until;) usleep(1000);
+    kill(server.pid, SIGTERM);
+    usleep(100000);
+    assert_int_equal(http_ask(server.port, "GET", "/health", "", &health), 0);
+    assert_int_equal(health.status, 503);
+    assert_int_equal(http_ask(server.port, "POST", "/v1/completions", long_one, &late), 0);
+    assert_int_equal(late.status, 503);
+    if (!strstr(late.body.p, "shutting_down")) fail_msg("%s", late.body.p);
+    assert_int_equal(http_hear(fd, &a), 0);
+    close(fd);
+    if (a.status != 200 || !strstr(a.body.p, "data: [DONE]") || strstr(a.body.p, "shutting_down")) fail_msg("%s", a.body.p);
+    http_answer_free(&a);
+    http_answer_free(&late);
+    http_answer_free(&health);
+    assert_int_equal(end_server(0), 0);
+    /* No time to end: what is cut says so. */
+    start_server("--drain 0 --log json");
+    fd = http_dial(server.port);
+    http_send(fd, "POST", "/v1/completions", long_one);
+    for (double until = now_seconds() + 20; metric("\nllamacpp:requests_processing") != 1 && now_seconds() < until;) usleep(1000);
+    kill(server.pid, SIGTERM);
+    assert_int_equal(http_hear(fd, &a), 0);
+    close(fd);
+    if (!strstr(a.body.p, "\"shutting_down\"")) fail_msg("%d %s", a.status, a.body.p);
+    http_answer_free(&a);
+    assert_int_equal(end_server(0), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_same_everywhere), cmocka_unit_test(test_a_crowd_changes_nothing), cmocka_unit_test(test_errors), cmocka_unit_test(test_a_client_that_goes),
+        cmocka_unit_test(test_a_busy_port), cmocka_unit_test(test_drain),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
