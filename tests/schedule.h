@@ -72,7 +72,7 @@ void work_stop(work *w) {
 
 /* ---- steps that fail, and slow ones ---- */
 
-static atomic_int fail_batches, step_delay_ms; /* so many steps of several sequences fail for want of memory */
+static atomic_int fail_batches, step_delay_ms, row_delay_us; /* so many steps of several sequences fail for want of memory */
 static atomic_int fail_token = -1;             /* and every step with this token */
 static atomic_int most_rows;                   /* tokens of the largest step so far */
 int __real_engine_step(engine *g, const step *steps, int n_steps, err *e);
@@ -92,6 +92,8 @@ int __wrap_engine_step(engine *g, const step *steps, int n_steps, err *e) {
     if (rows > atomic_load(&most_rows)) atomic_store(&most_rows, rows);
     int ms = atomic_load(&step_delay_ms);
     if (ms) nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000l }, NULL);
+    long us = (long)rows * atomic_load(&row_delay_us);
+    if (us) nanosleep(&(struct timespec){ us / 1000000, us % 1000000 * 1000 }, NULL);
     return __real_engine_step(g, steps, n_steps, e);
 }
 

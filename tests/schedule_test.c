@@ -2,6 +2,17 @@
  * cancelling, deadlines, limits and shutting down end what they should and nothing else; users share; models come and go. */
 #define _GNU_SOURCE
 #include "tests/schedule.h"
+#include "weights/file.h"
+
+static void run_command(const char *fmt, ...) PRINTF_LIKE(1, 2);
+static void run_command(const char *fmt, ...) {
+    char command[2000];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(command, sizeof command, fmt, args);
+    va_end(args);
+    if (system(command)) fail_msg("%s", command);
+}
 
 /* ---- the same bits ---- */
 
@@ -567,6 +578,115 @@ static void test_one_fails(void **state) {
     end(&x);
 }
 
+/* A model file with NaNs where the embeddings of tokens 16 to 31 were. */
+static void damage(const char *from, const char *to) {
+    static float bad[16 * 1024];
+    run_command("cp '%s' '%s'", from, to);
+    file f;
+    err e = { 0 };
+    must(file_open(&f, to, &e), &e);
+    const file_tensor *t = file_find(&f, "embed");
+    size_t n = 16 * round_up((size_t)t->dims[1], 64);
+    assert_true(n <= sizeof bad / sizeof *bad);
+    for (size_t i = 0; i < n; i++) bad[i] = NAN;
+    FILE *out = fopen(to, "r+b");
+    assert_int_equal(fseek(out, (long)(t->at + n * sizeof *bad), SEEK_SET), 0);
+    assert_int_equal(fwrite(bad, sizeof *bad, n, out), n);
+    fclose(out);
+    file_close(&f);
+}
+
+/* NaNs in one sequence: that job fails, and says so; what it computed is not kept; the others never see it. */
+static void test_not_finite(void **state) {
+    (void)state;
+    const char *path = converted(GOLDEN "mistral", "f32");
+    char bad[400];
+    snprintf(bad, sizeof bad, "%s/nan.bin", work_dir);
+    damage(path, bad);
+    server x = begin(bad, 8, 8);
+    answer *a[5];
+    choice want[5] = { { .n = 0 } };
+    logit_bias no[16];
+    for (int k = 0; k < 16; k++) no[k] = (logit_bias){ 16 + k, -INFINITY };
+    for (int k = 0; k < 5; k++) {
+        job *j = new_job(&x, a[k] = new_answer(1), NULL);
+        for (int i = 0; i < 40; i++) ids_add(&j->prompts[0], 40 + (i * 7 + k) % 50);
+        j->sample.temperature = 0;
+        j->sample.bias = no;
+        j->sample.n_bias = 16;
+        j->ignore_eos = j->logprobs = true;
+        j->max_tokens = 20;
+        if (k != 3) plain(path, j, 0, 0, &want[k]);
+        else j->prompts[0].p[30] = 20;
+        if (k == 3) j->echo = true;
+        submit(&x, j);
+    }
+    for (int k = 0; k < 5; k++) {
+        wait_done(a[k]);
+        if (k == 3) {
+            assert_int_equal(a[k]->failure.code, JOB_NOT_FINITE);
+            assert_string_equal(a[k]->failure.phase, "prompt");
+        } else same_choice("beside a NaN", &a[k]->c[0], &want[k]);
+        buf_free(&want[k].text);
+        free_answer(a[k]);
+    }
+    end(&x);
+}
+
+/* The pieces of a prompt follow the speed: of a slow model they are short, of a quick one long. */
+static void test_pieces(void **state) {
+    (void)state;
+    for (int slow = 1; slow >= 0; slow--) {
+        server x = begin(converted(DEMO, "q8"), 4, 4);
+        answer *a = new_answer(1), *b = new_answer(1);
+        atomic_store(&row_delay_us, slow ? 2000 : 0);
+        atomic_store(&most_rows, 0);
+        job *first = occupy(&x, a), *j = new_job(&x, b, NULL);
+        give_ids(j, 0, 900, 5);
+        j->max_tokens = 2;
+        submit(&x, j);
+        wait_done(b);
+        schedule_cancel(x.s, first);
+        wait_done(a);
+        int rows = atomic_load(&most_rows);
+        if (slow ? rows > 66 : rows < 67) fail_msg("%d rows in the largest step of a %s model", rows, slow ? "slow" : "quick"); /* 0.2 s are 100 rows */
+        atomic_store(&row_delay_us, 0);
+        free_answer(a);
+        free_answer(b);
+        end(&x);
+    }
+}
+
+/* The tokens of ./run with the same seed, sampled as the checkpoint says. */
+static void test_as_run(void **state) {
+    (void)state;
+    const char *path = converted(DEMO, "q8");
+    server x = begin(path, 4, 4);
+    for (int seed = 1; seed < 4; seed++) {
+        answer *a = new_answer(1);
+        job *j = new_job(&x, a, "Once upon a time");
+        buf out = { 0 };
+        ids want = { 0 };
+        err e = { 0 };
+        run_command("%s/run '%s' -p 'Once upon a time' -n 60 --seed %d --print-ids >'%s/ids' 2>/dev/null", bin_dir(), path, seed, work_dir);
+        char file_name[300];
+        snprintf(file_name, sizeof file_name, "%s/ids", work_dir);
+        must(read_file(file_name, 0, &out, &e), &e);
+        must(ids_parse(&want, out.p, &e), &e);
+        job_defaults(j);
+        j->sample.seed = (uint64_t)seed;
+        j->max_tokens = 60;
+        submit(&x, j);
+        wait_done(a);
+        assert_int_equal(a->c[0].n, want.n);
+        assert_memory_equal(a->c[0].id, want.p, want.n * sizeof *want.p);
+        ids_free(&want);
+        buf_free(&out);
+        free_answer(a);
+    }
+    end(&x);
+}
+
 static void test_drain(void **state) {
     (void)state;
     server x = begin(converted(DEMO, "q8"), 1, 1);
@@ -609,16 +729,6 @@ static void test_slow_receiver(void **state) {
 }
 
 /* ---- models ---- */
-
-static void run_command(const char *fmt, ...) PRINTF_LIKE(1, 2);
-static void run_command(const char *fmt, ...) {
-    char command[2000];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(command, sizeof command, fmt, args);
-    va_end(args);
-    if (system(command)) fail_msg("%s", command);
-}
 
 static void check_open(models *v, const char *name, bool want) {
     bool open;
@@ -814,7 +924,8 @@ int main(void) {
         cmocka_unit_test(test_encoder_decoder), cmocka_unit_test(test_searches),        cmocka_unit_test(test_embeddings),
         cmocka_unit_test(test_refusals),        cmocka_unit_test(test_queue_full),      cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_deadline),        cmocka_unit_test(test_fairness),        cmocka_unit_test(test_one_fails),
-        cmocka_unit_test(test_drain),           cmocka_unit_test(test_slow_receiver),   cmocka_unit_test(test_models),
+        cmocka_unit_test(test_not_finite),      cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_as_run),          cmocka_unit_test(test_drain),           cmocka_unit_test(test_slow_receiver),   cmocka_unit_test(test_models),
         cmocka_unit_test(test_models_memory),   cmocka_unit_test(test_adapters),        cmocka_unit_test(test_two_models),
     };
     make_work_dir();
