@@ -170,6 +170,12 @@ static void keeps_limits(void **state) {
         if (over) expect_bad(b.p, 400, "extensions");
         else assert_non_null(strstr(parsed(b.p), "stage 2"));
     }
+    for (int over = 0; over < 2; over++) { /* chunks together */
+        b.n = 0;
+        buf_fmt(&b, CHUNKED "3E8\r\n%01000d\r\n3E7\r\n%0999d\r\n%d\r\n", 0, 0, 1 + over);
+        if (over) expect_bad(b.p, 413, "2000");
+        else assert_non_null(strstr(parsed(b.p), "stage 1"));
+    }
     b.n = 0;
     buf_fmt(&b, "GET /%03000d", 0); /* no end in sight */
     expect_bad(b.p, 414, "200");
