@@ -97,7 +97,7 @@ $(BUILD)/tests/gguf_test $(BUILD)/tests/certify_test $(BUILD)/fuzz_gguf: $(patsu
 $(BUILD)/tests/line_test $(BUILD)/fuzz_line: $(patsubst %,$(BUILD)/tools/run/%.o,line screen width)
 $(BUILD)/tests/chat_test $(BUILD)/fuzz_conversation: $(patsubst %,$(BUILD)/tools/run/%.o,conversation conversation_file)
 # The server's HTTP.
-$(BUILD)/tests/http_test: $(patsubst %,$(BUILD)/tools/serve/%.o,work http http_exchange http_parse poll)
+$(BUILD)/tests/http_test $(BUILD)/tests/http_load_test: $(patsubst %,$(BUILD)/tools/serve/%.o,work http http_exchange http_parse poll)
 $(BUILD)/tests/http_parse_test $(BUILD)/fuzz_http: $(BUILD)/tools/serve/http_parse.o
 # The kernels of AMX with tiles in plain C.
 $(BUILD)/tests/kernels_test: $(BUILD)/tests/amx_soft.o $(BUILD)/tests/amx_soft512.o
