@@ -97,7 +97,7 @@ $(BUILD)/tests/gguf_test $(BUILD)/tests/certify_test $(BUILD)/fuzz_gguf: $(patsu
 $(BUILD)/tests/line_test $(BUILD)/fuzz_line: $(patsubst %,$(BUILD)/tools/run/%.o,line screen width)
 $(BUILD)/tests/chat_test $(BUILD)/fuzz_conversation: $(patsubst %,$(BUILD)/tools/run/%.o,conversation conversation_file)
 # The server's HTTP.
-$(BUILD)/tests/http_test: $(patsubst %,$(BUILD)/tools/serve/%.o,work http http_exchange http_parse poll)
+$(BUILD)/tests/http_test $(BUILD)/tests/http_load_test: $(patsubst %,$(BUILD)/tools/serve/%.o,work http http_exchange http_parse poll)
 $(BUILD)/tests/http_parse_test $(BUILD)/fuzz_http: $(BUILD)/tools/serve/http_parse.o
 # The server's scheduler, between models and a queue of the test's own; steps of the engine are made to fail.
 $(BUILD)/tests/schedule_test: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/models.c tools/serve/job.c tools/serve/prefix.c tools/serve/schedule*.c))

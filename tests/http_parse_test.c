@@ -63,7 +63,8 @@ static void expect_bad(const char *bytes, int status, const char *mention) {
 static void understands(void **state) {
     (void)state;
     expect("GET / HTTP/1.1\r\n" HOST "\r\n", "GET /  0 1 0 [host: a] body 0 ");
-    expect("GET /v1/models/a%2Fb:c?x=%20&y HTTP/1.1\r\nHOST:\t a \t\r\nX-Empty:\r\n\r\n", "GET /v1/models/a/b:c x=%20&y 0 1 0 [host: a] [x-empty: ] body 0 ");
+    expect("GET /v1/models/a%2Fb:c?x=%20&y HTTP/1.1\r\nHOST:\t a \t\r\nX-Empty:\r\n\r\n",
+           "GET /v1/models/a/b:c x=%20&y 0 1 0 [host: a] [x-empty: ] body 0 ");
     expect("\r\n\r\nGET http://host:80/p%c3%a9?q HTTP/1.1\r\n" HOST "\r\n", "GET /p\xc3\xa9 q 0 1 0 [host: a] body 0 ");
     expect("GET http://host HTTP/1.1\r\n" HOST "\r\n", "GET /  0 1 0 [host: a] body 0 ");
     expect("OPTIONS * HTTP/1.1\r\n" HOST "\r\n", "OPTIONS *  0 1 0 [host: a] body 0 ");
@@ -129,9 +130,12 @@ static void refuses(void **state) {
         { "POST / HTTP/1.0\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n", 400, "HTTP/1.0" },
         { "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: gzip, chunked\r\n\r\n", 501, "gzip" },
         { "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: identity\r\n\r\n", 501, "identity" },
-        { "POST / HTTP/1.1\r\n" HOST "Content-Length: 1, 1\r\n\r\n", 400, "not a number" }, { "POST / HTTP/1.1\r\n" HOST "Content-Length:\r\n\r\n", 400, "not a number" },
-        { "POST / HTTP/1.1\r\n" HOST "Content-Length: +1\r\n\r\n", 400, "not a number" }, { "POST / HTTP/1.1\r\n" HOST "Content-Length: -1\r\n\r\n", 400, "not a number" },
-        { "POST / HTTP/1.1\r\n" HOST "Content-Length: 0x1\r\n\r\n", 400, "not a number" }, { "POST / HTTP/1.1\r\n" HOST "Content-Length: 2001\r\n\r\n", 413, "2001" },
+        { "POST / HTTP/1.1\r\n" HOST "Content-Length: 1, 1\r\n\r\n", 400, "not a number" },
+        { "POST / HTTP/1.1\r\n" HOST "Content-Length:\r\n\r\n", 400, "not a number" },
+        { "POST / HTTP/1.1\r\n" HOST "Content-Length: +1\r\n\r\n", 400, "not a number" },
+        { "POST / HTTP/1.1\r\n" HOST "Content-Length: -1\r\n\r\n", 400, "not a number" },
+        { "POST / HTTP/1.1\r\n" HOST "Content-Length: 0x1\r\n\r\n", 400, "not a number" },
+        { "POST / HTTP/1.1\r\n" HOST "Content-Length: 2001\r\n\r\n", 413, "2001" },
         { "POST / HTTP/1.1\r\n" HOST "Content-Length: 18446744073709551617\r\n\r\n", 413, "18446744073709551617" },
         { "POST / HTTP/1.1\r\n" HOST "Expect: magic\r\n\r\n", 417, "magic" },
     };
@@ -170,6 +174,12 @@ static void keeps_limits(void **state) {
         if (over) expect_bad(b.p, 400, "extensions");
         else assert_non_null(strstr(parsed(b.p), "stage 2"));
     }
+    for (int over = 0; over < 2; over++) { /* chunks together */
+        b.n = 0;
+        buf_fmt(&b, CHUNKED "3E8\r\n%01000d\r\n3E7\r\n%0999d\r\n%d\r\n", 0, 0, 1 + over);
+        if (over) expect_bad(b.p, 413, "2000");
+        else assert_non_null(strstr(parsed(b.p), "stage 1"));
+    }
     b.n = 0;
     buf_fmt(&b, "GET /%03000d", 0); /* no end in sight */
     expect_bad(b.p, 414, "200");
@@ -207,8 +217,10 @@ static uint64_t rng_next(uint64_t *s) { /* xorshift64 */
 /* Pieces of requests, put together at random and cut at random: the same outcome as at once, and never beyond the limits. */
 static void random_requests(void **state) {
     (void)state;
-    static const char *const pieces[] = { "GET ", "POST ", "/", "/a%20b", " HTTP/1.1", "\r\n", "\r\n\r\n", HOST, "Content-Length: ", "3\r\n", "Transfer-Encoding: chunked\r\n",
-                                          "5\r\nhello\r\n", "0\r\n\r\n", ":", " ", "\r", "\n", "%", "abc", "Connection: close\r\n", ";x=y", "POST / HTTP/1.1\r\n" HOST, CHUNKED };
+    static const char *const pieces[] = { "GET ", "POST ", "/", "/a%20b", " HTTP/1.1", "\r\n", "\r\n\r\n", HOST,
+                                          "Content-Length: ", "3\r\n", "Transfer-Encoding: chunked\r\n",
+                                          "5\r\nhello\r\n", "0\r\n\r\n", ":", " ", "\r", "\n", "%", "abc",
+                                          "Connection: close\r\n", ";x=y", "POST / HTTP/1.1\r\n" HOST, CHUNKED };
     buf b = { 0 }, whole = { 0 }, cut = { 0 };
     uint64_t r = 7;
     int good = 0;
