@@ -143,7 +143,7 @@ static int fake_open(err *e) {
     return guard_new(&fake.s.guard, NULL, 0, 0, e);
 }
 
-static void fake_close(void) {
+static inline void fake_close(void) {
     chat_close(fake.m.chat);
     tokenizer_free(fake.m.tok);
     metrics_free(fake.s.metrics);
