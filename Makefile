@@ -3,6 +3,7 @@
 #   all            run, convert, inspect, quality, bench/model, bench/kernels, bench/tokenizer
 #   demo           converts the demo checkpoint and generates from it
 #   test           builds and runs every test (cmocka; installs it where missing)
+#   test-clients   openai-python and ollama-python against ./serve, in a throw-away environment
 #   test-emulated  the kernels of CPUs that this machine is not, under qemu where it is installed
 #   asan ubsan tsan  the tests under a sanitizer
 #   fuzz           fuzzers over the parsers (clang)      FUZZ_SECONDS=60
@@ -141,8 +142,8 @@ fuzzers: $(FUZZERS:%=$(BUILD)/%)
 $(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/libquern.a
 	$(CC) $(LDFLAGS) -fsanitize=fuzzer $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) -o $@
 
-test-clients:
-	@echo "test-clients tries real clients against ./serve, which this version does not have yet" >&2; exit 1
+test-clients: all weights/pip-stories.bin
+	sh tests/tools/clients.sh $(BIN) weights/pip-stories.bin
 
 bench: all weights/pip-stories.bin
 	$(BIN)/bench/model weights/pip-stories.bin

@@ -109,7 +109,10 @@ static void put_expiry(const model *m, buf *b) {
     clock_gettime(CLOCK_REALTIME, &t);
     double left = m->expires - now_seconds();
     if (!isfinite(left) || left > 9e9) put_time(b, 10982304000, 0);
-    else put_time(b, t.tv_sec + (int64_t)floor(left), t.tv_nsec);
+    else {
+        double at = (double)t.tv_nsec * 1e-9 + left, whole = floor(at);
+        put_time(b, t.tv_sec + (int64_t)whole, (int64_t)((at - whole) * 1e9));
+    }
 }
 
 int ollama_ps(request *q) {

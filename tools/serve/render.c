@@ -103,6 +103,6 @@ void put_data(buf *out, const buf *object) {
     out->failed |= object->failed;
 }
 
-int count_prompt(const request *q) { return q->timings.n_prompt + q->timings.n_encoder; }
+int count_prompt(const request *q) { return q->timings.n_prompt; } /* of an encoder's input too */
 
 int count_answers(const request *q) { return q->timings.n_decoded; }

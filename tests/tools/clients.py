@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""Real clients against ./serve: openai-python and ollama-python, synchronous and not, whole and streamed; Prometheus' parser.
+
+    make test-clients              makes a throw-away environment with the packages, starts ./serve and runs this
+    clients.py ADDRESS MODEL       against a server that runs already
+
+MODEL is the demo model's name. Prints a line a check; status 1 if one fails.
+"""
+import asyncio
+import sys
+import urllib.request
+
+import ollama
+import openai
+from prometheus_client.parser import text_string_to_metric_families
+
+base, name = sys.argv[1], sys.argv[2]
+messages = [{"role": "user", "content": "Tell me a story"}]
+sampling = {"seed": 5, "num_predict": 30, "top_k": 0}  # what the other dialect's defaults come to
+failed = 0
+
+
+def check(what, good, found=""):
+    global failed
+    failed += not good
+    print(("ok    " if good else "FAILED ") + what, "" if good else found, flush=True)
+
+
+def refused(what, call, kind, test=lambda e: True):
+    try:
+        call()
+        check(what, False, "it was accepted")
+    except kind as e:
+        check(what, test(e), repr(e))
+
+
+def openai_whole(c):
+    check("models", c.models.list().data[0].id == name)
+    check("model", c.models.retrieve(name).id == name)
+    r = c.chat.completions.create(model=name, messages=messages, max_tokens=30, seed=5)
+    text = r.choices[0].message.content
+    check("chat", len(text) > 20 and r.usage.completion_tokens == 30 and r.system_fingerprint, r)
+    s = c.chat.completions.create(model=name, messages=messages, max_tokens=30, seed=5, stream=True)
+    check("chat, streamed", "".join(k.choices[0].delta.content or "" for k in s) == text)
+    with c.chat.completions.stream(model=name, messages=messages, seed=5, stream_options={"include_usage": True}) as s:
+        final = s.get_final_completion()
+    check("chat.completions.stream", final.choices[0].message.content.startswith(text) and final.usage.completion_tokens > 30, final)
+    r = c.chat.completions.create(model=name, messages=messages, max_tokens=3, logprobs=True, top_logprobs=3)
+    check("logprobs", len(r.choices[0].logprobs.content) == 3 and len(r.choices[0].logprobs.content[0].top_logprobs) == 3, r)
+    r = c.completions.create(model=name, prompt=["a", "b"], n=2, max_tokens=3, logprobs=2, echo=True)
+    check("completions", len(r.choices) == 4 and len(r.choices[0].logprobs.tokens) == len(r.choices[0].logprobs.text_offset), r)
+    both = c.embeddings.create(model=name, input=["hi", "ho"], extra_body={"pooling": "mean"})  # base64
+    one = c.embeddings.create(model=name, input="hi", encoding_format="float", extra_body={"pooling": "mean"})
+    apart = max(abs(a - b) for a, b in zip(both.data[0].embedding, one.data[0].embedding))
+    check("embeddings", len(both.data) == 2 and apart < 1e-7, apart)
+    check("responses", len(c.responses.create(model=name, input="Tell me a story", max_output_tokens=300).output_text) > 10)
+    with c.responses.stream(model=name, input="Tell me a story") as s:
+        check("responses.stream", len(s.get_final_response().output_text) > 10)
+    return text
+
+
+def openai_errors(c):
+    def ask(**more):
+        return lambda: c.chat.completions.create(**{"model": name, "messages": messages, **more})
+
+    refused("unknown model", ask(model="nope"), openai.NotFoundError, lambda e: e.code == "model_not_found")
+    long = [{"role": "user", "content": "story " * 3000}]
+    refused("long prompt", ask(messages=long), openai.BadRequestError, lambda e: e.code == "context_length_exceeded")
+    refused("temperature", ask(temperature=3), openai.BadRequestError, lambda e: e.param == "temperature")
+
+
+async def asynchronous(text):
+    c = openai.AsyncOpenAI(base_url=base + "/v1", api_key="x")
+    all_of = await asyncio.gather(*[c.chat.completions.create(model=name, messages=messages, max_tokens=30, seed=5) for _ in range(20)])
+    check("20 at once", all(r.choices[0].message.content == text for r in all_of))
+    got = ""
+    async for k in await c.chat.completions.create(model=name, messages=messages, max_tokens=30, seed=5, stream=True):
+        got += k.choices[0].delta.content or ""
+    check("async, streamed", got == text, got)
+    got = ""
+    async for k in await ollama.AsyncClient(host=base).chat(model=name, messages=messages, stream=True, options=sampling):
+        got += k.message.content
+    check("ollama, async, streamed", got == text, got)
+
+
+def ollama_all(text):
+    o = ollama.Client(host=base)
+    check("list", o.list().models[0].model == name + ":latest")
+    check("ps", [m.model for m in o.ps().models] == [name + ":latest"] and o.ps().models[0].expires_at is not None)
+    check("ollama chat", o.chat(model=name, messages=messages, options=sampling).message.content == text)
+    g = o.generate(model=name, prompt="Tell me a story", options=sampling)
+    check("generate", g.response == text)
+    check("durations", g.total_duration >= g.load_duration + g.prompt_eval_duration + g.eval_duration > 0, g)
+    s = o.generate(model=name, prompt="Tell me a story", stream=True, options=sampling)
+    check("generate, streamed", "".join(k.response for k in s) == text)
+    check("show", o.show(name).modelinfo["general.architecture"] == "llama")
+    check("pull", o.pull(name).status == "success" and [k.status for k in o.pull(name, stream=True)][-1] == "success")
+    for what, status, call in [
+        ("push", 501, lambda: o.push("x")), ("create", 501, lambda: o.create("x", from_="y")), ("pull of another", 501, lambda: o.pull("x")),
+        ("delete", 403, lambda: o.delete(name)), ("copy", 403, lambda: o.copy(name, "x")), ("chat with another", 404, lambda: o.chat("x", messages)),
+        ("num_predict -512", 400, lambda: o.chat(name, messages, options={"num_predict": -512})),
+    ]:
+        refused(what, call, ollama.ResponseError, lambda e, status=status: e.status_code == status)
+
+
+client = openai.OpenAI(base_url=base + "/v1", api_key="x", max_retries=0)
+story = openai_whole(client)
+openai_errors(client)
+asyncio.run(asynchronous(story))
+ollama_all(story)
+families = list(text_string_to_metric_families(urllib.request.urlopen(base + "/metrics").read().decode()))
+check("metrics", len(families) > 20, families)
+sys.exit(1 if failed else 0)
