@@ -346,6 +346,9 @@ static void test_embeddings(void **state) {
         assert_memory_equal(a->c[p].embedding, want[p], (size_t)a->c[p].n_embedding * sizeof(float));
     }
     assert_int_equal(a->t.n_prompt, 5 + 14 + 23);
+    schedule_figures f;
+    schedule_about(x.s, &f);
+    assert_int_equal(f.prompt_tokens, 5 + 14 + 23);
     session_free(s);
     engine_close(g);
     job *k = new_job(&x, a, NULL);
