@@ -115,12 +115,15 @@ void begin_alone(schedule *s, job_state *js) {
     atomic_store(&s->stop_alone, s->cutting || atomic_load(&js->j->cancelled));
     pthread_mutex_unlock(&s->lock);
     engine_set_stop(js->lane->m->engine, &s->stop_alone);
+    s->alone_since = now_seconds();
 }
 
-void end_alone(schedule *s, job_state *js) {
+void end_alone(schedule *s, job_state *js, size_t tokens) {
     engine_set_stop(js->lane->m->engine, NULL);
     pthread_mutex_lock(&s->lock);
     s->alone = NULL;
+    s->figures.prompt_tokens += (int64_t)tokens;
+    s->figures.prompt_seconds += now_seconds() - s->alone_since;
     pthread_mutex_unlock(&s->lock);
 }
 

@@ -90,6 +90,7 @@ struct schedule {
     user *users;
     int n_lanes;
     int64_t order;
+    double alone_since;
     double expired;            /* when models were last looked at */
 };
 
@@ -101,7 +102,7 @@ int lane_slots(const schedule *s, const model *m);
 /* ---- schedule.c ---- */
 void count_histogram(histogram *h, double seconds);
 void begin_alone(schedule *s, job_state *js); /* until end_alone the job's cancelling stops the engine */
-void end_alone(schedule *s, job_state *js);
+void end_alone(schedule *s, job_state *js, size_t tokens); /* computed meanwhile, for the figures; 0: it failed */
 void job_started(job_state *js);
 /* Takes the job off its lane, counts it and sends its last event. f NULL: it went well, or was cut with a part of its answer, for the reason `why`. */
 void job_end_all(job_state *js, const job_failure *f, job_error why);

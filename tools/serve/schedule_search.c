@@ -81,7 +81,7 @@ void embed_unit(lane *l, job_state *js, int unit) {
     if (!rc) {
         begin_alone(l->s, js);
         rc = session_embed(q.s, text->p, (int)text->n, j->pooling, x, &e);
-        end_alone(l->s, js);
+        end_alone(l->s, js, rc ? 0 : text->n);
     }
     lane_give_back(l, q.s, false);
     js->u->served += (double)text->n;

@@ -73,7 +73,8 @@ static int find_session(seq *q, err *e) {
         const ids *text = &j->prompts[q->prompt];
         begin_alone(l->s, js);
         int rc = session_encode(q->s, text->p, (int)text->n, NULL, e);
-        end_alone(l->s, js);
+        end_alone(l->s, js, rc ? 0 : text->n);
+        js->u->served += (double)text->n;
         return rc;
     }
     if (q->choice == 0) js->t.n_cached += session_len(q->s);
