@@ -7,6 +7,7 @@
  *   matmul.inc.h     the blocked matrix products and the quantisation of activations
  *   attention.inc.h  attention over pages, and the pages' writer */
 #define PREFETCH(p) __builtin_prefetch((const void *)(p), 0, 3)
+#define PREFETCH_L2(p) __builtin_prefetch((const void *)(p), 0, 2)
 
 /* The first n of 16 elements, zeros beyond; and the first n stored. */
 INLINE v16 v16_load_n(const float *p, int n) {

@@ -6,7 +6,7 @@
  * bits at once. */
 #include "kernels/v16_avx2.inc.h"
 
-enum { ROWS_Q4 = 2, ROWS_Q8 = 4, PANELS_INT = 1,
+enum { ROWS_Q4 = 2, ROWS_Q8 = 4, PANELS_INT = 1, CHAINS_INT = 3,
        ROWS_P16 = 4, CHAINS_P16 = 1, ROWS_F32 = 3, OUTS_F32 = 2, ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 1, PROBE_CHAINS = 5 };
 
 typedef struct dot { b64 low, high; } dot;   /* q4: 16-bit sums of low and high nibbles; q8: 32-bit sums in low */

@@ -5,7 +5,7 @@
  * bits at once. */
 #include "kernels/v16_avx512.inc.h"
 
-enum { ROWS_Q4 = 3, ROWS_Q8 = 4, PANELS_INT = 1,
+enum { ROWS_Q4 = 3, ROWS_Q8 = 4, PANELS_INT = 1, CHAINS_INT = 3,
        ROWS_P16 = 12, CHAINS_P16 = 2, ROWS_F32 = 6, OUTS_F32 = 4, ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 4, PROBE_CHAINS = 12 };
 
 typedef struct dot { __m512i low, high; } dot; /* q4: 16-bit sums of low and high nibbles; q8: 32-bit sums in low */

@@ -35,7 +35,7 @@ void ops_layout(exec *x, carve *c, int max_rows, int max_k, int n_heads, int n_k
 
 /* Tasks for n equal pieces of work of `cost` bytes or operations each: one if the whole is not worth waking anyone. */
 static int task_count(const exec *x, int n, double cost) {
-    enum { WORTH = 1 << 15, PER_WORKER = 4 };
+    enum { WORTH = 1 << 15, PER_WORKER = 8 };
     int workers = pool_size(x->pool);
     if (workers == 1 || (double)n * cost < WORTH) return 1;
     return min_int(n, workers * PER_WORKER);
