@@ -10,7 +10,7 @@
 #include "runtime/grammar_object.h"
 
 enum { DONE = UINT32_MAX, UNKNOWN = UINT32_MAX - 1, /* returns to these states end the grammar, or lead where nothing is known */
-       MAX_PLACES = 20000 };
+       MAX_PLACES = 20000, MAX_RETURNS = 1 << 20 }; /* of one byte */
 
 /* ---- growing ---- */
 
@@ -225,6 +225,7 @@ static void visit(stacks *s, item x) {
 static void pop(stacks *s, uint32_t node) {
     for (uint32_t i = 0, n = node_at(s, node)->n; i < n && !bad(s); i++) {
         edge r = edges_of(s, node)[i];
+        if (++s->returns > MAX_RETURNS) s->failure = "the grammar is too ambiguous: over a million ways to go on from one byte";
         if (r.state == DONE) s->flags |= SET_MAY_END;
         else if (r.state == UNKNOWN) s->flags |= SET_LEFT;
         else visit(s, (item){ r.state, r.data, r.node | POPS });
@@ -325,7 +326,7 @@ static uint32_t close_set(stacks *s) {
 }
 
 static void begin_closure(stacks *s) {
-    s->work.n = s->out.n = s->pending.n = s->found.n = s->flags = 0;
+    s->work.n = s->out.n = s->pending.n = s->found.n = s->flags = s->returns = 0;
     if (s->seen.used) memset(s->seen.slot, 0xff, s->seen.size * sizeof *s->seen.slot);
     s->seen.used = 0;
 }

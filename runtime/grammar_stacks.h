@@ -47,7 +47,7 @@ typedef struct stacks {
     struct list work, out, pending, found; /* of one closure */
     struct table seen;
     size_t memory;
-    uint32_t flags;      /* of the closure being made */
+    uint32_t flags, returns; /* of the closure being made */
     bool walking;        /* masks: other keys of objects are not kept */
     const char *failure; /* a limit that was met, or NULL */
     bool no_memory;
