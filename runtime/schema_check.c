@@ -313,6 +313,14 @@ static int valid_listed(schema_doc *d, const json *v, const json *s) {
     return !list;
 }
 
+int schema_valid_alone(schema_doc *d, const json *v, const json *s, int depth) {
+    int rc = valid_listed(d, v, s);
+    if (rc == 1 && v->type == JSON_NUMBER) rc = valid_number(d, v, s);
+    if (rc == 1 && v->type == JSON_STRING) rc = valid_string(d, v, s);
+    if (rc == 1 && v->type == JSON_ARRAY) rc = valid_array(d, v, s, depth);
+    return rc == 1 && v->type == JSON_OBJECT ? valid_object(d, v, s, depth) : rc;
+}
+
 int schema_valid(schema_doc *d, const json *v, const json *s, int depth) {
     if (schema_keywords(d, s)) return -1;
     if (s->type != JSON_OBJECT) return s->type == JSON_TRUE;
@@ -320,10 +328,6 @@ int schema_valid(schema_doc *d, const json *v, const json *s, int depth) {
     const json *target;
     int rc = 1;
     if (json_get(s, "$ref")) rc = schema_resolve(d, s, &target) ? -1 : schema_valid(d, v, target, depth + 1);
-    if (rc == 1) rc = valid_listed(d, v, s);
-    if (rc == 1 && v->type == JSON_NUMBER) rc = valid_number(d, v, s);
-    if (rc == 1 && v->type == JSON_STRING) rc = valid_string(d, v, s);
-    if (rc == 1 && v->type == JSON_ARRAY) rc = valid_array(d, v, s, depth);
-    if (rc == 1 && v->type == JSON_OBJECT) rc = valid_object(d, v, s, depth);
+    if (rc == 1) rc = schema_valid_alone(d, v, s, depth);
     return rc == 1 ? valid_choices(d, v, s, depth) : rc;
 }

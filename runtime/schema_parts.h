@@ -67,6 +67,7 @@ int schema_count(schema_doc *d, const json *s, const char *keyword, uint32_t *v)
 int schema_number(schema_doc *d, const json *s, number_limits *l);
 bool json_equal(const json *a, const json *b);
 /* Is the value valid? 1, 0, or -1 on failure. */
+int schema_valid_alone(schema_doc *d, const json *value, const json *schema, int depth); /* without $ref, allOf, anyOf and oneOf of its own */
 int schema_valid(schema_doc *d, const json *value, const json *schema, int depth);
 
 #endif
