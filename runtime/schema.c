@@ -407,25 +407,69 @@ static uint32_t emit_text(net *n, uint32_t at, const char *s, uint32_t len) {
     return at;
 }
 
+static uint32_t emit_value(net *n, uint32_t at, const json *v);
+
+static uint32_t value_rule(net *n, const json *v) {
+    uint32_t rule = net_add_rule(n, "value", 5);
+    if (n->failed || n->too_large) return 0;
+    uint32_t end = emit_value(n, n->rule[rule].start, v);
+    if (!n->failed && !n->too_large) net_empty(n, end, n->rule[rule].end);
+    return rule;
+}
+
+/* An object that is listed: its keys may come in any order. */
+static uint32_t emit_object_value(net *n, uint32_t at, const json *v) {
+    net_property *p = malloc((v->n + 1) * sizeof *p);
+    uint32_t count = 0, to = net_add_state(n, rule_at(n, at));
+    n->failed |= !p;
+    for (const json *k = v->child; k && !n->failed && !n->too_large; k = k->next) {
+        if (member(v, k->key, k->key_n) != k) continue; /* the last of equal names counts */
+        buf name = { 0 };
+        json_text(&name, k->key, k->key_n);
+        const char *copy = arena_copy(&n->mem, name.p ? name.p : "", name.n);
+        n->failed |= !copy || name.failed;
+        p[count++] = (net_property){ .name = copy, .n = (uint32_t)name.n, .rule = value_rule(n, k), .required = true };
+        buf_free(&name);
+    }
+    if (!n->failed && !n->too_large) net_call(n, at, net_add_object(n, "object", p, count, NET_NONE, 0, NET_NONE), to);
+    free(p);
+    return to;
+}
+
+/* As it is written in the schema, and a whole one also without its point. */
+static uint32_t emit_number_value(net *n, uint32_t at, const json *v) {
+    decimal d;
+    char whole[24];
+    uint32_t to = net_literal(n, at, v->s, v->n);
+    if (decimal_parse(&d, v->s) || !decimal_whole(&d) || d.point > 18) return to;
+    int len = 0;
+    if (d.sign < 0) whole[len++] = '-';
+    for (int i = 0; i < d.point; i++) whole[len++] = i < d.n ? d.digit[i] : '0';
+    if (!d.n) whole[len++] = '0';
+    if ((uint32_t)len == v->n && memcmp(whole, v->s, v->n) == 0) return to;
+    net_empty(n, net_literal(n, at, whole, (size_t)len), to);
+    return to;
+}
+
 static uint32_t emit_value(net *n, uint32_t at, const json *v) {
-    bool object = v->type == JSON_OBJECT;
     switch (v->type) {
     case JSON_NULL: return net_literal(n, at, "null", 4);
     case JSON_FALSE: return net_literal(n, at, "false", 5);
     case JSON_TRUE: return net_literal(n, at, "true", 4);
-    case JSON_NUMBER: return net_literal(n, at, v->s, v->n);
+    case JSON_NUMBER: return emit_number_value(n, at, v);
     case JSON_STRING: return emit_text(n, at, v->s, v->n);
-    default: break;
+    case JSON_OBJECT: return emit_object_value(n, at, v);
+    case JSON_ARRAY: break;
     }
-    at = spaced(n, net_literal(n, at, object ? "{" : "[", 1));
-    for (const json *k = v->child; k; k = k->next) {
-        if (object) at = spaced(n, net_literal(n, emit_text(n, at, k->key, k->key_n), ":", 1));
+    at = spaced(n, net_literal(n, at, "[", 1));
+    for (const json *k = v->child; k && !n->failed && !n->too_large; k = k->next) {
         at = emit_value(n, at, k);
         at = k->next ? spaced(n, net_literal(n, at, ",", 1)) : spaced(n, at);
     }
-    return net_literal(n, at, object ? "}" : "]", 1);
+    return net_literal(n, at, "]", 1);
 }
 
+/* The values that are listed and valid. */
 static int emit_listed(compiler *c, const leaf *x, uint32_t from, uint32_t to) {
     bool one;
     const json *list = listed(x, &one);

@@ -72,6 +72,8 @@ int schema_keywords(schema_doc *d, const json *s) {
         if (j->key_n > 2 && memcmp(j->key, "x-", 2) == 0) continue;
         return schema_bad(d, j, NULL, "`%.60s` cannot be enforced", j->key);
     }
+    const json *dialect = json_get(s, "$schema");
+    if (dialect && (dialect->type != JSON_STRING || !strstr(dialect->s, "json-schema.org/"))) return schema_bad(d, s, "$schema", "a dialect that is not json-schema.org's cannot be kept");
     if (s != d->root && json_get(s, "$id")) return schema_bad(d, s, "$id", "a schema with a base of its own within another cannot be kept");
     return 0;
 }
