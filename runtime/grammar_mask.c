@@ -47,10 +47,11 @@ static bool add_open(mask_room *r, uint32_t node) {
     return true;
 }
 
-static bool walk_local(mask_room *r, const vocabulary *v, uint32_t start) {
+/* left: something unknown may come at once. */
+static bool walk_local(mask_room *r, const vocabulary *v, uint32_t start, bool left) {
     bool room = true;
     r->path[0] = start;
-    r->left[0] = false;
+    r->left[0] = left;
     for (uint32_t i = 0; i < v->n_nodes && room;) {
         const trie_node *x = v->node + i;
         uint32_t to = stacks_step(&r->local, r->path[x->depth - 1], x->byte, true);
@@ -92,7 +93,8 @@ static state_mask *make_local(mask_room *r, const grammar *g, uint32_t state, si
     r->open.n = 0;
     memset(r->bits, 0, mask_words(g->v) * 8);
     uint32_t start = stacks_start(&r->local, state, NODE_UNKNOWN, false);
-    bool room = walk_local(r, g->v, start);
+    bool key = g->n.text != NET_NONE && state == g->n.text_state[0]; /* it stands for keys as well, whose end is the object's */
+    bool room = walk_local(r, g->v, start, key);
     if (stacks_check(&r->local, e)) {
         stacks_free(&r->local);
         stacks_begin(&r->local, &g->n);

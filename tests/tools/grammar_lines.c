@@ -47,12 +47,12 @@ static int32_t draw(const float *row) {
     if (!isinf(row[EOS]) && any(2)) return EOS;
     for (int i = 0; i < 4; i++)
         if (!isinf(row[(int)close[i]]) && any(8) == 0) return close[i];
-    int32_t ids[IDS], n = 0;
+    int32_t found[IDS], n = 0;
     for (int32_t i = 0; i < IDS; i++)
-        if (!isinf(row[i]) && (i < 0x80 || i >= BYTES || any(20) == 0)) ids[n++] = i;
+        if (!isinf(row[i]) && (i < 0x80 || i >= BYTES || any(20) == 0)) found[n++] = i;
     for (int32_t i = 0; i < IDS && n == 0; i++)
-        if (!isinf(row[i])) ids[n++] = i;
-    return n ? ids[any((uint32_t)n)] : -1;
+        if (!isinf(row[i])) found[n++] = i;
+    return n ? found[any((uint32_t)n)] : -1;
 }
 
 static bool draw_text(grammar *g, int most, buf *out) {
