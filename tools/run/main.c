@@ -119,6 +119,9 @@ static int start(run_opts *o) {
     return 1;
 }
 
+static const char about[] =
+    "Generates text from a model file that ./convert made; without a prompt, on a terminal, it chats. Text on stdout, statistics on stderr; Ctrl-C ends cleanly.";
+
 int main(int argc, char **argv) {
     run_opts o = { .n_predict = 256, .sample = sample_defaults() };
     const option options[] = {
@@ -175,10 +178,7 @@ int main(int argc, char **argv) {
         { "--jsonl", NULL, OPT_FLAG, &o.jsonl, NULL, "with these and --render: one JSON object a line in, one line out", NULL },
         { "--verbose", "-v", OPT_FLAG, &o.verbose, NULL, "say what was chosen and why", NULL },
     };
-    const program p = { "run", "MODEL.bin [-p TEXT] [options]",
-                        "Generates text from a model file that ./convert made; without a prompt, on a terminal, it chats. Text on stdout, statistics on stderr; Ctrl-C ends cleanly.", options,
-                        sizeof options / sizeof *options };
+    const program p = { "run", "MODEL.bin [-p TEXT] [options]", about, options, sizeof options / sizeof *options };
     int n_words, rc = options_parse(&p, argc, argv, &o.model, 1, &n_words);
-    if (rc == OPTIONS_GO_ON) rc = check(&p, &o, n_words);
-    return rc == OPTIONS_GO_ON ? start(&o) : rc;
+    return rc == OPTIONS_GO_ON && (rc = check(&p, &o, n_words)) == OPTIONS_GO_ON ? start(&o) : rc;
 }
