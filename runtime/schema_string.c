@@ -6,7 +6,8 @@
 #include "runtime/grammar_parse.h"
 #include "runtime/schema_parts.h"
 
-enum { MAX_SETS = 20000, MAX_LENGTH = 10000 };
+enum { MAX_SETS = 20000, MAX_POOL = 1 << 18, /* numbers in all sets */
+       MAX_LENGTH = 10000 };
 
 /* ---- as JSON writes it ---- */
 
@@ -283,7 +284,7 @@ static int emit_sets(builder *b, uint32_t from, err *e) {
     if (!b->failed) memset(b->slot, 0xff, b->slots * sizeof *b->slot);
     find_cuts(b);
     for (uint32_t i = 0; i < b->n_sets && !b->failed && !b->n->too_large && !b->n->failed; i++) {
-        if (b->n_sets > MAX_SETS) return fail_code(e, ERR_INPUT, "its patterns and lengths together are too large: over %d states", MAX_SETS);
+        if (b->n_sets > MAX_SETS || b->n_pool > MAX_POOL) return fail_code(e, ERR_INPUT, "its patterns and lengths together are too large: over %d states", MAX_SETS);
         expand(b, i);
     }
     if (b->failed) return fail_memory(e, b->n_pool * 4, "a pattern");
