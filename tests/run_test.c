@@ -493,12 +493,48 @@ static void test_speculation(void **state) {
     expect_failure("{bin}/run {model} -p x --draft nothing.bin", 1, "nothing.bin");
 }
 
+/* What everything fits changes nothing; what is complete is whole, and what is cut says so. */
+static void test_grammars(void **state) {
+    (void)state;
+    static const char *const ways[] = { "", "--lookup", "--draft {model}" };
+    assert_int_equal(sh("printf 'root ::= [\\\\x00-\\\\U0010ffff]*\\n' > {dir}/all.gbnf; printf 'root ::= \"yes\" | \"no\"\\n' > {dir}/yes.gbnf; printf 'root ::= root | \"b\"\\n' > {dir}/bad.gbnf"), 0);
+    assert_int_equal(sh("{bin}/run {model} -p 'Once upon a time' -n 40 --temp 0 --print-ids"), 0);
+    char *plain = output(), line[400];
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(line, sizeof line, "{bin}/run {model} -p 'Once upon a time' -n 40 --temp 0 --print-ids --grammar {dir}/all.gbnf %s", ways[i]);
+        assert_int_equal(sh(line), 0);
+        char *found = output();
+        assert_string_equal(found, plain);
+        free(found);
+    }
+    free(plain);
+    assert_int_equal(sh("{bin}/run {model} -p 'Was it?' --no-echo --grammar {dir}/yes.gbnf"), 0);
+    char *answer = output(), *log = slurp(err_path);
+    assert_true(strcmp(answer, "yes") == 0 || strcmp(answer, "no") == 0);
+    assert_non_null(strstr(log, "grammar complete"));
+    free(answer);
+    free(log);
+    assert_int_equal(sh("{bin}/run {model} -p x --no-echo --json -n 3"), 0);
+    log = slurp(err_path);
+    assert_non_null(strstr(log, "-n reached"));
+    free(log);
+    assert_int_equal(sh("{bin}/run {model} -p x --no-echo --json-schema '{\"enum\":[[1, 2]]}'"), 0);
+    answer = output();
+    assert_true(answer[strspn(answer, " \n\t")] == '[' && strchr(answer, ']'));
+    free(answer);
+    expect_failure("{bin}/run {model} -p x --grammar {dir}/bad.gbnf", 1, "left recursion: root -> root");
+    expect_failure("{bin}/run {model} -p x --json-schema '{\"not\":{}}'", 1, "#/not");
+    expect_failure("{bin}/run {model} -p x --json-schema {dir}/missing.json", 1, "missing.json");
+    expect_failure("{bin}/run {model} -p x --json --beams 2", 2, "--beams");
+    expect_failure("{bin}/run {model} -p x --json --grammar {dir}/yes.gbnf", 2, "only one of");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_generates),   cmocka_unit_test(test_seed),        cmocka_unit_test(test_stop_and_eos),
                                         cmocka_unit_test(test_context_full), cmocka_unit_test(test_dump_logits), cmocka_unit_test(test_vocabulary),
                                         cmocka_unit_test(test_interrupt),   cmocka_unit_test(test_mistakes),    cmocka_unit_test(test_no_tokenizer),
                                         cmocka_unit_test(test_encoders),    cmocka_unit_test(test_plan), cmocka_unit_test(test_speculation),        cmocka_unit_test(test_beams),
-                                        cmocka_unit_test(test_checkpoint_search), cmocka_unit_test(test_chat), cmocka_unit_test(test_render) };
+                                        cmocka_unit_test(test_checkpoint_search), cmocka_unit_test(test_chat), cmocka_unit_test(test_render), cmocka_unit_test(test_grammars) };
     make_work_dir();
     snprintf(model, sizeof model, "%s", converted("weights/pip-stories", "q8"));
     snprintf(out_path, sizeof out_path, "%s/out", work_dir);

@@ -68,6 +68,8 @@ int generation_sampler(generation *r, uint64_t seed, err *e) {
     r->sampler = NULL;
     if (run_search_options(&r->search, o, i, r->tok, &s, (int)(r->n_prompt & INT32_MAX), e)) return -1;
     if (!o->ignore_eos) run_search_end(&r->search, r->turn_end);
+    if (r->search.o.beams > 1 && run_constrains(o))
+        return fail_code(e, ERR_INPUT, "%s asks for a beam search, and --grammar, --json and --json-schema choose tokens one by one: give --beams 1", i->name);
     s = r->search.o.rules;
     if (o->verbose && r->search.o.beams == 1 && first)
         fprintf(stderr, "sampling: temperature %g, top-k %d, top-p %g, min-p %g, repeat penalty %g, seed %llu\n", (double)s.temperature, s.top_k,
@@ -178,6 +180,14 @@ static int next_logits(generation *r, speculation *p, int32_t id, const float **
     return 0;
 }
 
+/* The next token by the sampler, of those that may come; -1 and *rc -1: there is none, or a failure. */
+static int32_t pick(generation *r, const float *logits, int *rc, err *e) {
+    const float *row = constraint_mask(&r->limits, logits, e);
+    int32_t id = row ? sampler_pick(r->sampler, row) : -1;
+    if (id < 0) *rc = row ? no_token(r, logits, e) : -1;
+    return id;
+}
+
 /* Tokens until an end: into text through the detokenizer and the stop strings, each written as soon as it is certain. */
 static int draw_tokens(generation *r, speculation *p, detok *d, stop_filter *stop, err *e) {
     buf text = { 0 }, out = { 0 };
@@ -187,11 +197,14 @@ static int draw_tokens(generation *r, speculation *p, detok *d, stop_filter *sto
     r->end = "-n reached";
     for (int n = 0; r->o->n_predict < 0 || n < r->o->n_predict; n++) {
         if (atomic_load(&run_stop)) { r->end = "interrupted"; break; }
-        int32_t id = sampler_pick(r->sampler, logits);
-        if (id < 0) { rc = no_token(r, logits, e); break; }
+        bool whole;
+        int32_t id = pick(r, logits, &rc, e);
+        if (id < 0) break;
         if (ends(r, id)) { r->end = "end of text"; break; }
+        if ((rc = constraint_take(&r->limits, id, &whole, e))) break;
         if ((rc = take_token(r, d, stop, id, &text, &out, &stopped, e))) break;
         if (stopped) { r->end = "stop string"; break; }
+        if (whole) { r->end = "grammar complete"; break; }
         if (n + 1 == r->o->n_predict) break; /* nothing will ask for its logits */
         if (r->tokens.n > (size_t)r->info->ctx) { r->end = "context full"; break; }
         if ((rc = next_logits(r, p, id, &logits, e))) break;
@@ -239,6 +252,7 @@ int generation_run(generation *r, err *e) {
     r->prompt_seconds += now_seconds() - start;
     sampler_begin(r->sampler);
     if (r->o->n_predict == 0) return 0;
+    if (constraint_begin(&r->limits, r->search.eos, r->search.n_eos, e)) return -1;
     detok d;
     detok_begin(&d, r->tok, true);
     if (r->tok) { /* the prompt's last piece decides whether the first one keeps its space */
@@ -310,6 +324,7 @@ int generation_open(generation *r, const run_opts *o, err *e) {
     if (r->info->adapter_warning) fprintf(stderr, "run: warning: %s\n", r->info->adapter_warning);
     if (o->verbose) describe(r, now_seconds() - start);
     if (r->info->tokenizer_bytes && tokenizer_open(&r->tok, r->info->tokenizer, r->info->tokenizer_bytes, e)) return -1;
+    if (constraint_open(&r->limits, o, r->tok, r->info->n_vocab, e)) return -1;
     if (o->explain && (explain_new(&r->explain[0], r->g, e) || explain_new(&r->explain[1], r->g, e))) return -1;
     return open_draft(r, e) || session_new(&r->s, r->g, e) ? -1 : 0;
 }
@@ -318,6 +333,7 @@ void generation_close(generation *r) {
     explain_free(r->explain[0]);
     explain_free(r->explain[1]);
     sampler_free(r->sampler);
+    constraint_close(&r->limits);
     ids_free(&r->tokens);
     session_free(r->s);
     tokenizer_free(r->tok);

@@ -5,7 +5,7 @@
 #include "runtime/explain.h"
 #include "runtime/speculate.h"
 #include "runtime/stop.h"
-#include "tools/run/run.h"
+#include "tools/run/constrain.h"
 
 typedef struct generation {
     const run_opts *o;
@@ -14,6 +14,7 @@ typedef struct generation {
     tokenizer *tok;      /* NULL: the file has none */
     session *s;
     sampler *sampler;
+    constraint limits;   /* --grammar and its like */
     run_search search;
     uint64_t seed;
     ids tokens;          /* the prompt, then what was generated */

@@ -51,6 +51,9 @@ static int check_search(const program *p, const run_opts *o) {
     if (o->beams_given && (o->beams < 1 || o->beams > BEAM_MOST)) return usage_error(p, "--beams: expected 1 to %d, found %d", BEAM_MOST, o->beams);
     if (o->early_stopping && run_early_stopping(o->early_stopping) < 0)
         return usage_error(p, "--early-stopping: expected true, false or never, found \"%s\"", o->early_stopping);
+    int shapes = (o->grammar != NULL) + (o->json_schema != NULL) + o->json;
+    if (shapes > 1) return usage_error(p, "only one of --grammar, --json and --json-schema");
+    if (o->beams > 1 && shapes) return usage_error(p, "--beams follows many answers at once: not with --grammar, --json or --json-schema");
     bool cold = o->temperature_given && o->sample.temperature == 0;
     if (o->beams > 1 && (o->lookup || o->draft)) return usage_error(p, "--lookup and --draft propose tokens that are drawn one by one: not with --beams");
     if (o->beams_given && o->beams > 1 && run_draws(o) && !cold)
@@ -116,6 +119,9 @@ static int start(run_opts *o) {
     return 1;
 }
 
+static const char about[] =
+    "Generates text from a model file that ./convert made; without a prompt, on a terminal, it chats. Text on stdout, statistics on stderr; Ctrl-C ends cleanly.";
+
 int main(int argc, char **argv) {
     run_opts o = { .n_predict = 256, .sample = sample_defaults() };
     const option options[] = {
@@ -142,6 +148,9 @@ int main(int argc, char **argv) {
         { "--repeat-last-n", NULL, OPT_INT, &o.sample.repeat_last_n, "N", "how many tokens are recent (64); -1: all", NULL },
         { "--no-repeat-ngram", NULL, OPT_INT, &o.sample.no_repeat_ngram, "N", "no N tokens in a row come twice, the prompt's included (the checkpoint's, else 0: off)", &o.no_repeat_given },
         { "--min-length", NULL, OPT_INT, &o.sample.min_length, "N", "no end of text before N new tokens (the checkpoint's, else 0)", &o.min_length_given },
+        { "--grammar", NULL, OPT_TEXT, &o.grammar, "FILE", "the answer is what a grammar (GBNF) allows", NULL },
+        { "--json", NULL, OPT_FLAG, &o.json, NULL, "the answer is a JSON object", NULL },
+        { "--json-schema", NULL, OPT_TEXT, &o.json_schema, "FILE", "the answer is JSON that a schema allows: a file, or the schema itself, {...}", NULL },
         { "--lookup", NULL, OPT_FLAG, &o.lookup, NULL, "propose what followed the last tokens earlier, check it in one step: the same ids, sooner", NULL },
         { "--draft", NULL, OPT_TEXT, &o.draft, "MODEL2.bin", "let a smaller model of the same tokens propose: the same ids, sooner", NULL },
         { "--beams", NULL, OPT_INT, &o.beams, "N", "beam search: follow the N likeliest answers, print the best at the end (the checkpoint's, else 1: off)", &o.beams_given },
@@ -169,10 +178,7 @@ int main(int argc, char **argv) {
         { "--jsonl", NULL, OPT_FLAG, &o.jsonl, NULL, "with these and --render: one JSON object a line in, one line out", NULL },
         { "--verbose", "-v", OPT_FLAG, &o.verbose, NULL, "say what was chosen and why", NULL },
     };
-    const program p = { "run", "MODEL.bin [-p TEXT] [options]",
-                        "Generates text from a model file that ./convert made; without a prompt, on a terminal, it chats. Text on stdout, statistics on stderr; Ctrl-C ends cleanly.", options,
-                        sizeof options / sizeof *options };
+    const program p = { "run", "MODEL.bin [-p TEXT] [options]", about, options, sizeof options / sizeof *options };
     int n_words, rc = options_parse(&p, argc, argv, &o.model, 1, &n_words);
-    if (rc == OPTIONS_GO_ON) rc = check(&p, &o, n_words);
-    return rc == OPTIONS_GO_ON ? start(&o) : rc;
+    return rc == OPTIONS_GO_ON && (rc = check(&p, &o, n_words)) == OPTIONS_GO_ON ? start(&o) : rc;
 }

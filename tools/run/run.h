@@ -24,6 +24,8 @@ typedef struct run_opts {
     bool ignore_eos, print_ids, verbose, parse_special, no_echo;
     bool tokenize, detokenize, jsonl, no_special, embed, plan, chat, show_prompt, lookup, explain;
     const char *render;
+    const char *grammar, *json_schema; /* what an answer may be */
+    bool json;
 } run_opts;
 
 extern atomic_bool run_stop; /* set by Ctrl-C */

@@ -1,0 +1,19 @@
+/* schema: a JSON Schema (2020-12, the part that can be kept exactly) as a grammar: what is completed under it validates. Whatever cannot be
+ * kept is an error that names its place, "#/properties/a/not: ...". README.md lists what can.
+ *
+ * The grammar is narrower than the schema where JSON writes one thing in several ways: characters are written as themselves or with the
+ * shortest escape, numbers have up to 15 digits (whole ones 18) and two of exponent, space between tokens is bounded. */
+#ifndef QUERN_SCHEMA_H
+#define QUERN_SCHEMA_H
+
+#include "runtime/grammar.h"
+
+enum {
+    SCHEMA_MAX_PROPERTIES = 4096, /* of one object */
+    SCHEMA_MAX_CHOICES = 1024,    /* alternatives that anyOf and oneOf within one another multiply to */
+};
+
+int schema_compile(grammar **g, const vocabulary *v, const char *schema, size_t n, err *e);
+int schema_any_object(grammar **g, const vocabulary *v, err *e); /* any JSON object */
+
+#endif

@@ -1,0 +1,78 @@
+/* Fuzzer: JSON schemas. What compiles gives a text, drawn by the input's hash: it must be JSON once it is whole, and if it never can be
+ * whole that is a finding. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/schema.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum { BYTES = 256, EOS = 262, IDS };
+
+static vocabulary *make_vocabulary(void) {
+    static char byte[BYTES];
+    static const char *const words[] = { "{\"", "\": \"", "\xc3\xa9", "\"}", "10" };
+    static vocabulary *v;
+    const char *piece[IDS];
+    size_t n[IDS] = { 0 };
+    err e = { 0 };
+    for (int i = 0; i < IDS && !v; i++) {
+        if (i < BYTES) byte[i] = (char)i;
+        piece[i] = i < BYTES ? byte + i : i - BYTES < 5 ? words[i - BYTES] : "";
+        n[i] = i < BYTES ? 1 : strlen(piece[i]);
+    }
+    if (!v && vocabulary_of(&v, piece, n, IDS, &e)) abort();
+    return v;
+}
+
+static int32_t pick(const float *row, uint64_t *seed) {
+    int32_t ids[IDS];
+    uint32_t n = 0;
+    *seed = *seed * 6364136223846793005u + 1442695040888963407u;
+    for (const char *c = "\"}],"; *c; c++)
+        if (!isinf(row[(int)*c]) && *seed >> 61 == 0) return *c;
+    for (int32_t i = 0; i < IDS; i++)
+        if (!isinf(row[i])) ids[n++] = i;
+    if (!n) abort();
+    return ids[(uint32_t)(*seed >> 33) % n];
+}
+
+static void draw(grammar *g, uint64_t seed) {
+    static float row[IDS];
+    int32_t eos = EOS;
+    grammar_state *s;
+    buf text = { 0 };
+    err e = { 0 };
+    size_t n;
+    if (grammar_state_new(&s, g, &eos, 1, &e)) {
+        if (!e.code) abort();
+        return;
+    }
+    for (int i = 0; i < 80 && !grammar_done(s); i++) {
+        memset(row, 0, sizeof row);
+        if (grammar_mask(s, row, IDS, &e)) break;
+        int32_t id = pick(row, &seed);
+        if (grammar_accept(s, id, &e)) abort();
+        const char *p = vocabulary_bytes(make_vocabulary(), id, &n);
+        buf_add(&text, p, n);
+    }
+    if (grammar_done(s)) {
+        arena a = { 0 };
+        json *j;
+        if (json_parse(&a, text.p, text.n, &j, &e) && !strstr(e.msg, "nested deeper")) abort();
+        arena_free(&a);
+    }
+    buf_free(&text);
+    grammar_state_free(s);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    grammar *g;
+    err e = { 0 };
+    if (size > 4096) return 0;
+    if (schema_compile(&g, make_vocabulary(), (const char *)data, size, &e)) return e.code ? 0 : (abort(), 0);
+    draw(g, hash_bytes(data, size));
+    grammar_free(g);
+    return 0;
+}
