@@ -395,6 +395,8 @@ int main(int argc, char **argv) {
         { "--repetitions", "-r", OPT_INT, &b.repeats, "N", "repeats of each row, of which the median counts (5)", NULL },
         { "--threads", "-t", OPT_INT, &b.engine_opts.threads, "N", "threads (physical cores this process may use)", NULL },
         { "--ctx", "-c", OPT_INT, &b.engine_opts.ctx, "N", "positions of context (what the rows need)", NULL },
+        { "--huge-pages", NULL, OPT_FLAG, &b.engine_opts.huge_pages, NULL, "copy the file into memory on huge pages instead of mapping it", NULL },
+        { "--lock", "--mlock", OPT_FLAG, &b.engine_opts.lock, NULL, "read all weights at once and keep them in memory", NULL },
         { "--cache-type", NULL, OPT_TEXT, &b.engine_opts.cache_type, "TYPE", "of the keys and values kept: f16, or q8, which takes half the memory (f16)", NULL },
         { "--lora", NULL, OPT_TEXTS, &b.lora, "FILE[:SCALE]", "with an adapter that convert made; may be given several times", NULL },
         { "--exact", NULL, OPT_FLAG, &b.engine_opts.exact, NULL, "f32 activations and cache", NULL },

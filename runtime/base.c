@@ -394,14 +394,34 @@ int map_file(const char *path, mapping *m, err *e) {
     else if (st.st_size > 0) {
         void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
         if (p == MAP_FAILED) rc = fail(e, "%s: cannot be mapped: %s", path, strerror(errno));
-        else *m = (mapping){ p, (size_t)st.st_size };
+        else *m = (mapping){ p, (size_t)st.st_size, false };
     }
     close(fd);
     return rc;
 }
 
+int map_copy(mapping *m, err *e) {
+    enum { HUGE = 2 << 20 };
+    if (!m->p || m->n > SIZE_MAX - 2 * HUGE) return 0;
+    size_t n = round_up(m->n, HUGE);
+    char *p = mmap(NULL, n + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return fail_memory(e, n, "a copy of the file on huge pages");
+    size_t before = (HUGE - (uintptr_t)p % HUGE) % HUGE;
+    if (before) munmap(p, before);
+    if (HUGE - before) munmap(p + before + n, HUGE - before);
+    p += before;
+#ifdef MADV_HUGEPAGE
+    madvise(p, n, MADV_HUGEPAGE); /* refused where the system has none: then it is a plain copy */
+#endif
+    memcpy(p, m->p, m->n);
+    mprotect(p, n, PROT_READ);
+    munmap((void *)(uintptr_t)m->p, m->n);
+    *m = (mapping){ (uint8_t *)p, m->n, true };
+    return 0;
+}
+
 void unmap_file(mapping *m) {
-    if (m->p) munmap((void *)(uintptr_t)m->p, m->n);
+    if (m->p) munmap((void *)(uintptr_t)m->p, m->copied ? round_up(m->n, 2 << 20) : m->n);
     *m = (mapping){ 0 };
 }
 
@@ -416,6 +436,11 @@ char *path_join(arena *a, const char *dir, const char *name) {
 bool file_exists(const char *path) {
     struct stat st;
     return stat(path, &st) == 0;
+}
+
+uint64_t file_bytes(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
 }
 
 bool is_folder(const char *path) {

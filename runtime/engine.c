@@ -193,6 +193,16 @@ static int open_vocab(engine *g, const char *path, err *e) {
     return 0;
 }
 
+/* A copy that does not fit would push out of memory what others need, and this process with it: refused before it is read. */
+static int open_model(engine *g, const engine_opts *o, err *e) {
+    uint64_t bytes = o->huge_pages ? file_bytes(o->path) : 0, left = memory_available();
+    if (bytes > left)
+        return fail_code(e, ERR_MEMORY, "%s: has %.1f MB, %.1f MB of memory are available: it cannot be copied to huge pages; leave --huge-pages out, the mapping reads what it needs",
+                         o->path, (double)bytes / 1e6, (double)left / 1e6);
+    if (model_open(&g->model, o->path, o->huge_pages, e)) return -1;
+    return o->lock ? file_lock(&g->model.file, e) : 0;
+}
+
 int engine_open(engine **out, const engine_opts *o, err *e) {
     engine *g = calloc(1, sizeof *g);
     *out = NULL;
@@ -204,7 +214,7 @@ int engine_open(engine **out, const engine_opts *o, err *e) {
     }
     int threads = o->threads ? o->threads : pool_default_threads(g->info.threads_reason, sizeof g->info.threads_reason);
     if (o->threads) snprintf(g->info.threads_reason, sizeof g->info.threads_reason, "%d thread%s, as asked", threads, threads == 1 ? "" : "s");
-    if (kernels_init(o->kernels, e) || model_open(&g->model, o->path, e) || pool_new(&g->pool, threads, e)) goto failed;
+    if (kernels_init(o->kernels, e) || open_model(g, o, e) || pool_new(&g->pool, threads, e)) goto failed;
     g->max_sessions = max_int(o->max_sessions < 0 ? min_int(g->model.arch.num_beams, MAX_OWN_SESSIONS) : o->max_sessions, 1);
     g->f.max_rows = max_int(o->max_rows ? o->max_rows : DEFAULT_ROWS, g->max_sessions);
     g->f.model = &g->model;

@@ -31,6 +31,8 @@ typedef struct engine_opts {
     int max_rows;         /* most tokens of one forward pass; 0: a good default */
     bool vocab_only;      /* only engine_about's tokenizer is wanted: opens files made by convert --vocab-only too */
     bool exact;           /* f32 activations and f32 cache: for parity and for measuring what int8 activations cost */
+    bool huge_pages;      /* a copy of the file in memory, on huge pages, in place of its mapping */
+    bool lock;            /* all weights are read at once and stay in memory */
     const char *cache_type; /* "f16", or "q8": half the memory and exact integer attention; NULL: f16 */
     const adapter *adapters; /* [n_adapters] LoRA, applied in this order; read by engine_open only */
     int n_adapters;

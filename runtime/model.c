@@ -366,9 +366,9 @@ int model_bind(model *m, err *e) {
     return rc;
 }
 
-int model_open(model *m, const char *path, err *e) {
+int model_open(model *m, const char *path, bool copy, err *e) {
     *m = (model){ 0 };
-    if (file_open(&m->file, path, e) || model_bind(m, e)) return -1;
+    if ((copy ? file_open_copy : file_open)(&m->file, path, e) || model_bind(m, e)) return -1;
     m->file_mapped = true;
     read_rows_alone(m);
     return 0;

@@ -102,7 +102,7 @@ typedef struct model {
 
 /* Opens and binds. A missing tensor, a wrong shape, a tensor that this version does not know: one line that says which, what
  * was expected and what was found. */
-int model_open(model *m, const char *path, err *e);
+int model_open(model *m, const char *path, bool copy, err *e); /* copy: file_open_copy */
 /* The same where m->file is open already, and nothing else is set; after a failure m is closed. */
 int model_bind(model *m, err *e);
 void model_close(model *m);

@@ -529,12 +529,31 @@ static void test_grammars(void **state) {
     expect_failure("{bin}/run {model} -p x --json --grammar {dir}/yes.gbnf", 2, "only one of");
 }
 
+/* Where the weights lie changes nothing. */
+static void test_memory(void **state) {
+    (void)state;
+    static const char *const ways[] = { "", "--huge-pages", "--lock", "--lock --huge-pages" };
+    char *plain = NULL;
+    for (int i = 0; i < 4; i++) {
+        char command[300];
+        snprintf(command, sizeof command, "{bin}/run {model} -p 'One day' -n 20 --temp 0 --print-ids %s", ways[i]);
+        assert_int_equal(sh(command), 0);
+        char *got = output();
+        if (!plain) plain = got;
+        else assert_string_equal(got, plain);
+        if (got != plain) free(got);
+    }
+    free(plain);
+    if (geteuid() != 0) expect_failure("ulimit -l 64; {bin}/run {model} -p x --lock", 1, "this process may lock 0.1 MB"); /* root may lock anything */
+    expect_failure("head -c 300000 {model} > {dir}/cut.bin; {bin}/run {dir}/cut.bin -p x --huge-pages", 1, "cut.bin");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_generates),   cmocka_unit_test(test_seed),        cmocka_unit_test(test_stop_and_eos),
                                         cmocka_unit_test(test_context_full), cmocka_unit_test(test_dump_logits), cmocka_unit_test(test_vocabulary),
                                         cmocka_unit_test(test_interrupt),   cmocka_unit_test(test_mistakes),    cmocka_unit_test(test_no_tokenizer),
                                         cmocka_unit_test(test_encoders),    cmocka_unit_test(test_plan), cmocka_unit_test(test_speculation),        cmocka_unit_test(test_beams),
-                                        cmocka_unit_test(test_checkpoint_search), cmocka_unit_test(test_chat), cmocka_unit_test(test_render), cmocka_unit_test(test_grammars) };
+                                        cmocka_unit_test(test_checkpoint_search), cmocka_unit_test(test_chat), cmocka_unit_test(test_render), cmocka_unit_test(test_grammars), cmocka_unit_test(test_memory) };
     make_work_dir();
     snprintf(model, sizeof model, "%s", converted("weights/pip-stories", "q8"));
     snprintf(out_path, sizeof out_path, "%s/out", work_dir);

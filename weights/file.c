@@ -7,9 +7,11 @@
 #include "weights/file.h"
 #include "weights/layout.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 enum { MAX_RECORDS = 4096 };
@@ -60,7 +62,7 @@ uint64_t meta_hash(const uint8_t *p, size_t n) {
 
 static void advise(const mapping *m, uint64_t at, uint64_t n, int advice) {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), first = at / page * page;
-    if (m->p && n && at < m->n) madvise((void *)(uintptr_t)(m->p + first), (size_t)(at + n - first), advice);
+    if (m->p && n && at < m->n && !m->copied) madvise((void *)(uintptr_t)(m->p + first), (size_t)(at + n - first), advice);
 }
 
 void drop_pages(const mapping *m, uint64_t at, uint64_t n) { advise(m, at, n, MADV_DONTNEED); }
@@ -287,10 +289,14 @@ static int check_table(file *f, err *e) {
 
 /* ---- open, close, verify ---- */
 
-int file_open(file *f, const char *path, err *e) {
+static int open_as(file *f, const char *path, bool copy, err *e) {
     *f = (file){ 0 };
     snprintf(f->path, sizeof f->path, "%s", path);
     if (map_file(path, &f->map, e)) return -1;
+    if (copy && map_copy(&f->map, e)) {
+        file_close(f);
+        return -1;
+    }
     f->header = (const file_header *)(const void *)f->map.p;
     int rc = 0;
     if (f->map.n < sizeof *f->header)
@@ -305,6 +311,19 @@ int file_open(file *f, const char *path, err *e) {
     }
     if (rc) file_close(f);
     return rc;
+}
+
+int file_open(file *f, const char *path, err *e) { return open_as(f, path, false, e); }
+int file_open_copy(file *f, const char *path, err *e) { return open_as(f, path, true, e); }
+
+int file_lock(const file *f, err *e) {
+    struct rlimit most = { 0 };
+    if (!f->map.p || mlock(f->map.p, f->map.n) == 0) return 0;
+    int why = errno;
+    if ((why == ENOMEM || why == EPERM) && getrlimit(RLIMIT_MEMLOCK, &most) == 0 && most.rlim_cur != RLIM_INFINITY && most.rlim_cur < f->map.n)
+        return fail(e, "%s: cannot be locked in memory: it has %.1f MB, this process may lock %.1f MB; raise the limit (ulimit -l, or LimitMEMLOCK= of a service), or leave --lock out",
+                    f->path, (double)f->map.n / 1e6, (double)most.rlim_cur / 1e6);
+    return fail(e, "%s: its %.1f MB cannot be locked in memory: %s", f->path, (double)f->map.n / 1e6, strerror(why));
 }
 
 void file_close(file *f) {

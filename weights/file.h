@@ -17,6 +17,8 @@ typedef struct file {
 /* Maps and checks everything but the tensors' data hashes: header, hash, records, table bounds, overlap, overflow, alignment,
  * shape x type = bytes. A refusal says what was expected, what was found and what to do. */
 int file_open(file *f, const char *path, err *e);
+int file_open_copy(file *f, const char *path, err *e); /* read into memory of its own, on huge pages (map_copy) */
+int file_lock(const file *f, err *e); /* all of it into memory, to stay there (mlock) */
 void file_close(file *f);
 
 const file_tensor *file_find(const file *f, const char *name); /* NULL: not there */

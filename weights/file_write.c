@@ -384,7 +384,7 @@ int file_write_image(const file_writer *w, file *f, err *e) {
             return fail(e, "%s: tensor %s is too large as f32", w->path, w->rows[i].t.name);
     void *base = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) return fail_code(e, ERR_MEMORY, "out of memory: %.1f GB of address space for the model in f32", (double)bytes / 1e9);
-    f->map = (mapping){ base, (size_t)bytes };
+    f->map = (mapping){ base, (size_t)bytes, false };
     if (fill_image(w, f, base, bytes, e) == 0) return 0;
     file_close(f);
     return -1;

@@ -251,7 +251,7 @@ int certify(reference *r, const char *path, const passages *s, const volatile in
     certifier k = { .r = r, .out = out, .s = s, .progress = progress, .warning = warning, .warning_bytes = CERTIFY_WARNING };
     *warning = 0;
     certificate_begin(out, &r->model.arch, s);
-    if (model_open(&k.written, path, e)) return -1;
+    if (model_open(&k.written, path, false, e)) return -1;
     int rc = measure(&k, stop, e);
     if (!rc) rc = judge(&k, e);
     if (progress) fprintf(stderr, "\r%60s\r", "");

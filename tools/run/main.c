@@ -162,6 +162,8 @@ int main(int argc, char **argv) {
         { "--no-echo", NULL, OPT_FLAG, &o.no_echo, NULL, "do not repeat the prompt", NULL },
         { "--parse-special", NULL, OPT_FLAG, &o.parse_special, NULL, "special tokens written in the prompt are special, not text", NULL },
         { "--lora", NULL, OPT_TEXTS, &o.lora, "FILE[:SCALE]", "apply an adapter that convert made; may be given several times", NULL },
+        { "--huge-pages", NULL, OPT_FLAG, &o.engine.huge_pages, NULL, "copy the file into memory on huge pages instead of mapping it", NULL },
+        { "--lock", "--mlock", OPT_FLAG, &o.engine.lock, NULL, "read all weights at once and keep them in memory", NULL },
         { "--cache-type", NULL, OPT_TEXT, &o.engine.cache_type, "TYPE", "of the keys and values kept: f16, or q8, which takes half the memory (f16)", NULL },
         { "--exact", NULL, OPT_FLAG, &o.engine.exact, NULL, "f32 activations and cache: slower, for comparisons", NULL },
         { "--kernels", NULL, OPT_TEXT, &o.engine.kernels, "NAME", "kernel table ($QUERN_KERNELS, else the best for this CPU)", NULL },
