@@ -122,6 +122,11 @@ static int start(run_opts *o) {
 static const char about[] =
     "Generates text from a model file that ./convert made; without a prompt, on a terminal, it chats. Text on stdout, statistics on stderr; Ctrl-C ends cleanly.";
 
+static int parse_and_start(const program *p, run_opts *o, int argc, char **argv) {
+    int n_words, rc = options_parse(p, argc, argv, &o->model, 1, &n_words);
+    return rc == OPTIONS_GO_ON && (rc = check(p, o, n_words)) == OPTIONS_GO_ON ? start(o) : rc;
+}
+
 int main(int argc, char **argv) {
     run_opts o = { .n_predict = 256, .sample = sample_defaults() };
     const option options[] = {
@@ -180,7 +185,5 @@ int main(int argc, char **argv) {
         { "--jsonl", NULL, OPT_FLAG, &o.jsonl, NULL, "with these and --render: one JSON object a line in, one line out", NULL },
         { "--verbose", "-v", OPT_FLAG, &o.verbose, NULL, "say what was chosen and why", NULL },
     };
-    const program p = { "run", "MODEL.bin [-p TEXT] [options]", about, options, sizeof options / sizeof *options };
-    int n_words, rc = options_parse(&p, argc, argv, &o.model, 1, &n_words);
-    return rc == OPTIONS_GO_ON && (rc = check(&p, &o, n_words)) == OPTIONS_GO_ON ? start(&o) : rc;
+    return parse_and_start(&(program){ "run", "MODEL.bin [-p TEXT] [options]", about, options, sizeof options / sizeof *options }, &o, argc, argv);
 }
