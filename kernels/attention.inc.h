@@ -66,7 +66,7 @@ INLINE void score_block(const attn_job *j, const kv_type type, const char *block
         size_t at = (size_t)d * KV_PAGE + (size_t)first * 16;
         v16 k[PAGE_VECS];
         UNROLL for (int v = 0; v < vecs; v++) {
-            if (v % 2 == 0 || type == KV_F32) PREFETCH(ahead + (at + 16 * (size_t)v) * kv_bytes(type));
+            if (v % 2 == 0 || type == KV_F32) PREFETCH_L2(ahead + (at + 16 * (size_t)v) * kv_bytes(type));
             k[v] = kv_load(type, block, at + 16 * (size_t)v);
         }
         UNROLL for (int i = 0; i < n; i++) {
@@ -89,7 +89,7 @@ INLINE void value_block(const attn_job *j, const kv_type type, const char *block
         size_t at = (size_t)t * ld + (size_t)d;
         v16 value[PAGE_VECS];
         UNROLL for (int v = 0; v < vecs; v++) {
-            if (v % 2 == 0 || type == KV_F32) PREFETCH(ahead + (at + 16 * (size_t)v) * kv_bytes(type));
+            if (v % 2 == 0 || type == KV_F32) PREFETCH_L2(ahead + (at + 16 * (size_t)v) * kv_bytes(type));
             value[v] = kv_load(type, block, at + 16 * (size_t)v);
         }
         UNROLL for (int i = 0; i < n; i++) {

@@ -31,6 +31,9 @@ static int group_init(kv_pool *p, kv_group *g, int n_seqs, int ctx, int max_batc
     void *base = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED)
         return fail_code(e, ERR_MEMORY, "out of memory: the cache of %d x %d positions needs %llu bytes; use a smaller --ctx", n_seqs, ctx, (unsigned long long)bytes);
+#ifdef MADV_HUGEPAGE /* a head's part of a page is 4 small pages of the system's: their tables would be read with it. Little caches stay little */
+    if (bytes >= 32 << 20) madvise(base, (size_t)bytes, MADV_HUGEPAGE);
+#endif
     g->base = base;
     g->n_pages = g->n_free = (int)pages;
     g->refs = calloc(pages, sizeof *g->refs);
