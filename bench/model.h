@@ -90,7 +90,7 @@ void bench_svg(const bench_report *r, buf *out);
 int bench_compare(const char *before, const char *after, buf *out, err *e); /* of two JSONs; fails if they do not compare */
 
 /* What the two files of the picture share. */
-enum { SVG_WIDTH = 860, SVG_LEFT = 70, SVG_RIGHT = 200 };
+enum { SVG_WIDTH = 860, SVG_LEFT = 70, SVG_RIGHT = 140 };
 const char *svg_colour(int i);
 void svg_text(buf *out, const char *s); /* text that came from a file */
 int svg_roofline(const bench_report *r, int top, buf *out); /* returns the height used */

@@ -79,7 +79,7 @@ static void set_extents(const bench_report *r, roof *f) {
     f->low_x = floor(log10(least_x));
     f->high_x = ceil(log10(most_x));
     f->low_y = floor(log10(least_y));
-    f->high_y = ceil(log10(most_y * 1.2));
+    f->high_y = log10(most_y * 1.7); /* room for the name of the highest ceiling */
 }
 
 static void draw_axes(const roof *f, buf *out) {
@@ -89,7 +89,7 @@ static void draw_axes(const roof *f, buf *out) {
                 "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/><text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.10g</text>\n",
                 x, x, f->top, f->top + PLOT, x, f->top + PLOT + 18, pow(10, i));
     }
-    for (int i = (int)f->low_y; i <= (int)f->high_y; i++) {
+    for (int i = (int)f->low_y; (double)i <= f->high_y; i++) {
         double y = y_at(f, pow(10, i));
         buf_fmt(out,
                 "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.10g</text>\n",
@@ -171,7 +171,7 @@ static void draw_points(const bench_report *r, roof *f, buf *out) {
     }
 }
 
-/* In columns, and the subjects' names below. Returns the height used. */
+/* In columns. Returns the height used. */
 static int draw_list(const bench_report *r, int top, buf *out) {
     int lines = (r->n_rows + COLUMNS - 1) / COLUMNS, wide = (SVG_WIDTH - SVG_LEFT - RIGHT + 20) / COLUMNS;
     for (int i = 0; i < r->n_rows; i++) {
@@ -186,13 +186,7 @@ static int draw_list(const bench_report *r, int top, buf *out) {
         if (r->n_subjects > 1) buf_fmt(out, ", %c", 'A' + row->subject);
         buf_str(out, "</text>\n");
     }
-    int y = top + lines * LEGEND + 8;
-    for (int i = 0; r->n_subjects > 1 && i < r->n_subjects; i++, y += LEGEND) {
-        buf_fmt(out, "<text class=\"small\" x=\"%d\" y=\"%d\">%c: ", SVG_LEFT + 10, y + 4, 'A' + i);
-        svg_text(out, r->subjects[i].label);
-        buf_str(out, "</text>\n");
-    }
-    return y - top;
+    return lines * LEGEND;
 }
 
 int svg_roofline(const bench_report *r, int top, buf *out) {

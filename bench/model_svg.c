@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { PLOT = 220, PANEL_GAP = 76, BAR = 22, BAR_LEFT = 270, LEGEND = 18, MOST_LINES = 32 };
+enum { PLOT = 220, PANEL_GAP = 76, BAR = 22, HEAD_LINE = 17, BAR_LEFT = 230, LEGEND = 18, MOST_LINES = 32 };
 
 static const char *const colours[] = { "#2f6fb0", "#c7631c", "#23845b", "#a24489", "#77791f", "#b93f3f", "#4d4da8", "#5d5d5d" };
 
@@ -22,15 +22,9 @@ void svg_text(buf *out, const char *s) {
     }
 }
 
-/* The last `most` bytes of a name; what was cut off is a sign. */
-static void add_short(buf *out, const char *s, size_t most) {
-    size_t n = strlen(s);
-    if (n > most) {
-        s += n - most;
-        while ((*s & 0xc0) == 0x80) s++; /* a character's beginning */
-        buf_str(out, "…");
-    }
-    svg_text(out, s);
+/* Of several subjects, the letter that the head explains. */
+static void add_subject(const bench_report *r, int subject, buf *out) {
+    if (r->n_subjects > 1) buf_fmt(out, ", %c", 'A' + subject);
 }
 
 /* ---- lines: a chart of one kind of rows, its x one of their figures, a line for each value of another ---- */
@@ -42,14 +36,10 @@ static int value(const bench_row *r, field f) { return f == BY_DEPTH ? r->depth 
 typedef struct chart {
     row_kind kind;
     field x, key; /* key: another line for each; lines are also one a subject */
-    field fixed;  /* rows with another value of this than the first are left out */
-    int held;
     int keys[MOST_LINES], subjects[MOST_LINES], n;
     double most_x, most_y;
     int top;
 } chart;
-
-static bool drawn(const chart *c, const bench_row *r) { return r->kind == c->kind && (c->fixed == c->key || value(r, c->fixed) == c->held); }
 
 static int line_of(const chart *c, const bench_row *r) {
     for (int i = 0; i < c->n; i++)
@@ -62,7 +52,7 @@ static int survey(const bench_report *r, chart *c) {
     int seen[MOST_LINES], n_x = 0;
     for (int i = 0; i < r->n_rows; i++) {
         const bench_row *row = &r->rows[i];
-        if (!drawn(c, row)) continue;
+        if (row->kind != c->kind) continue;
         if (line_of(c, row) < 0 && c->n < MOST_LINES) {
             c->keys[c->n] = value(row, c->key);
             c->subjects[c->n++] = row->subject;
@@ -101,18 +91,19 @@ static void draw_axes(const chart *c, const char *title, buf *out) {
                 SVG_LEFT, SVG_WIDTH - SVG_RIGHT, y_at(c, i * step_y), y_at(c, i * step_y), SVG_LEFT - 8, y_at(c, i * step_y) + 4, i * step_y);
     for (int i = 0; i * step_x <= c->most_x * 1.0001; i++)
         buf_fmt(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.10g</text>\n", x_at(c, i * step_x), c->top + PLOT + 18, i * step_x);
-    buf_fmt(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">%s</text>\n", (SVG_LEFT + SVG_WIDTH - SVG_RIGHT) / 2, c->top + PLOT + 36, title);
+    buf_fmt(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">%s</text>\n", (SVG_LEFT + SVG_WIDTH - SVG_RIGHT) / 2, c->top + PLOT + 36,
+            title);
 }
 
 static void draw_line(const bench_report *r, const chart *c, int line, buf *out) {
     buf_fmt(out, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", svg_colour(line));
     for (int i = 0; i < r->n_rows; i++)
-        if (drawn(c, &r->rows[i]) && line_of(c, &r->rows[i]) == line)
+        if (r->rows[i].kind == c->kind && line_of(c, &r->rows[i]) == line)
             buf_fmt(out, "%.1f,%.1f ", x_at(c, value(&r->rows[i], c->x)), y_at(c, r->rows[i].tokens / r->rows[i].seconds));
     buf_str(out, "\"/>\n");
     for (int i = 0; i < r->n_rows; i++) {
         double speed = r->rows[i].tokens / r->rows[i].seconds;
-        if (drawn(c, &r->rows[i]) && line_of(c, &r->rows[i]) == line)
+        if (r->rows[i].kind == c->kind && line_of(c, &r->rows[i]) == line)
             buf_fmt(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"%s\"><title>%.4g tok/s</title></circle>\n",
                     x_at(c, value(&r->rows[i], c->x)), y_at(c, speed), svg_colour(line), speed);
     }
@@ -121,12 +112,10 @@ static void draw_line(const bench_report *r, const chart *c, int line, buf *out)
 static void draw_legend(const bench_report *r, const chart *c, buf *out) {
     static const char *const words[] = { "depth", "batch", "prompt" };
     for (int i = 0; i < c->n; i++) {
-        const char *label = r->subjects[c->subjects[i]].label;
         int y = c->top + 4 + LEGEND * i;
         buf_fmt(out, "<circle cx=\"%d\" cy=\"%d\" r=\"5\" fill=\"%s\"/><text x=\"%d\" y=\"%d\">%s %d", SVG_WIDTH - SVG_RIGHT + 16, y, svg_colour(i),
                 SVG_WIDTH - SVG_RIGHT + 28, y + 4, words[c->key], c->keys[i]);
-        if (*label) buf_str(out, ", ");
-        add_short(out, label, 16);
+        add_subject(r, c->subjects[i], out);
         buf_str(out, "</text>\n");
     }
 }
@@ -134,8 +123,6 @@ static void draw_legend(const bench_report *r, const chart *c, buf *out) {
 /* Returns the height used: 0 without at least two places on the x axis. */
 static int draw_chart(const bench_report *r, chart c, const char *head, const char *axis, int top, buf *out) {
     c.top = top + 30;
-    for (int i = r->n_rows - 1; i >= 0; i--)
-        if (r->rows[i].kind == c.kind) c.held = value(&r->rows[i], c.fixed);
     if (survey(r, &c) < 2) return 0;
     c.most_y *= 1.08;
     buf_fmt(out, "<text class=\"head\" x=\"%d\" y=\"%d\">%s</text>\n", SVG_LEFT, top + 14, head);
@@ -149,18 +136,16 @@ static int draw_chart(const bench_report *r, chart c, const char *head, const ch
 
 /* From 0 to 100 % of the limit that binds. */
 static int draw_shares(const bench_report *r, int top, buf *out) {
-    double width = SVG_WIDTH - BAR_LEFT - SVG_RIGHT + 60;
+    double width = SVG_WIDTH - BAR_LEFT - SVG_RIGHT;
     buf_fmt(out, "<text class=\"head\" x=\"%d\" y=\"%d\">share of what this machine allows</text>\n", SVG_LEFT, top + 14);
     for (int i = 0; i < r->n_rows; i++) {
         const bench_row *row = &r->rows[i];
-        const char *label = r->subjects[row->subject].label;
         int y = top + 28 + i * BAR;
         char name[32];
         bench_row_name(row, name);
         buf_fmt(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%s depth %d", BAR_LEFT - 8, y + 12, name, row->depth);
         if (row->kind == ROW_DECODE) buf_fmt(out, " batch %d", row->batch);
-        if (*label) buf_str(out, ", ");
-        add_short(out, label, 16);
+        add_subject(r, row->subject, out);
         buf_fmt(out, "</text><rect class=\"whole\" x=\"%d\" y=\"%d\" width=\"%.0f\" height=\"%d\"/>", BAR_LEFT, y, width, BAR - 6);
         buf_fmt(out, "<rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\" fill=\"%s\"/>", BAR_LEFT, y, width * fmin(row->share, 1), BAR - 6,
                 svg_colour((int)row->kind));
@@ -171,28 +156,43 @@ static int draw_shares(const bench_report *r, int top, buf *out) {
 
 /* ---- the picture ---- */
 
-static void draw_head(const bench_report *r, buf *out) {
-    const bench_subject *s = &r->subjects[0];
+static void draw_limits(const bench_report *r, const bench_subject *s, int y, buf *out) {
+    buf_fmt(out, "<text x=\"%d\" y=\"%d\">", SVG_LEFT, y);
+    if (r->n_subjects > 1) {
+        buf_fmt(out, "%c: ", 'A' + (int)(s - r->subjects));
+        svg_text(out, s->label);
+        buf_fmt(out, ", %s: ", s->info->type);
+    }
+    buf_fmt(out, "memory %.1f GB/s, these weights %.1f GB/s, %s %.0f Gop/s</text>\n", s->limits.read / 1e9, s->weights / 1e9,
+            bench_peak_name(r, s), bench_peak(r, s) / 1e9);
+}
+
+/* Returns the height used. */
+static int draw_head(const bench_report *r, buf *out) {
+    const engine_info *i = r->subjects[0].info;
     buf_fmt(out, "<text class=\"head\" x=\"%d\" y=\"26\">", SVG_LEFT);
-    svg_text(out, s->info->name);
-    buf_fmt(out, ", %s%s", s->info->type, r->exact ? " exact" : "");
-    if (r->n_subjects > 1) buf_fmt(out, ", and %d more", r->n_subjects - 1);
-    buf_fmt(out, "</text>\n<text x=\"%d\" y=\"45\">%d thread%s, kernels %s, ", SVG_LEFT, s->info->threads, s->info->threads == 1 ? "" : "s",
-            s->info->kernels);
+    if (r->many_files) buf_fmt(out, "%d runs in turns", r->n_subjects);
+    else svg_text(out, i->name);
+    if (!r->many_files) buf_fmt(out, ", %s", i->type);
+    buf_fmt(out, "%s</text>\n<text x=\"%d\" y=\"45\">", r->exact ? ", exact" : "", SVG_LEFT);
+    if (!r->many_threads) buf_fmt(out, "%d thread%s, ", i->threads, i->threads == 1 ? "" : "s");
+    buf_fmt(out, "kernels %s, ", i->kernels);
     svg_text(out, r->cpu);
-    buf_fmt(out, "</text>\n<text x=\"%d\" y=\"62\">memory %.1f GB/s, these weights %.1f GB/s, %s %.0f Gop/s</text>\n", SVG_LEFT,
-            s->limits.read / 1e9, s->weights / 1e9, bench_peak_name(r, s), bench_peak(r, s) / 1e9);
+    buf_str(out, "</text>\n");
+    for (int k = 0; k < r->n_subjects; k++) draw_limits(r, &r->subjects[k], 62 + HEAD_LINE * k, out);
+    return 67 + HEAD_LINE * r->n_subjects;
 }
 
 void bench_svg(const bench_report *r, buf *out) {
-    static const char decode[] = "decode, tokens a second, all sequences together", prompt[] = "prompt, tokens a second", context[] = "tokens of context";
+    static const char decode[] = "decode, tokens a second, all sequences together", prompt[] = "prompt, tokens a second";
+    static const char context[] = "tokens of context";
     static const char batch[] = "sequences at once", size[] = "tokens of the prompt";
     buf body = { 0 };
-    int top = 84;
-    top += draw_chart(r, (chart){ .kind = ROW_DECODE, .x = BY_DEPTH, .key = BY_BATCH, .fixed = BY_BATCH }, decode, context, top, &body);
-    top += draw_chart(r, (chart){ .kind = ROW_DECODE, .x = BY_BATCH, .key = BY_DEPTH, .fixed = BY_DEPTH }, decode, batch, top, &body);
-    top += draw_chart(r, (chart){ .kind = ROW_PROMPT, .x = BY_DEPTH, .key = BY_SIZE, .fixed = BY_SIZE }, prompt, context, top, &body);
-    top += draw_chart(r, (chart){ .kind = ROW_PROMPT, .x = BY_SIZE, .key = BY_DEPTH, .fixed = BY_DEPTH }, prompt, size, top, &body);
+    int top = draw_head(r, &body);
+    top += draw_chart(r, (chart){ .kind = ROW_DECODE, .x = BY_DEPTH, .key = BY_BATCH }, decode, context, top, &body);
+    top += draw_chart(r, (chart){ .kind = ROW_DECODE, .x = BY_BATCH, .key = BY_DEPTH }, decode, batch, top, &body);
+    top += draw_chart(r, (chart){ .kind = ROW_PROMPT, .x = BY_DEPTH, .key = BY_SIZE }, prompt, context, top, &body);
+    top += draw_chart(r, (chart){ .kind = ROW_PROMPT, .x = BY_SIZE, .key = BY_DEPTH }, prompt, size, top, &body);
     top += svg_roofline(r, top, &body);
     top += draw_shares(r, top, &body) + 20;
     buf_fmt(out,
@@ -203,7 +203,6 @@ void bench_svg(const bench_report *r, buf *out) {
                  ".roof{stroke:#333;stroke-width:1.6;fill:none}.other{stroke:#999;stroke-dasharray:4 3;fill:none}"
                  ".faint{fill:#777;font-size:11px}.whole{fill:#e6e6e6}</style>\n");
     buf_fmt(out, "<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n", SVG_WIDTH, top);
-    draw_head(r, out);
     if (body.failed) out->failed = true;
     else buf_add(out, body.p, body.n);
     buf_str(out, "</svg>\n");
