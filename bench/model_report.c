@@ -111,7 +111,8 @@ static void add_sentence(const bench_report *r, const bench_row *row, buf *out) 
     if (row->kind == ROW_WARM || row->kind == ROW_COLD) add_start_sentence(r, row, out);
     else if (row->kind != ROW_VERIFY) add_speed_sentence(r, row, out);
     else {
-        buf_fmt(out, "a step that checks %d drafted tokens takes %.2f times a step of 1 token: ", row->size, row->one_ratio);
+        buf_fmt(out, "a step that checks %d drafted token%s takes %.2f times a step of 1 token: ", row->size, row->size == 1 ? "" : "s",
+                row->one_ratio);
         add_ms(out, row->seconds);
         buf_str(out, " and ");
         add_ms(out, row->one);

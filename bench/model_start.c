@@ -72,6 +72,8 @@ static void child_words(const bench_plan *p, const bench_subject *s, char thread
     snprintf(ctx, 16, "%d", p->engine.ctx);
     words[n++] = "-c";
     words[n++] = ctx;
+    if (p->engine.huge_pages) words[n++] = "--huge-pages";
+    if (p->engine.lock) words[n++] = "--lock";
     if (p->engine.exact) words[n++] = "--exact";
     if (p->engine.kernels) words[n++] = "--kernels", words[n++] = p->engine.kernels;
     if (p->engine.cache_type) words[n++] = "--cache-type", words[n++] = p->engine.cache_type;

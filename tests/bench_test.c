@@ -5,11 +5,11 @@
 #include <sys/wait.h>
 #include "tests/models.h"
 
-static char model[512];
+static char model[800];
 
 /* Runs bench/model on the demo model; stdout and stderr go to files of the work folder. Returns the exit status. */
 static int bench(const char *file, const char *options) {
-    char command[2400];
+    char command[4000];
     snprintf(command, sizeof command, "'%s/bench/model' '%s' %s >'%s/out' 2>'%s/err'", bin_dir(), file, options, work_dir,
              work_dir);
     int status = system(command);
@@ -174,7 +174,7 @@ static void test_text_and_svg(void **state) {
     check_svg(svg);
     assert_true(strstr(svg, "pip-stories") && strstr(svg, "batch 2") && strstr(svg, "prompt 16") &&
                 strstr(svg, "tg4 depth 32 batch 2") && strstr(svg, "roofline") &&
-                strstr(svg, "sequences at once") && strstr(svg, "tokens of context") && strstr(svg, "6 tg4 depth 32 batch 2"));
+                strstr(svg, "sequences at once") && strstr(svg, "tokens of context") && strstr(svg, "6  tg4 depth 32 batch 2"));
     assert_false(file_exists(part));
     free(text);
     free(svg);
@@ -206,14 +206,14 @@ static void test_verify(void **state) {
     json *j = run_json(&a, "-p 0 -n 4 -d 0,70 --draft-n 1,8 -r 3 -t 1 --exact --kernels scalar --json");
     for (int depth = 0; depth < 2; depth++) {
         const json *one = find_row(j, "verify1", depth), *eight = find_row(j, "verify8", depth);
-        double ratio = positive(eight, "ratio_to_one_token"), step = positive(eight, "one_token_seconds");
+        double ratio = positive(eight, "ratio_to_one_token"), single = positive(eight, "one_token_seconds");
         assert_int_equal((int)number(eight, "depth"), depth ? 70 : 0);
         /* Nine rows of plain C compute nine times as much, two rows twice: the ratio is of these two steps and not of others. */
-        if (ratio < 3 || ratio > 30) fail_msg("verify8 takes %g times a step", ratio);
-        assert_true(ratio > positive(one, "ratio_to_one_token"));
+        if (ratio < 4 || ratio > 20) fail_msg("verify8 takes %g times a step", ratio);
+        assert_true(positive(one, "ratio_to_one_token") > 1.3 && positive(one, "ratio_to_one_token") < ratio);
         double rows = positive(eight, "tokens_per_s") * positive(eight, "seconds"); /* 8 and the token before them */
         assert_true(fabs(rows - 9) < 0.01);
-        assert_true(fabs(ratio / (positive(eight, "seconds") / step) - 1) < 0.9);
+        assert_true(fabs(ratio / (positive(eight, "seconds") / single) - 1) < 0.9);
     }
     arena_free(&a);
 }
@@ -244,7 +244,7 @@ static void test_start(void **state) {
 static void test_turns(void **state) {
     (void)state;
     arena a = { 0 };
-    char options[1400], q4[600];
+    char options[1400], q4[800];
     snprintf(q4, sizeof q4, "%s", converted("weights/pip-stories", "q4"));
     snprintf(options, sizeof options, "'%s' -t 1,2 -p 8 -n 2 -r 3 --json", q4);
     json *j = run_json(&a, options);
@@ -412,11 +412,12 @@ static void test_peers(void **state) {
         { "-t 2", "{\"threads\":2", "not figures of a peer", 1 },
         { "-t 2", "[1]", "not figures of a peer", 1 },
     };
-    char command[2000];
+    char command[3000];
     if (system("python3 -c '' >/dev/null 2>&1")) skip();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         put("peer.json", cases[i].peer);
-        snprintf(command, sizeof command, "python3 bench/peers/compare.py '%s' --bench '%s/bench/model' -p 8 -n 2 %s --peer-json '%s/peer.json' >'%s/out' 2>&1",
+        snprintf(command, sizeof command, "python3 bench/peers/compare.py '%s' --bench '%s/bench/model' -p 8 -n 2 %s --peer-json '%s/peer.json' "
+                 ">'%s/out' 2>&1",
                  model, bin_dir(), cases[i].options, work_dir, work_dir);
         int status = system(command);
         char *text = written("out");
