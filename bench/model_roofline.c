@@ -78,7 +78,7 @@ static void set_extents(const bench_report *r, roof *f) {
     }
     f->low_x = floor(log10(least_x));
     f->high_x = ceil(log10(most_x));
-    f->low_y = floor(log10(least_y));
+    f->low_y = floor(log10(least_y / 2)); /* so that two powers of ten stand on the axis */
     f->high_y = log10(most_y * 1.7); /* room for the name of the highest ceiling */
 }
 
