@@ -1,18 +1,18 @@
-/* The report of bench/model as a picture: speed against the depth of context, a line a batch (a prompt size), and the share of
- * the limit of every row as a bar. One SVG without scripts, fonts or links; its colours read on light and dark. */
+/* The report of bench/model as a picture: speed against the depth of context and against the batch, the roofline, and every row's
+ * share of the limit as a bar. One SVG without scripts, fonts or links, on a white ground. It must not know how a row was measured. */
 #include "bench/model.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { WIDTH = 760, LEFT = 70, RIGHT = 120, PLOT = 220, PANEL_GAP = 76, BAR = 22, BAR_LEFT = 190, LEGEND = 18, MOST_LINES = 32 };
+enum { PLOT = 220, PANEL_GAP = 76, BAR = 22, HEAD_LINE = 17, BAR_LEFT = 230, LEGEND = 18, MOST_LINES = 32 };
 
-static const char *const colours[] = { "#3b82c4", "#d9772b", "#2f9e6e", "#b5559c", "#8a8f2a", "#c94f4f" };
+static const char *const colours[] = { "#2f6fb0", "#c7631c", "#23845b", "#a24489", "#77791f", "#b93f3f", "#4d4da8", "#5d5d5d" };
 
-static const char *colour(int i) { return colours[i % (int)(sizeof colours / sizeof *colours)]; }
+const char *svg_colour(int i) { return colours[i % (int)(sizeof colours / sizeof *colours)]; }
 
-/* Text that came from a file: no markup, no control characters, well-formed UTF-8. */
-static void add_text(buf *out, const char *s) {
+/* No markup, no control characters, well-formed UTF-8. */
+void svg_text(buf *out, const char *s) {
     size_t n = strlen(s);
     for (int len; n; s += len, n -= (size_t)len) {
         int32_t c = utf8_decode(s, n, &len);
@@ -22,126 +22,187 @@ static void add_text(buf *out, const char *s) {
     }
 }
 
+/* Of several subjects, the letter that the head explains. */
+static void add_subject(const bench_report *r, int subject, buf *out) {
+    if (r->n_subjects > 1) buf_fmt(out, ", %c", 'A' + subject);
+}
+
+/* ---- lines: a chart of one kind of rows, its x one of their figures, a line for each value of another ---- */
+
+typedef enum { BY_DEPTH, BY_BATCH, BY_SIZE } field;
+
+static int value(const bench_row *r, field f) { return f == BY_DEPTH ? r->depth : f == BY_BATCH ? r->batch : r->size; }
+
+typedef struct chart {
+    row_kind kind;
+    field x, key; /* key: another line for each; lines are also one a subject */
+    int keys[MOST_LINES], subjects[MOST_LINES], n;
+    double most_x, most_y;
+    int top;
+} chart;
+
+static int line_of(const chart *c, const bench_row *r) {
+    for (int i = 0; i < c->n; i++)
+        if (c->keys[i] == value(r, c->key) && c->subjects[i] == r->subject) return i;
+    return -1;
+}
+
+/* Finds lines and extents; how many different x there are. */
+static int survey(const bench_report *r, chart *c) {
+    int seen[MOST_LINES], n_x = 0;
+    for (int i = 0; i < r->n_rows; i++) {
+        const bench_row *row = &r->rows[i];
+        if (row->kind != c->kind) continue;
+        if (line_of(c, row) < 0 && c->n < MOST_LINES) {
+            c->keys[c->n] = value(row, c->key);
+            c->subjects[c->n++] = row->subject;
+        }
+        int k = 0;
+        while (k < n_x && seen[k] != value(row, c->x)) k++;
+        if (k == n_x && n_x < MOST_LINES) seen[n_x++] = value(row, c->x);
+        c->most_x = fmax(c->most_x, value(row, c->x));
+        c->most_y = fmax(c->most_y, row->tokens / row->seconds);
+    }
+    return n_x;
+}
+
+static double x_at(const chart *c, double x) { return SVG_LEFT + x / c->most_x * (SVG_WIDTH - SVG_LEFT - SVG_RIGHT); }
+static double y_at(const chart *c, double speed) { return c->top + PLOT - speed / c->most_y * PLOT; }
+
 /* The next of 1, 2, 5, 10, 20, ... that divides `most` into about four. */
 static double nice_step(double most) {
     double power = pow(10, floor(log10(most / 4))), q = most / 4 / power;
     return power * (q <= 1 ? 1 : q <= 2 ? 2 : q <= 5 ? 5 : 10);
 }
 
-/* One line of a chart: the rows of one kind and key (batch, or prompt size). */
-static int line_key(const bench_row *row) { return row->decode ? row->batch : row->size; }
-
-static int find_lines(const bench_report *r, bool decode, int keys[MOST_LINES]) {
-    int n = 0;
-    for (int i = 0; i < r->n_rows; i++) {
-        if (r->rows[i].decode != decode) continue;
-        int k = 0;
-        while (k < n && keys[k] != line_key(&r->rows[i])) k++;
-        if (k == n && n < MOST_LINES) keys[n++] = line_key(&r->rows[i]);
-    }
-    return n;
+/* Contexts and batches are mostly powers of two: a tick then stands at a measured place. */
+static double x_step(double most) {
+    double apart = 1;
+    while (most / apart > 8) apart *= 2;
+    return apart;
 }
 
-typedef struct axes {
-    double most_x, most_y;
-    int top;
-} axes;
-
-static double x_at(const axes *a, double depth) { return LEFT + depth / a->most_x * (WIDTH - LEFT - RIGHT); }
-static double y_at(const axes *a, double speed) { return a->top + PLOT - speed / a->most_y * PLOT; }
-
-static void draw_axes(const axes *a, buf *out) {
-    double step_y = nice_step(a->most_y), step_x = fmax(1, nice_step(a->most_x));
-    for (double y = 0; y <= a->most_y * 1.0001; y += step_y)
+static void draw_axes(const chart *c, const char *title, buf *out) {
+    double step_y = nice_step(c->most_y), step_x = x_step(c->most_x);
+    for (int i = 0; i * step_y <= c->most_y * 1.0001; i++)
         buf_fmt(out,
                 "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/><text x=\"%d\" y=\"%.1f\" "
-                "text-anchor=\"end\">%g</text>\n",
-                LEFT, WIDTH - RIGHT, y_at(a, y), y_at(a, y), LEFT - 8, y_at(a, y) + 4, y);
-    for (double x = 0; x <= a->most_x * 1.0001; x += step_x)
-        buf_fmt(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%g</text>\n", x_at(a, x), a->top + PLOT + 18, x);
-    buf_fmt(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">tokens of context</text>\n", (LEFT + WIDTH - RIGHT) / 2,
-            a->top + PLOT + 36);
+                "text-anchor=\"end\">%.10g</text>\n",
+                SVG_LEFT, SVG_WIDTH - SVG_RIGHT, y_at(c, i * step_y), y_at(c, i * step_y), SVG_LEFT - 8, y_at(c, i * step_y) + 4, i * step_y);
+    for (int i = 0; i * step_x <= c->most_x * 1.0001; i++)
+        buf_fmt(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.10g</text>\n", x_at(c, i * step_x), c->top + PLOT + 18, i * step_x);
+    buf_fmt(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">%s</text>\n", (SVG_LEFT + SVG_WIDTH - SVG_RIGHT) / 2, c->top + PLOT + 36,
+            title);
 }
 
-static void draw_line(const bench_report *r, const axes *a, bool decode, int key, const char *stroke, buf *out) {
-    buf_fmt(out, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", stroke);
-    for (int i = 0; i < r->n_rows; i++) {
-        const bench_row *row = &r->rows[i];
-        if (row->decode == decode && line_key(row) == key)
-            buf_fmt(out, "%.1f,%.1f ", x_at(a, row->depth), y_at(a, row->tokens / row->seconds));
-    }
+static void draw_line(const bench_report *r, const chart *c, int line, buf *out) {
+    buf_fmt(out, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", svg_colour(line));
+    for (int i = 0; i < r->n_rows; i++)
+        if (r->rows[i].kind == c->kind && line_of(c, &r->rows[i]) == line)
+            buf_fmt(out, "%.1f,%.1f ", x_at(c, value(&r->rows[i], c->x)), y_at(c, r->rows[i].tokens / r->rows[i].seconds));
     buf_str(out, "\"/>\n");
     for (int i = 0; i < r->n_rows; i++) {
-        const bench_row *row = &r->rows[i];
-        if (row->decode == decode && line_key(row) == key)
+        double speed = r->rows[i].tokens / r->rows[i].seconds;
+        if (r->rows[i].kind == c->kind && line_of(c, &r->rows[i]) == line)
             buf_fmt(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"%s\"><title>%.4g tok/s</title></circle>\n",
-                    x_at(a, row->depth), y_at(a, row->tokens / row->seconds), stroke, row->tokens / row->seconds);
+                    x_at(c, value(&r->rows[i], c->x)), y_at(c, speed), svg_colour(line), speed);
     }
 }
 
-/* Returns the height used; 0 without such rows. */
-static int draw_chart(const bench_report *r, bool decode, int top, buf *out) {
-    int keys[MOST_LINES], n = find_lines(r, decode, keys);
-    axes a = { .most_x = 1, .top = top + 30 };
-    if (!n) return 0;
-    for (int i = 0; i < r->n_rows; i++) {
-        if (r->rows[i].decode != decode) continue;
-        a.most_x = fmax(a.most_x, r->rows[i].depth);
-        a.most_y = fmax(a.most_y, r->rows[i].tokens / r->rows[i].seconds);
+static void draw_legend(const bench_report *r, const chart *c, buf *out) {
+    static const char *const words[] = { "depth", "batch", "prompt" };
+    for (int i = 0; i < c->n; i++) {
+        int y = c->top + 4 + LEGEND * i;
+        buf_fmt(out, "<circle cx=\"%d\" cy=\"%d\" r=\"5\" fill=\"%s\"/><text x=\"%d\" y=\"%d\">%s %d", SVG_WIDTH - SVG_RIGHT + 16, y, svg_colour(i),
+                SVG_WIDTH - SVG_RIGHT + 28, y + 4, words[c->key], c->keys[i]);
+        add_subject(r, c->subjects[i], out);
+        buf_str(out, "</text>\n");
     }
-    a.most_y *= 1.08;
-    buf_fmt(out, "<text class=\"head\" x=\"%d\" y=\"%d\">%s, tokens a second%s</text>\n", LEFT, top + 14,
-            decode ? "decode" : "prompt", decode ? ", all sequences together" : "");
-    draw_axes(&a, out);
-    for (int i = 0; i < n; i++) {
-        int y = a.top + LEGEND * i;
-        draw_line(r, &a, decode, keys[i], colour(i), out);
-        buf_fmt(out, "<circle cx=\"%d\" cy=\"%d\" r=\"5\" fill=\"%s\"/><text x=\"%d\" y=\"%d\">%s %d</text>\n", WIDTH - RIGHT + 16,
-                y, colour(i), WIDTH - RIGHT + 28, y + 4, decode ? "batch" : "prompt", keys[i]);
-    }
-    return max_int(PLOT, LEGEND * n) + PANEL_GAP + 14;
 }
 
-/* Bars from 0 to 100 % of the limit that binds. */
+/* Returns the height used: 0 without at least two places on the x axis. */
+static int draw_chart(const bench_report *r, chart c, const char *head, const char *axis, int top, buf *out) {
+    c.top = top + 30;
+    if (survey(r, &c) < 2) return 0;
+    c.most_y *= 1.08;
+    buf_fmt(out, "<text class=\"head\" x=\"%d\" y=\"%d\">%s</text>\n", SVG_LEFT, top + 14, head);
+    draw_axes(&c, axis, out);
+    for (int i = 0; i < c.n; i++) draw_line(r, &c, i, out);
+    draw_legend(r, &c, out);
+    return max_int(PLOT, LEGEND * c.n) + PANEL_GAP + 14;
+}
+
+/* ---- bars ---- */
+
+/* From 0 to 100 % of the limit that binds. */
 static int draw_shares(const bench_report *r, int top, buf *out) {
-    double width = WIDTH - BAR_LEFT - RIGHT;
-    buf_fmt(out, "<text class=\"head\" x=\"%d\" y=\"%d\">share of what this machine allows</text>\n", LEFT, top + 14);
+    double width = SVG_WIDTH - BAR_LEFT - SVG_RIGHT;
+    buf_fmt(out, "<text class=\"head\" x=\"%d\" y=\"%d\">share of what this machine allows</text>\n", SVG_LEFT, top + 14);
     for (int i = 0; i < r->n_rows; i++) {
         const bench_row *row = &r->rows[i];
         int y = top + 28 + i * BAR;
         char name[32];
         bench_row_name(row, name);
         buf_fmt(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%s depth %d", BAR_LEFT - 8, y + 12, name, row->depth);
-        if (row->decode) buf_fmt(out, " batch %d", row->batch);
+        if (row->kind == ROW_DECODE) buf_fmt(out, " batch %d", row->batch);
+        add_subject(r, row->subject, out);
         buf_fmt(out, "</text><rect class=\"whole\" x=\"%d\" y=\"%d\" width=\"%.0f\" height=\"%d\"/>", BAR_LEFT, y, width, BAR - 6);
-        buf_fmt(out, "<rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\" fill=\"%s\"/>", BAR_LEFT, y, width * fmin(row->share, 1),
-                BAR - 6, colour(row->decode ? 0 : 1));
-        buf_fmt(out, "<text x=\"%.1f\" y=\"%d\">%.0f %% (%s)</text>\n", BAR_LEFT + width + 8, y + 12, 100 * row->share,
-                row->memory_binds ? "memory" : "compute");
+        buf_fmt(out, "<rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\" fill=\"%s\"/>", BAR_LEFT, y, width * fmin(row->share, 1), BAR - 6,
+                svg_colour((int)row->kind));
+        buf_fmt(out, "<text x=\"%.1f\" y=\"%d\">%.0f %% (%s)</text>\n", BAR_LEFT + width + 8, y + 12, 100 * row->share, row->bound);
     }
     return 28 + r->n_rows * BAR;
 }
 
+/* ---- the picture ---- */
+
+static void draw_limits(const bench_report *r, const bench_subject *s, int y, buf *out) {
+    buf_fmt(out, "<text x=\"%d\" y=\"%d\">", SVG_LEFT, y);
+    if (r->n_subjects > 1) {
+        buf_fmt(out, "%c: ", 'A' + (int)(s - r->subjects));
+        svg_text(out, s->label);
+        buf_fmt(out, ", %s: ", s->info->type);
+    }
+    buf_fmt(out, "memory %.1f GB/s, these weights %.1f GB/s, %s %.0f Gop/s</text>\n", s->limits.read / 1e9, s->weights / 1e9,
+            bench_peak_name(r, s), bench_peak(r, s) / 1e9);
+}
+
+/* Returns the height used. */
+static int draw_head(const bench_report *r, buf *out) {
+    const engine_info *i = r->subjects[0].info;
+    buf_fmt(out, "<text class=\"head\" x=\"%d\" y=\"26\">", SVG_LEFT);
+    if (r->many_files) buf_fmt(out, "%d runs in turns", r->n_subjects);
+    else svg_text(out, i->name);
+    if (!r->many_files) buf_fmt(out, ", %s", i->type);
+    buf_fmt(out, "%s</text>\n<text x=\"%d\" y=\"45\">", r->exact ? ", exact" : "", SVG_LEFT);
+    if (!r->many_threads) buf_fmt(out, "%d thread%s, ", i->threads, i->threads == 1 ? "" : "s");
+    buf_fmt(out, "kernels %s, ", i->kernels);
+    svg_text(out, r->cpu);
+    buf_str(out, "</text>\n");
+    for (int k = 0; k < r->n_subjects; k++) draw_limits(r, &r->subjects[k], 62 + HEAD_LINE * k, out);
+    return 67 + HEAD_LINE * r->n_subjects;
+}
+
 void bench_svg(const bench_report *r, buf *out) {
+    static const char decode[] = "decode, tokens a second, all sequences together", prompt[] = "prompt, tokens a second";
+    static const char context[] = "tokens of context";
+    static const char batch[] = "sequences at once", size[] = "tokens of the prompt";
     buf body = { 0 };
-    int top = 84;
-    top += draw_chart(r, true, top, &body);
-    top += draw_chart(r, false, top, &body);
+    int top = draw_head(r, &body);
+    top += draw_chart(r, (chart){ .kind = ROW_DECODE, .x = BY_DEPTH, .key = BY_BATCH }, decode, context, top, &body);
+    top += draw_chart(r, (chart){ .kind = ROW_DECODE, .x = BY_BATCH, .key = BY_DEPTH }, decode, batch, top, &body);
+    top += draw_chart(r, (chart){ .kind = ROW_PROMPT, .x = BY_DEPTH, .key = BY_SIZE }, prompt, context, top, &body);
+    top += draw_chart(r, (chart){ .kind = ROW_PROMPT, .x = BY_SIZE, .key = BY_DEPTH }, prompt, size, top, &body);
+    top += svg_roofline(r, top, &body);
     top += draw_shares(r, top, &body) + 20;
     buf_fmt(out,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" "
             "font-size=\"12\">\n",
-            WIDTH, top, WIDTH, top);
-    buf_str(out, "<style>text{fill:#333}.head{font-size:14px;font-weight:bold}.grid{stroke:#888;stroke-opacity:.35}"
-                 ".whole{fill:#888;fill-opacity:.2}"
-                 "@media(prefers-color-scheme:dark){text{fill:#ddd}}</style>\n");
-    buf_fmt(out, "<text class=\"head\" x=\"%d\" y=\"26\">", LEFT);
-    add_text(out, r->info->name);
-    buf_fmt(out, ", %s%s</text>\n<text x=\"%d\" y=\"45\">%d thread%s, kernels %s, ", r->info->type, r->exact ? " exact" : "", LEFT,
-            r->info->threads, r->info->threads == 1 ? "" : "s", r->info->kernels);
-    add_text(out, r->cpu);
-    buf_fmt(out, "</text>\n<text x=\"%d\" y=\"62\">memory %.1f GB/s, these weights %.1f GB/s, %s %.0f Gop/s</text>\n", LEFT,
-            r->limits.read / 1e9, r->weights / 1e9, bench_peak_name(r), bench_peak(r) / 1e9);
+            SVG_WIDTH, top, SVG_WIDTH, top);
+    buf_str(out, "<style>text{fill:#333}.head{font-size:14px;font-weight:bold}.small{font-size:11px}.grid{stroke:#ddd}"
+                 ".roof{stroke:#333;stroke-width:1.6;fill:none}.other{stroke:#999;stroke-dasharray:4 3;fill:none}"
+                 ".faint{fill:#777;font-size:11px}.whole{fill:#e6e6e6}</style>\n");
+    buf_fmt(out, "<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n", SVG_WIDTH, top);
     if (body.failed) out->failed = true;
     else buf_add(out, body.p, body.n);
     buf_str(out, "</svg>\n");
