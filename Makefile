@@ -1,6 +1,6 @@
 # quern. `make demo` builds everything and writes a story; `make test` runs the tests. Nothing but a C compiler is needed.
 #
-#   all            run, convert, inspect, quality, bench/model, bench/kernels, bench/tokenizer, bench/grammar
+#   all            run, convert, inspect, quality, bench/model, bench/kernels, bench/tokenizer, bench/grammar, bench/serve
 #   demo           converts the demo checkpoint and generates from it
 #   test           builds and runs every test (cmocka; installs it where missing)
 #   test-clients   openai-python and ollama-python against ./serve, in a throw-away environment

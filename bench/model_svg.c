@@ -1,32 +1,9 @@
 /* The report of bench/model as a picture: speed against the depth of context, a line a batch (a prompt size), and the share of
  * the limit of every row as a bar. One SVG without scripts, fonts or links; its colours read on light and dark. */
 #include "bench/model.h"
-
-#include <math.h>
-#include <string.h>
+#include "bench/svg.h"
 
 enum { WIDTH = 760, LEFT = 70, RIGHT = 120, PLOT = 220, PANEL_GAP = 76, BAR = 22, BAR_LEFT = 190, LEGEND = 18, MOST_LINES = 32 };
-
-static const char *const colours[] = { "#3b82c4", "#d9772b", "#2f9e6e", "#b5559c", "#8a8f2a", "#c94f4f" };
-
-static const char *colour(int i) { return colours[i % (int)(sizeof colours / sizeof *colours)]; }
-
-/* Text that came from a file: no markup, no control characters, well-formed UTF-8. */
-static void add_text(buf *out, const char *s) {
-    size_t n = strlen(s);
-    for (int len; n; s += len, n -= (size_t)len) {
-        int32_t c = utf8_decode(s, n, &len);
-        if (c < ' ' || c == 0xfffe || c == 0xffff) buf_byte(out, '?');
-        else if (c == '<' || c == '>' || c == '&' || c == '"') buf_fmt(out, "&#%d;", (int)c);
-        else buf_add(out, s, (size_t)len);
-    }
-}
-
-/* The next of 1, 2, 5, 10, 20, ... that divides `most` into about four. */
-static double nice_step(double most) {
-    double power = pow(10, floor(log10(most / 4))), q = most / 4 / power;
-    return power * (q <= 1 ? 1 : q <= 2 ? 2 : q <= 5 ? 5 : 10);
-}
 
 /* One line of a chart: the rows of one kind and key (batch, or prompt size). */
 static int line_key(const bench_row *row) { return row->decode ? row->batch : row->size; }
@@ -51,7 +28,7 @@ static double x_at(const axes *a, double depth) { return LEFT + depth / a->most_
 static double y_at(const axes *a, double speed) { return a->top + PLOT - speed / a->most_y * PLOT; }
 
 static void draw_axes(const axes *a, buf *out) {
-    double step_y = nice_step(a->most_y), step_x = fmax(1, nice_step(a->most_x));
+    double step_y = svg_nice_step(a->most_y), step_x = fmax(1, svg_nice_step(a->most_x));
     for (double y = 0; y <= a->most_y * 1.0001; y += step_y)
         buf_fmt(out,
                 "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/><text x=\"%d\" y=\"%.1f\" "
@@ -95,9 +72,9 @@ static int draw_chart(const bench_report *r, bool decode, int top, buf *out) {
     draw_axes(&a, out);
     for (int i = 0; i < n; i++) {
         int y = a.top + LEGEND * i;
-        draw_line(r, &a, decode, keys[i], colour(i), out);
+        draw_line(r, &a, decode, keys[i], svg_colour(i), out);
         buf_fmt(out, "<circle cx=\"%d\" cy=\"%d\" r=\"5\" fill=\"%s\"/><text x=\"%d\" y=\"%d\">%s %d</text>\n", WIDTH - RIGHT + 16,
-                y, colour(i), WIDTH - RIGHT + 28, y + 4, decode ? "batch" : "prompt", keys[i]);
+                y, svg_colour(i), WIDTH - RIGHT + 28, y + 4, decode ? "batch" : "prompt", keys[i]);
     }
     return max_int(PLOT, LEGEND * n) + PANEL_GAP + 14;
 }
@@ -115,7 +92,7 @@ static int draw_shares(const bench_report *r, int top, buf *out) {
         if (row->decode) buf_fmt(out, " batch %d", row->batch);
         buf_fmt(out, "</text><rect class=\"whole\" x=\"%d\" y=\"%d\" width=\"%.0f\" height=\"%d\"/>", BAR_LEFT, y, width, BAR - 6);
         buf_fmt(out, "<rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\" fill=\"%s\"/>", BAR_LEFT, y, width * fmin(row->share, 1),
-                BAR - 6, colour(row->decode ? 0 : 1));
+                BAR - 6, svg_colour(row->decode ? 0 : 1));
         buf_fmt(out, "<text x=\"%.1f\" y=\"%d\">%.0f %% (%s)</text>\n", BAR_LEFT + width + 8, y + 12, 100 * row->share,
                 row->memory_binds ? "memory" : "compute");
     }
@@ -125,25 +102,15 @@ static int draw_shares(const bench_report *r, int top, buf *out) {
 void bench_svg(const bench_report *r, buf *out) {
     buf body = { 0 };
     int top = 84;
+    buf_fmt(&body, "<text class=\"head\" x=\"%d\" y=\"26\">", LEFT);
+    svg_text(&body, r->info->name);
+    buf_fmt(&body, ", %s%s</text>\n<text x=\"%d\" y=\"45\">%d thread%s, kernels %s, ", r->info->type, r->exact ? " exact" : "", LEFT,
+            r->info->threads, r->info->threads == 1 ? "" : "s", r->info->kernels);
+    svg_text(&body, r->cpu);
+    buf_fmt(&body, "</text>\n<text x=\"%d\" y=\"62\">memory %.1f GB/s, these weights %.1f GB/s, %s %.0f Gop/s</text>\n", LEFT,
+            r->limits.read / 1e9, r->weights / 1e9, bench_peak_name(r), bench_peak(r) / 1e9);
     top += draw_chart(r, true, top, &body);
     top += draw_chart(r, false, top, &body);
     top += draw_shares(r, top, &body) + 20;
-    buf_fmt(out,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" "
-            "font-size=\"12\">\n",
-            WIDTH, top, WIDTH, top);
-    buf_str(out, "<style>text{fill:#333}.head{font-size:14px;font-weight:bold}.grid{stroke:#888;stroke-opacity:.35}"
-                 ".whole{fill:#888;fill-opacity:.2}"
-                 "@media(prefers-color-scheme:dark){text{fill:#ddd}}</style>\n");
-    buf_fmt(out, "<text class=\"head\" x=\"%d\" y=\"26\">", LEFT);
-    add_text(out, r->info->name);
-    buf_fmt(out, ", %s%s</text>\n<text x=\"%d\" y=\"45\">%d thread%s, kernels %s, ", r->info->type, r->exact ? " exact" : "", LEFT,
-            r->info->threads, r->info->threads == 1 ? "" : "s", r->info->kernels);
-    add_text(out, r->cpu);
-    buf_fmt(out, "</text>\n<text x=\"%d\" y=\"62\">memory %.1f GB/s, these weights %.1f GB/s, %s %.0f Gop/s</text>\n", LEFT,
-            r->limits.read / 1e9, r->weights / 1e9, bench_peak_name(r), bench_peak(r) / 1e9);
-    if (body.failed) out->failed = true;
-    else buf_add(out, body.p, body.n);
-    buf_str(out, "</svg>\n");
-    buf_free(&body);
+    svg_whole(out, WIDTH, top, &body);
 }
