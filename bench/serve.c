@@ -1,5 +1,6 @@
 /* bench/serve: how a server of language models behaves under load: any address that speaks OpenAI's or Ollama's API. This file is
  * the command line and the writing of results; what happens between stands in serve_loop.c. */
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,7 +49,7 @@ static int take_url(const program *p, asked *q) {
     host = *s == '[' ? s + 1 : s;
     end = host + strcspn(host, *s == '[' ? "]" : ":/");
     q->o.host = arena_copy(&q->a, host, (size_t)(end - host));
-    if (*s == '[' && *end) end++;
+    if (*s == '[' && *end++ != ']') return usage_error(p, "expected http://HOST:PORT, found \"%s\"", q->url);
     const char *port = *end == ':' ? end + 1 : "80";
     size_t n = strcspn(port, "/");
     q->o.port = arena_copy(&q->a, port, n);
@@ -110,30 +111,41 @@ static int check(const program *p, asked *q, int n_words) {
     return rc == OPTIONS_GO_ON ? take_more(p, q) : rc;
 }
 
-static int write_out(const char *path, FILE *to, void (*report)(const load_opts *, figures *, buf *), asked *q, err *e) {
+static int write_out(FILE *f, const char *name, void (*report)(const load_opts *, figures *, buf *), asked *q, err *e) {
     buf b = { 0 };
     report(&q->o, &q->f, &b);
-    FILE *f = to ? to : fopen(path, "wb");
-    bool bad = b.failed || !f || fwrite(b.p, 1, b.n, f) != b.n || fflush(f);
-    if (f && !to && fclose(f)) bad = true;
+    bool bad = b.failed || fwrite(b.p, 1, b.n, f) != b.n || fflush(f);
     buf_free(&b);
-    return bad ? fail(e, "%s could not be written", path) : 0;
+    return bad ? fail(e, "%s could not be written", name) : 0;
 }
 
-/* The file is tried before minutes are spent on measuring. */
-static int check_svg(const asked *q, err *e) {
-    FILE *f = q->svg ? fopen(q->svg, "ab") : NULL;
-    if (q->svg && !f) return fail(e, "%s cannot be written", q->svg);
-    if (f) fclose(f);
-    return 0;
+/* The picture is written beside its place and put there whole; the file is opened before minutes are spent on measuring. */
+static int open_svg(asked *q, FILE **f, char part[4096], err *e) {
+    *f = NULL;
+    if (!q->svg) return 0;
+    int n = snprintf(part, 4096, "%s.part", q->svg);
+    if (n < 4096) *f = fopen(part, "wb");
+    return *f ? 0 : fail(e, "%s.part: %s", q->svg, n < 4096 ? strerror(errno) : "too long a path");
+}
+
+static int close_svg(asked *q, FILE *f, const char *part, int rc, err *e) {
+    if (!f) return rc;
+    if (!rc) rc = write_out(f, q->svg, report_svg, q, e);
+    if (fclose(f) && !rc) rc = fail(e, "%s: %s", part, strerror(errno));
+    if (!rc && rename(part, q->svg)) rc = fail(e, "%s: %s", q->svg, strerror(errno));
+    if (rc) remove(part);
+    return rc;
 }
 
 static int measure(asked *q, err *e) {
-    if (check_svg(q, e) || load_resolve(&q->o, e)) return -1;
-    if (!q->o.model && load_first_model(&q->o, &q->a, e)) return -1;
-    if (load_run(&q->o, &q->f, e)) return -1;
-    if (write_out("standard output", stdout, q->json ? report_json : report_text, q, e)) return -1;
-    return q->svg ? write_out(q->svg, NULL, report_svg, q, e) : 0;
+    FILE *svg;
+    char part[4096];
+    if (open_svg(q, &svg, part, e)) return -1;
+    int rc = load_resolve(&q->o, e);
+    if (!rc && !q->o.model) rc = load_first_model(&q->o, &q->a, e);
+    if (!rc) rc = load_run(&q->o, &q->f, e);
+    if (!rc) rc = write_out(stdout, "standard output", q->json ? report_json : report_text, q, e);
+    return close_svg(q, svg, part, rc, e);
 }
 
 static int status(const asked *q) {
