@@ -48,10 +48,10 @@ curl -sf -o /dev/null "$url/v1/models" || { cat "$work/haproxy" "$work"/serve?; 
 curl -sf "http://127.0.0.1:$stats/metrics" | grep -q '^haproxy_backend_active_servers{proxy="quern"} 3' || wrong "the proxy does not see three instances"
 for p in $port1 $port2 $port3; do # every name that the alerts use
     curl -sf "http://127.0.0.1:$p/metrics" >"$work/metrics"
-    for name in $(grep -oE '(quern|ollama|llamacpp)[_:][a-z_]+(_bucket|_total|_status)' "$deploy/alerts.yml" | sort -u); do grep -q "^$name" "$work/metrics" || wrong "$name: no such figure"; done
+    for name in $(grep -oE '(quern|ollama|llamacpp)[_:][a-z_]+(_bucket|_total|_status|_deferred)' "$deploy/alerts.yml" | sort -u); do grep -q "^$name" "$work/metrics" || wrong "$name: no such figure"; done
 done
 served() { curl -s "http://127.0.0.1:$1/metrics" | sed -n 's/^inference_requests_total //p'; }
-number() { sed -n "s/.*\"$2\":\([0-9]*\).*/\1/p" "$work/$1"; }
+number() { grep -o "\"$2\":[0-9][0-9]*" "$work/$1" | head -n 1 | sed "s/.*://"; } # the first of the name
 
 # ---- sticky ----
 for i in 1 2 3 4 5 6 7 8; do
