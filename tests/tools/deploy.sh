@@ -11,7 +11,7 @@ say() { printf '%s\n' "$*"; }
 wrong() { bad=1; say "FAILED: $*"; }
 clean() { for p in $pids; do kill -9 "$p" 2>/dev/null; done; rm -rf "$work"; }
 trap clean EXIT
-for need in haproxy promtool curl; do command -v $need >/dev/null || { say "$need is not installed"; exit 2; }; done
+for need in haproxy promtool prometheus curl; do command -v $need >/dev/null || { say "$need is not installed"; exit 2; }; done
 
 # ---- the files by themselves ----
 haproxy -c -q -f "$deploy/haproxy.cfg" || wrong "haproxy -c"
@@ -50,6 +50,13 @@ for p in $port1 $port2 $port3; do # every name that the alerts use
     curl -sf "http://127.0.0.1:$p/metrics" >"$work/metrics"
     for name in $(grep -oE '(quern|ollama|llamacpp)[_:][a-z_]+(_bucket|_total|_status|_deferred)' "$deploy/alerts.yml" | sort -u); do grep -q "^$name" "$work/metrics" || wrong "$name: no such figure"; done
 done
+# Prometheus with the two files as they are, but for ports and patience.
+free_port; prom=$port
+sed "s/127.0.0.1:8081/127.0.0.1:$port1/; s/127.0.0.1:8082/127.0.0.1:$port2/; s/127.0.0.1:8083/127.0.0.1:$port3/; s/127.0.0.1:8404/127.0.0.1:$stats/; s/: 15s/: 1s/" "$deploy/prometheus.yml" >"$work/prometheus.yml"
+cp "$deploy/alerts.yml" "$work/alerts.yml"
+prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/tsdb" --web.listen-address="127.0.0.1:$prom" --log.level=error 2>"$work/prometheus" &
+pids="$pids $!"
+ask() { curl -s "http://127.0.0.1:$prom/api/v1/query" --data-urlencode "query=$1" | sed -n 's/.*"value":\[[0-9.]*,"\([^"]*\)".*/\1/p'; }
 served() { curl -s "http://127.0.0.1:$1/metrics" | sed -n 's/^inference_requests_total //p'; }
 number() { grep -o "\"$2\":[0-9][0-9]*" "$work/$1" | head -n 1 | sed "s/.*://"; } # the first of the name
 
@@ -71,6 +78,11 @@ say "one of three killed: $(number killed requests) requests, $(number killed go
 [ "$(number killed failed)" -le 12 ] || wrong "more failed than can have run on the dead instance"
 [ "$(number killed timeout)" = 0 ] || wrong "a client was left in silence"
 [ "$(number killed failed)" = "$(number killed truncated)" ] || wrong "errors other than broken streams: $(grep -o '"first_messages":{[^}]*}' "$work/killed")"
+
+say "Prometheus: $(ask 'sum(up{job="quern"})') of 3 instances up, $(ask 'count(quern:first_token_seconds:p95 > 0)') with a p95 of the first token, alerts on their way: $(ask 'count(ALERTS{alertname=~"QuernDown|QuernInstancesMissing"})')"
+[ "$(ask 'sum(up{job="quern"})')" = 2 ] || { cat "$work/prometheus"; wrong "Prometheus does not see two instances up and one down"; }
+[ "$(ask 'count(ALERTS{alertname=~"QuernDown|QuernInstancesMissing"})')" = 2 ] || wrong "the death of an instance alerts nobody"
+[ "$(ask 'count(quern:tokens:rate1m > 0)')" -ge 2 ] || wrong "no tokens are seen by Prometheus"
 
 # ---- drained under load ----
 load >"$work/drained" & l=$!
