@@ -59,7 +59,8 @@ static int take_url(const program *p, asked *q) {
     if (n >= 3 && !strncmp(base + n - 3, "/v1", 3)) n -= 3; /* as base_url of OpenAI's clients has it */
     q->o.base = arena_copy(&q->a, base, n);
     if (!q->o.host || !q->o.port || !q->o.base) return fprintf(stderr, "bench/serve: out of memory\n"), 1;
-    if (!*q->o.host || !plain(q->url) || !*q->o.port || strspn(q->o.port, "0123456789") != strlen(q->o.port) || atol(q->o.port) > 65535 || (*base && *base != '/'))
+    if (!*q->o.host || !plain(q->url) || !*q->o.port || strspn(q->o.port, "0123456789") != strlen(q->o.port) || atol(q->o.port) > 65535
+            || (*base && *base != '/'))
         return usage_error(p, "expected http://HOST:PORT, found \"%s\"", q->url);
     return OPTIONS_GO_ON;
 }
@@ -173,9 +174,12 @@ int main(int argc, char **argv) {
         { "--api", NULL, OPT_TEXT, &q.api, "NAME", "openai-chat (default), openai-completions, ollama-chat or ollama-generate", NULL },
         { "--model", "-m", OPT_TEXT, &q.o.model, "NAME", "model to ask (the first that the server lists)", NULL },
         { "--api-key", NULL, OPT_TEXT, &q.o.key, "KEY", "sent as Authorization: Bearer KEY; also $QUERN_API_KEY", NULL },
-        { "--scenario", "-s", OPT_TEXT, &q.scene, "NAME", "short: prompts of 50-100 words (default), medium: 200-500, long: 1000-1200, multi-turn, or mixed: 50, 30, 10 and 10 %", NULL },
-        { "--clients", "-c", OPT_INT, &q.o.clients, "N", "closed loop: so many ask, and ask again when their answer has come (1)", &q.clients_given },
-        { "--rate", "-r", OPT_FLOAT, &q.rate, "N", "open loop: so many requests (conversations) begin a second, at random times, however slow the server is", NULL },
+        { "--scenario", "-s", OPT_TEXT, &q.scene, "NAME",
+                "short: prompts of 50-100 words (default), medium: 200-500, long: 1000-1200, multi-turn, or mixed: 50, 30, 10 and 10 %", NULL },
+        { "--clients", "-c", OPT_INT, &q.o.clients, "N", "closed loop: so many ask, and ask again when their answer has come (1)",
+                &q.clients_given },
+        { "--rate", "-r", OPT_FLOAT, &q.rate, "N",
+                "open loop: so many requests (conversations) begin a second, at random times, however slow the server is", NULL },
         { "--duration", "-d", OPT_FLOAT, &q.duration, "SECONDS", "in which requests begin (10); those that run are waited for", &q.duration_given },
         { "--requests", "-n", OPT_INT, &q.o.requests, "N", "at most so many requests; alone, without a limit of time", NULL },
         { "--max-tokens", NULL, OPT_INT, &q.o.max_tokens, "N", "tokens of an answer (64)", NULL },
@@ -190,8 +194,8 @@ int main(int argc, char **argv) {
         { "--svg", NULL, OPT_TEXT, &q.svg, "FILE", "also draw speed over time and the distribution of times", NULL },
     };
     const program p = { "bench/serve", "http://HOST:PORT [options]",
-                        "Load on a server that speaks OpenAI's or Ollama's API: time to the first token, between tokens, of whole answers, and errors by\n"
-                        "kind. Times count from the moment a request was due, waiting included. Status 1 if no request succeeded.",
+                        "Load on a server that speaks OpenAI's or Ollama's API: time to the first token, between tokens, of whole answers,\n"
+                        "and errors by kind. Times count from the moment a request was due, waiting included. Status 1 if no request succeeded.",
                         options, sizeof options / sizeof *options };
     int n_words, rc = options_parse(&p, argc, argv, &q.url, 1, &n_words);
     return rc == OPTIONS_GO_ON ? run(&p, &q, n_words) : rc;

@@ -1,6 +1,6 @@
-/* bench/serve: what its files share. serve.c reads the command line and writes the results; serve_loop.c decides when a request is
- * sent and waits for sockets; serve_ask.c finds the server and its models; serve_request.c makes prompts and bodies; serve_http.c reads HTTP/1.1 replies and serve_events.c what
- * stands in them; serve_figures.c counts; serve_report.c and serve_svg.c write. */
+/* bench/serve: what its files share. serve.c reads the command line and writes the results; serve_ask.c finds the server and its
+ * models; serve_loop.c decides when a request is sent and waits for sockets; serve_request.c makes prompts and bodies; serve_http.c
+ * reads HTTP/1.1 replies and serve_events.c what stands in them; serve_figures.c counts; serve_report.c and serve_svg.c write. */
 #ifndef QUERN_BENCH_SERVE_H
 #define QUERN_BENCH_SERVE_H
 

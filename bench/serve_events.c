@@ -57,7 +57,8 @@ static void take_ollama(reply *r, const json *j) {
     if (r->api == API_OLLAMA_CHAT && (!message || message->type != JSON_OBJECT))
         reply_fail(r, LOAD_BROKEN, "message: expected an object, found %s", json_type_name(message));
     else if (r->done) reply_fail(r, LOAD_BROKEN, "a line after the one that says \"done\": true");
-    else if (!done || (done->type != JSON_TRUE && done->type != JSON_FALSE)) reply_fail(r, LOAD_BROKEN, "done: expected true or false, found %s", json_type_name(done));
+    else if (!done || (done->type != JSON_TRUE && done->type != JSON_FALSE)) reply_fail(r, LOAD_BROKEN,
+            "done: expected true or false, found %s", json_type_name(done));
     if (r->kind) return;
     if (take_text(r, r->api == API_OLLAMA_CHAT ? message : j)) r->pieces++;
     r->done = done->type == JSON_TRUE;
@@ -141,7 +142,8 @@ static void refused(reply *r) {
     err e = { 0 };
     const char *text = NULL;
     if (r->body.p && !json_parse(&a, r->body.p, r->body.n, &j, &e)) text = error_of(j);
-    reply_fail(r, LOAD_STATUS, "%d: %.*s", r->status, text ? 200 : (int)(r->body.n < 200 ? r->body.n : 200), text ? text : r->body.p ? r->body.p : "");
+    reply_fail(r, LOAD_STATUS, "%d: %.*s", r->status, text ? 200 : (int)(r->body.n < 200 ? r->body.n : 200),
+            text ? text : r->body.p ? r->body.p : "");
     arena_free(&a);
 }
 
@@ -160,5 +162,6 @@ void reply_end(reply *r) {
         return;
     }
     if (r->event_line.n && r->api >= API_OLLAMA_CHAT) stream_line(r); /* the last line may lack its end */
-    if (!r->done) reply_fail(r, LOAD_TRUNCATED, "the stream ended without %s, after %d pieces of text", r->api < API_OLLAMA_CHAT ? "[DONE]" : "\"done\": true", r->pieces);
+    if (!r->done) reply_fail(r, LOAD_TRUNCATED, "the stream ended without %s, after %d pieces of text",
+            r->api < API_OLLAMA_CHAT ? "[DONE]" : "\"done\": true", r->pieces);
 }

@@ -6,7 +6,8 @@
 
 #include "bench/serve.h"
 
-const char *const load_kind_names[LOAD_KINDS] = { "ok", "refused", "connect", "closed", "status", "stream_error", "truncated", "timeout", "broken", "unfinished" };
+const char *const load_kind_names[LOAD_KINDS] = { "ok", "refused", "connect", "closed", "status", "stream_error", "truncated", "timeout",
+        "broken", "unfinished" };
 
 void samples_add(samples *s, double seconds) {
     if (s->n == s->cap) {

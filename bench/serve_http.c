@@ -103,7 +103,8 @@ static void take_line(reply *r, char *s) {
     } else if (r->chunk_state == CHUNK_SIZE) {
         char *end;
         unsigned long long size = strtoull(s, &end, 16);
-        if (end == s || size > 1ull << 40 || (*end && *end != ';' && *end != ' ')) reply_fail(r, LOAD_BROKEN, "expected the size of a chunk, found \"%.60s\"", s);
+        if (end == s || size > 1ull << 40 || (*end && *end != ';' && *end != ' ')) reply_fail(r, LOAD_BROKEN,
+                "expected the size of a chunk, found \"%.60s\"", s);
         r->left = (int64_t)size;
         r->chunk_state = size ? CHUNK_DATA : CHUNK_TRAILER;
     } else if (r->chunk_state == CHUNK_END) {

@@ -176,7 +176,9 @@ static void serve_slot(loop *l, slot *s, short what) {
 static void check_time(slot *s, double now) {
     if (!s->active || s->r.kind || s->r.complete) return;
     if (interrupted) reply_fail(&s->r, LOAD_UNFINISHED, "interrupted");
-    else if (now > s->deadline) reply_fail(&s->r, LOAD_TIMEOUT, "%s", s->connecting ? "no connection in time" : s->r.done ? "the end came, but not that of the reply" : s->r.pieces ? "no end in time" : "no text in time");
+    else if (now > s->deadline)
+        reply_fail(&s->r, LOAD_TIMEOUT, "%s", s->connecting ? "no connection in time" : s->r.done ? "the end came, but not that of the reply" :
+                   s->r.pieces ? "no end in time" : "no text in time");
 }
 
 /* ---- when requests begin ---- */
@@ -312,7 +314,8 @@ static void close_loop(loop *l) {
 int load_run(const load_opts *o, figures *f, err *e) {
     loop l = { .o = o, .f = f, .most = open_limit(), .random = mix(o->seed ^ 0x6f70656e) };
     struct sigaction act = { .sa_handler = on_interrupt, .sa_flags = SA_RESETHAND };
-    if (o->rate <= 0 && o->clients > l.most) return fail(e, "--clients: %d connections, but at most %d files may be open (ulimit -n)", o->clients, l.most);
+    if (o->rate <= 0 && o->clients > l.most) return fail(e, "--clients: %d connections, but at most %d files may be open (ulimit -n)",
+            o->clients, l.most);
     l.slots = calloc((size_t)l.most, sizeof *l.slots);
     l.polled = calloc((size_t)l.most, sizeof *l.polled);
     l.piece = malloc(READ_BYTES);

@@ -10,14 +10,22 @@ const char *const api_names[API_KINDS] = { "openai-chat", "openai-completions", 
 const char *const scene_names[SCENES] = { "short", "medium", "long", "multi-turn", "mixed" };
 
 static const char *const words[] = {
-    "the",    "a",      "river",  "stone",  "mill",   "grain",  "of",     "and",    "in",     "old",    "young",  "child",  "looked", "walked",  "under",  "over",
-    "house",  "garden", "winter", "summer", "water",  "bread",  "table",  "window", "open",   "closed", "quiet",  "loud",   "little", "great",   "king",   "farmer",
-    "teacher", "letter", "road",  "bridge", "town",   "village", "morning", "evening", "night", "light", "dark",   "green",  "blue",   "red",     "white",  "black",
-    "bird",   "dog",    "cat",    "horse",  "tree",   "leaf",   "flower", "apple",  "cup",    "plate",  "knife",  "wheel",  "cart",   "boat",    "sea",    "wind",
-    "rain",   "snow",   "sun",    "moon",   "star",   "sky",    "hill",   "field",  "forest", "path",   "door",   "wall",   "roof",   "floor",   "chair",  "bed",
-    "came",   "went",   "saw",    "said",   "asked",  "told",   "gave",   "took",   "made",   "found",  "lost",   "kept",   "began",  "ended",   "turned", "carried",
-    "slowly", "quickly", "again", "never",  "always", "often",  "once",   "then",   "now",    "here",   "there",  "where",  "when",   "because", "before", "after",
-    "with",   "without", "from",  "to",     "into",   "through", "between", "near", "far",    "long",   "short",  "first",  "last",   "many",    "few",    "every",
+    "the",    "a",      "river",  "stone",  "mill",   "grain",  "of",     "and",    "in",     "old",    "young",  "child",  "looked",
+            "walked",  "under",  "over",
+    "house",  "garden", "winter", "summer", "water",  "bread",  "table",  "window", "open",   "closed", "quiet",  "loud",   "little",
+            "great",   "king",   "farmer",
+    "teacher", "letter", "road",  "bridge", "town",   "village", "morning", "evening", "night", "light", "dark",   "green",  "blue",
+            "red",     "white",  "black",
+    "bird",   "dog",    "cat",    "horse",  "tree",   "leaf",   "flower", "apple",  "cup",    "plate",  "knife",  "wheel",  "cart",
+            "boat",    "sea",    "wind",
+    "rain",   "snow",   "sun",    "moon",   "star",   "sky",    "hill",   "field",  "forest", "path",   "door",   "wall",   "roof",
+            "floor",   "chair",  "bed",
+    "came",   "went",   "saw",    "said",   "asked",  "told",   "gave",   "took",   "made",   "found",  "lost",   "kept",   "began",
+            "ended",   "turned", "carried",
+    "slowly", "quickly", "again", "never",  "always", "often",  "once",   "then",   "now",    "here",   "there",  "where",  "when",
+            "because", "before", "after",
+    "with",   "without", "from",  "to",     "into",   "through", "between", "near", "far",    "long",   "short",  "first",  "last",
+            "many",    "few",    "every",
 };
 enum { WORDS = sizeof words / sizeof *words };
 
@@ -126,7 +134,8 @@ void dialog_request(dialog *d, const load_opts *o, buf *out) {
     add_turn(d, o, &text);
     say(d, o, "user", text.p, text.n);
     add_body(d, o, &body);
-    buf_fmt(out, "POST %s%s HTTP/1.1\r\nHost: %s%s%s:%s\r\nUser-Agent: quern-bench/%s\r\nContent-Type: application/json\r\n", o->base, paths[o->api],
+    buf_fmt(out, "POST %s%s HTTP/1.1\r\nHost: %s%s%s:%s\r\nUser-Agent: quern-bench/%s\r\nContent-Type: application/json\r\n", o->base,
+            paths[o->api],
             v6 ? "[" : "", o->host, v6 ? "]" : "", o->port, QUERN_VERSION);
     if (o->key) buf_fmt(out, "Authorization: Bearer %s\r\n", o->key);
     if (o->fresh) buf_str(out, "Connection: close\r\n");

@@ -11,7 +11,8 @@ enum { WIDTH = 760, LEFT = 70, RIGHT = 130, PLOT = 200, GAP = 80, MOST_POINTS = 
 static double x_time(const figures *f, double second) { return LEFT + second / f->n_seconds * (WIDTH - LEFT - RIGHT); }
 
 static void grid(buf *out, double y, const char *label) {
-    buf_fmt(out, "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n", LEFT, WIDTH - RIGHT, y, y, LEFT - 8,
+    buf_fmt(out, "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%s</text>"
+            "\n", LEFT, WIDTH - RIGHT, y, y, LEFT - 8,
             y + 4, label);
 }
 
@@ -29,7 +30,8 @@ static void draw_speed(const figures *f, int top, buf *out) {
     for (int i = 0; i < f->n_seconds; i++) failed += f->seconds[i].failed;
     for (int i = 0; i < f->n_seconds; i++)
         if (f->seconds[i].failed)
-            buf_fmt(out, "<rect x=\"%.1f\" y=\"%d\" width=\"%.1f\" height=\"%d\" fill=\"%s\" fill-opacity=\".35\"><title>%d failed</title></rect>\n", x_time(f, i), top,
+            buf_fmt(out, "<rect x=\"%.1f\" y=\"%d\" width=\"%.1f\" height=\"%d\" fill=\"%s\" fill-opacity=\".35\"><title>%d failed</title>"
+                    "</rect>\n", x_time(f, i), top,
                     fmax(1, x_time(f, i + 1) - x_time(f, i)), PLOT, svg_colour(FAILED), f->seconds[i].failed);
     buf_fmt(out, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", svg_colour(0));
     for (int i = 0; i < f->n_seconds; i += step) {
@@ -42,7 +44,8 @@ static void draw_speed(const figures *f, int top, buf *out) {
     for (double x = 0, s = fmax(1, svg_nice_step(f->n_seconds)); x <= f->n_seconds; x += s)
         buf_fmt(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%g</text>\n", x_time(f, x), top + PLOT + 18, x);
     buf_fmt(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">seconds</text>\n", (LEFT + WIDTH - RIGHT) / 2, top + PLOT + 36);
-    if (failed) buf_fmt(out, "<rect x=\"%d\" y=\"%d\" width=\"10\" height=\"10\" fill=\"%s\" fill-opacity=\".5\"/><text x=\"%d\" y=\"%d\">%d failed</text>\n", WIDTH - RIGHT + 14, top,
+    if (failed) buf_fmt(out, "<rect x=\"%d\" y=\"%d\" width=\"10\" height=\"10\" fill=\"%s\" fill-opacity=\".5\"/><text x=\"%d\" y=\"%d\">"
+            "%d failed</text>\n", WIDTH - RIGHT + 14, top,
                         svg_colour(FAILED), WIDTH - RIGHT + 30, top + 10, failed);
 }
 
@@ -71,12 +74,15 @@ static void draw_curve(const span *range, samples *s, int top, int line, const c
     int y = top + 10 + 20 * line;
     if (!s->n) return;
     buf_fmt(out, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", svg_colour(line));
-    for (int i = 0; i <= CURVE; i++) buf_fmt(out, "%.1f,%.1f ", x_log(range, samples_at(s, (double)i / CURVE)), top + PLOT - (double)i / CURVE * PLOT);
+    for (int i = 0; i <= CURVE; i++) buf_fmt(out, "%.1f,%.1f ", x_log(range, samples_at(s, (double)i / CURVE)),
+            top + PLOT - (double)i / CURVE * PLOT);
     buf_str(out, "\"/>\n");
     for (int i = 0; i < 3; i++)
-        buf_fmt(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"%s\"><title>p%.0f %.1f ms</title></circle>\n", x_log(range, samples_at(s, marks[i])), top + PLOT - marks[i] * PLOT,
+        buf_fmt(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"%s\"><title>p%.0f %.1f ms</title></circle>\n", x_log(range,
+                samples_at(s, marks[i])), top + PLOT - marks[i] * PLOT,
                 svg_colour(line), 100 * marks[i], 1e3 * samples_at(s, marks[i]));
-    buf_fmt(out, "<circle cx=\"%d\" cy=\"%d\" r=\"5\" fill=\"%s\"/><text x=\"%d\" y=\"%d\">%s</text>\n", WIDTH - RIGHT + 16, y, svg_colour(line), WIDTH - RIGHT + 28, y + 4, name);
+    buf_fmt(out, "<circle cx=\"%d\" cy=\"%d\" r=\"5\" fill=\"%s\"/><text x=\"%d\" y=\"%d\">%s</text>\n", WIDTH - RIGHT + 16, y,
+            svg_colour(line), WIDTH - RIGHT + 28, y + 4, name);
 }
 
 static void draw_times(figures *f, int top, buf *out) {
@@ -91,7 +97,8 @@ static void draw_times(figures *f, int top, buf *out) {
     }
     for (double t = range.low; t <= range.high * 1.001; t *= 10) {
         snprintf(label, sizeof label, t < 0.9 ? "%g ms" : "%g s", t < 0.9 ? round(t * 1e4) / 10 : round(t));
-        buf_fmt(out, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/><text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n", x_log(&range, t),
+        buf_fmt(out, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/><text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">"
+                "%s</text>\n", x_log(&range, t),
                 x_log(&range, t), top, top + PLOT, x_log(&range, t), top + PLOT + 18, label);
     }
     for (int i = 0; i < 3; i++) draw_curve(&range, sets[i], top, i, names[i], out);
@@ -107,7 +114,8 @@ void report_svg(const load_opts *o, figures *f, buf *out) {
     else buf_fmt(&body, "%d client%s", o->clients, o->clients == 1 ? "" : "s");
     buf_fmt(&body, "</text>\n<text x=\"%d\" y=\"45\">", LEFT);
     svg_text(&body, o->host);
-    buf_fmt(&body, ":%s, %s, %lld requests in %.1f s, %lld good</text>\n<text x=\"%d\" y=\"62\">%.1f tokens a second, %.2f answers a second</text>\n", o->port, api_names[o->api],
+    buf_fmt(&body, ":%s, %s, %lld requests in %.1f s, %lld good</text>\n<text x=\"%d\" y=\"62\">%.1f tokens a second, %.2f answers a "
+            "second</text>\n", o->port, api_names[o->api],
             (long long)f->requests, f->elapsed, (long long)f->kinds[LOAD_OK], LEFT, f->elapsed > 0 ? (double)f->tokens / f->elapsed : 0,
             f->elapsed > 0 ? (double)f->kinds[LOAD_OK] / f->elapsed : 0);
     if (f->n_seconds) draw_speed(f, top, &body);

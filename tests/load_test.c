@@ -66,23 +66,28 @@ static bool is_ollama(const peer *c) { return strncmp(c->path, "/api/", 5) == 0;
 
 static void head(peer *c, const char *more) {
     char text[300];
-    snprintf(text, sizeof text, "HTTP/1.1 200 OK\r\nDate: x\r\ncontent-type:  %s\r\n%s\r\n", is_ollama(c) ? "application/x-ndjson; charset=utf-8" : "text/event-stream; charset=utf-8", more);
+    snprintf(text, sizeof text, "HTTP/1.1 200 OK\r\nDate: x\r\ncontent-type:  %s\r\n%s\r\n", is_ollama(c)
+            ? "application/x-ndjson; charset=utf-8" : "text/event-stream; charset=utf-8", more);
     say_text(c, text);
 }
 
 static void event(peer *c, buf *b, const char *piece) {
     if (strcmp(c->path, "/v1/chat/completions") == 0)
-        buf_fmt(b, ": a comment\r\nevent: message\r\ndata: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"%s\"},\r\ndata: \"finish_reason\":null}],\"usage\":null}\r\n\r\n", piece);
+        buf_fmt(b, ": a comment\r\nevent: message\r\ndata: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"%s\"},\r\ndata: "
+                "\"finish_reason\":null}],\"usage\":null}\r\n\r\n", piece);
     else if (strcmp(c->path, "/v1/completions") == 0) buf_fmt(b, "data:{\"choices\":[{\"text\":\"%s\"}]}\n\n", piece);
-    else if (strcmp(c->path, "/api/chat") == 0) buf_fmt(b, "{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"%s\"},\"done\":false}\n", piece);
+    else if (strcmp(c->path, "/api/chat") == 0) buf_fmt(b,
+            "{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"%s\"},\"done\":false}\n", piece);
     else buf_fmt(b, "{\"model\":\"m\",\"response\":\"%s\",\"done\":false}\r\n", piece);
 }
 
 static void last_event(peer *c, buf *b) {
     if (!is_ollama(c))
         buf_fmt(b, "data: {\"choices\":[{\"delta\":{},\"text\":\"\",\"finish_reason\":\"stop\"}]}\n\n"
-                   "data: {\"choices\":[],\"usage\":{\"completion_tokens\":%d,\"prompt_tokens\":%d,\"prompt_tokens_details\":{\"cached_tokens\":%d}}}\n\ndata: [DONE]\n\n", TOKENS, PROMPT, CACHED);
-    else buf_fmt(b, "{\"message\":{\"role\":\"assistant\",\"content\":\"\"},\"response\":\"\",\"done\":true,\"done_reason\":\"length\",\"prompt_eval_count\":%d,\"eval_count\":%d}\n", PROMPT, TOKENS);
+                   "data: {\"choices\":[],\"usage\":{\"completion_tokens\":%d,\"prompt_tokens\":%d,"
+                           "\"prompt_tokens_details\":{\"cached_tokens\":%d}}}\n\ndata: [DONE]\n\n", TOKENS, PROMPT, CACHED);
+    else buf_fmt(b, "{\"message\":{\"role\":\"assistant\",\"content\":\"\"},\"response\":\"\",\"done\":true,\"done_reason\":\"length\","
+            "\"prompt_eval_count\":%d,\"eval_count\":%d}\n", PROMPT, TOKENS);
 }
 
 /* A whole good stream; pause: milliseconds before each piece. */
@@ -107,8 +112,10 @@ static void stream(peer *c, int pause) {
 static void whole(peer *c) {
     char body[600], text[800];
     if (!is_ollama(c))
-        snprintf(body, sizeof body, "{\"choices\":[{\"text\":\"one\",\"message\":{\"content\":\"one\"},\"finish_reason\":\"length\"}],\"usage\":{\"completion_tokens\":%d,\"prompt_tokens\":%d}}", TOKENS, PROMPT);
-    else snprintf(body, sizeof body, "{\"message\":{\"content\":\"one\"},\"response\":\"one\",\"done\":true,\"done_reason\":\"stop\",\"eval_count\":%d}", TOKENS);
+        snprintf(body, sizeof body, "{\"choices\":[{\"text\":\"one\",\"message\":{\"content\":\"one\"},\"finish_reason\":\"length\"}],"
+                "\"usage\":{\"completion_tokens\":%d,\"prompt_tokens\":%d}}", TOKENS, PROMPT);
+    else snprintf(body, sizeof body,
+            "{\"message\":{\"content\":\"one\"},\"response\":\"one\",\"done\":true,\"done_reason\":\"stop\",\"eval_count\":%d}", TOKENS);
     snprintf(text, sizeof text, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n%s", strlen(body), body);
     say_text(c, text);
 }
@@ -124,9 +131,11 @@ static void start_stream(peer *c) { /* one piece, and no end */
 
 static void failing(peer *c) {
     const char *m = c->model;
-    if (!strcmp(m, "status")) say_text(c, "HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 48\r\n\r\n{\"error\":{\"message\":\"queue full\",\"code\":\"busy\"}}");
+    if (!strcmp(m, "status")) say_text(c,
+            "HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 48\r\n\r\n{\"error\":{\"message\":\"queue full\",\"code\":\"busy\"}}");
     else if (!strcmp(m, "teapot")) say_text(c, "HTTP/1.1 418 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nshi\r\n0\r\n\r\n");
-    else if (!strcmp(m, "error")) start_stream(c), chunks(c, is_ollama(c) ? "{\"error\":\"out of luck\"}\n" : "data: {\"error\":{\"message\":\"out of luck\"}}\n\ndata: [DONE]\n\n"), say_text(c, "0\r\n\r\n");
+    else if (!strcmp(m, "error")) start_stream(c), chunks(c, is_ollama(c) ? "{\"error\":\"out of luck\"}\n"
+            : "data: {\"error\":{\"message\":\"out of luck\"}}\n\ndata: [DONE]\n\n"), say_text(c, "0\r\n\r\n");
     else if (!strcmp(m, "no-end")) start_stream(c), say_text(c, "0\r\n\r\n");
     else if (!strcmp(m, "cut")) start_stream(c), say_text(c, "40\r\ndata: {");
     else if (!strcmp(m, "cut-head")) say_text(c, "HTTP/1.1 200 OK\r\nConte");
@@ -134,7 +143,8 @@ static void failing(peer *c) {
     else if (!strcmp(m, "stuck")) start_stream(c), sleep(2);
     else if (!strcmp(m, "no-http")) say_text(c, "SSH-2.0-x\r\n\r\n");
     else if (!strcmp(m, "bad-chunk")) start_stream(c), say_text(c, "xyz\r\n");
-    else if (!strcmp(m, "bad-json")) start_stream(c), chunks(c, is_ollama(c) ? "{\"done\":fals}\n" : "data: {\"choices\":[}\n\n"), say_text(c, "0\r\n\r\n");
+    else if (!strcmp(m, "bad-json")) start_stream(c), chunks(c, is_ollama(c) ? "{\"done\":fals}\n" : "data: {\"choices\":[}\n\n"),
+            say_text(c, "0\r\n\r\n");
     else if (!strcmp(m, "no-choices")) start_stream(c), chunks(c, is_ollama(c) ? "{\"x\":1}\n" : "data: {\"x\":1}\n\n"), say_text(c, "0\r\n\r\n");
     else if (!strcmp(m, "blank")) start_stream(c), chunks(c, "\n"), say_text(c, "0\r\n\r\n");
     else if (!strcmp(m, "html")) say_text(c, "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 3\r\n\r\n<p>");
@@ -159,7 +169,8 @@ static void check_prompt(peer *c) {
     const json *messages = json_get(c->body, "messages"), *prompt = json_get(c->body, "prompt"), *m = messages ? messages->child : NULL;
     int turn = 0;
     for (; m && m->next; m = m->next->next, turn++)
-        if (!json_is(json_get(m, "role"), "user") || !json_is(json_get(m->next, "role"), "assistant") || !json_is(json_get(m->next, "content"), ANSWER)) bad_requests++;
+        if (!json_is(json_get(m, "role"), "user") || !json_is(json_get(m->next, "role"), "assistant") || !json_is(json_get(m->next,
+                "content"), ANSWER)) bad_requests++;
     if (m) prompt = json_get(m, "content");
     if (!prompt || prompt->type != JSON_STRING || (messages && !m)) bad_requests++;
     else if (messages) atomic_fetch_add(&turns_seen[min_int(turn, 7)], 1);
@@ -172,7 +183,8 @@ static void models(peer *c) {
     bool key = strstr(c->head, "Authorization: Bearer secret\r\n") != NULL;
     const char *body = is_ollama(c) ? "{\"models\":[{\"name\":\"good\"},{\"name\":\"x\"}]}" : "{\"data\":[{\"id\":\"good\"}]}";
     char text[300];
-    snprintf(text, sizeof text, "HTTP/1.1 %s\r\nConnection: close\r\n\r\n%s", key ? "200 OK" : "401 No", key ? body : "{\"error\":{\"message\":\"a key is needed\"}}");
+    snprintf(text, sizeof text, "HTTP/1.1 %s\r\nConnection: close\r\n\r\n%s", key ? "200 OK" : "401 No", key ? body
+            : "{\"error\":{\"message\":\"a key is needed\"}}");
     say_text(c, text);
 }
 
@@ -188,9 +200,11 @@ static bool answer(peer *c) {
     if (!strcmp(m, "closes")) return false;
     if (!strcmp(m, "one-of-three") && atomic_fetch_add(&failures_due, 1) % 3 == 0) return false;
     if (!strncmp(m, "slow", 4)) stream(c, atoi(m + 4));
-    else if (!strcmp(m, "to-close")) head(c, "Connection: close\r\n"), say_text(c, "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\n\n");
+    else if (!strcmp(m, "to-close")) head(c, "Connection: close\r\n"), say_text(c,
+            "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\n\n");
     else if (!strcmp(m, "continue")) say_text(c, "HTTP/1.1 100 Continue\r\n\r\n"), stream(c, 0);
-    else if (!strcmp(m, "seven")) (json_get(c->body, "max_tokens") && json_get(c->body, "ignore_eos") && strstr(strstr(c->in.p, "max_tokens") + 1, "max_tokens") == NULL) ? stream(c, 0) : (void)0;
+    else if (!strcmp(m, "seven")) (json_get(c->body, "max_tokens") && json_get(c->body, "ignore_eos") && strstr(strstr(c->in.p,
+            "max_tokens") + 1, "max_tokens") == NULL) ? stream(c, 0) : (void)0;
     else if (strcmp(m, "good") && strcmp(m, "second-closes") && strcmp(m, "one-of-three") && strcmp(m, "<&\"good")) failing(c);
     else if (streamed && streamed->type == JSON_FALSE) whole(c);
     else stream(c, 0);
@@ -209,7 +223,8 @@ static bool hear(peer *c) {
         buf_add(&c->in, piece, (size_t)n);
         buf_byte(&c->in, 0);
         c->in.n--;
-        if (!end && (end = strstr(c->in.p, "\r\n\r\n")) != NULL) need = (size_t)(end - c->in.p) + 4 + (size_t)((length = strstr(c->in.p, "Content-Length: ")) ? atoi(length + 16) : 0);
+        if (!end && (end = strstr(c->in.p, "\r\n\r\n")) != NULL) need = (size_t)(end - c->in.p) + 4 + (size_t)((length = strstr(c->in.p,
+                "Content-Length: ")) ? atoi(length + 16) : 0);
         if (end) end = strstr(c->in.p, "\r\n\r\n");
     }
     arena_free(&c->a);
@@ -277,7 +292,8 @@ static result bench(const char *before, int to, const char *options) {
     fewest_words = 1 << 30;
     for (int i = 0; i < 8; i++) turns_seen[i] = 0;
     bodies = 0;
-    snprintf(command, sizeof command, "%s '%s/bench/serve' http://127.0.0.1:%d %s >'%s/out' 2>'%s/err'", before, bin_dir(), to, options, work_dir, work_dir);
+    snprintf(command, sizeof command, "%s '%s/bench/serve' http://127.0.0.1:%d %s >'%s/out' 2>'%s/err'", before, bin_dir(), to, options,
+            work_dir, work_dir);
     int status = system(command);
     r.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     r.out = written("out");
@@ -291,7 +307,8 @@ static result load(const char *options, int status) {
     char all[1200];
     snprintf(all, sizeof all, "--json %s", options);
     result r = bench("", port, all);
-    if (r.status != status || !r.j) fail_msg("bench/serve %s: expected status %d and JSON, found %d: %s%s", options, status, r.status, r.err_text, r.out);
+    if (r.status != status || !r.j) fail_msg("bench/serve %s: expected status %d and JSON, found %d: %s%s", options, status, r.status,
+            r.err_text, r.out);
     assert_int_equal(bad_requests, 0);
     return r;
 }
@@ -479,12 +496,15 @@ static void same_seed_same_load(void **state) {
 
 static void scenarios(void **state) {
     (void)state;
-    static const struct { const char *options; int low, high; } cases[] = { { "-s short", 50, 100 }, { "-s medium", 200, 500 }, { "-s long", 1000, 1200 }, { "-s short --shared 500", 550, 600 }, { "-s short --api ollama-generate", 50, 100 } };
+    static const struct { const char *options; int low, high; } cases[] = { { "-s short", 50, 100 }, { "-s medium", 200, 500 }, { "-s long",
+            1000, 1200 }, { "-s short --shared 500", 550, 600 }, { "-s short --api ollama-generate", 50, 100 } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char options[200];
         snprintf(options, sizeof options, "-m good -n 40 -c 8 %s", cases[i].options);
         result r = load(options, 0);
-        if (fewest_words < cases[i].low || most_words > cases[i].high || most_words - fewest_words < (cases[i].high - cases[i].low) / 2) fail_msg("%s: %d to %d words", options, fewest_words, most_words);
+        if (fewest_words < cases[i].low || most_words > cases[i].high
+                || most_words - fewest_words < (cases[i].high - cases[i].low) / 2) fail_msg("%s: %d to %d words", options, fewest_words,
+                most_words);
         done(&r);
     }
     result r = load("-m good -n 12 -c 1 -s multi-turn --turns 3", 0);
@@ -492,7 +512,8 @@ static void scenarios(void **state) {
     for (int i = 0; i < 4; i++) assert_int_equal(turns_seen[i], i < 3 ? 4 : 0);
     done(&r);
     r = load("-m good -n 400 -c 8 -s mixed --api ollama-chat", 0);
-    assert_true(at(&r, "scenarios.short.whole_ms.n") > at(&r, "scenarios.medium.whole_ms.n") && at(&r, "scenarios.long.whole_ms.n") > 5 && at(&r, "scenarios.multi-turn.whole_ms.n") > 20);
+    assert_true(at(&r, "scenarios.short.whole_ms.n") > at(&r, "scenarios.medium.whole_ms.n") && at(&r, "scenarios.long.whole_ms.n") > 5
+            && at(&r, "scenarios.multi-turn.whole_ms.n") > 20);
     done(&r);
     r = load("-m seven -n 1 --body ' {\"max_tokens\":7, \"ignore_eos\":true } '", 0);
     is(&r, "good", 1);
@@ -537,7 +558,9 @@ static void pictures(void **state) {
 static void interrupted(void **state) {
     (void)state;
     char command[900];
-    snprintf(command, sizeof command, "'%s/bench/serve' http://127.0.0.1:%d --json -m slow100 -c 2 -d 30 >'%s/out' 2>'%s/err' & p=$!; sleep 0.9; kill -TERM $p; wait $p", bin_dir(), port, work_dir, work_dir);
+    snprintf(command, sizeof command,
+            "'%s/bench/serve' http://127.0.0.1:%d --json -m slow100 -c 2 -d 30 >'%s/out' 2>'%s/err' & p=$!; sleep 0.9; kill -TERM $p; wait "
+                    "$p", bin_dir(), port, work_dir, work_dir);
     int status = system(command);
     result r = { .out = written("out"), .err_text = written("err") };
     assert_int_equal(WEXITSTATUS(status), 130);
@@ -552,8 +575,10 @@ static void usage(void **state) {
     (void)state;
     static const char *const cases[][2] = {
         { "--api grpc", "ollama-generate" }, { "--scenario huge", "multi-turn" }, { "-r 5 -c 5", "--rate" },       { "-c 0", "--clients" },
-        { "--body '[1]'", "an array" },      { "--body '{'", "--body" },          { "--turns 0", "--turns" },      { "--max-tokens 0", "--max-tokens" },
-        { "-r -1", "--rate" },               { "-d 0", "--duration" },            { "--timeout 0", "--timeout" },  { "--api-key 'a b'", "--api-key" },
+        { "--body '[1]'", "an array" },      { "--body '{'", "--body" },          { "--turns 0", "--turns" },      { "--max-tokens 0",
+                "--max-tokens" },
+        { "-r -1", "--rate" },               { "-d 0", "--duration" },            { "--timeout 0", "--timeout" },  { "--api-key 'a b'",
+                "--api-key" },
         { "-n -1", "--requests" },           { "--shared -1", "--shared" },       { "http://another", "another" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -587,7 +612,8 @@ static void cut_anywhere(void **state) {
         reply_begin(&r, API_CHAT, true);
         reply_feed(&r, sse, cut);
         reply_feed(&r, sse + cut, n - cut);
-        if (r.kind || !r.complete || !r.done || r.pieces != 1 || r.close || r.text.n != 1) fail_msg("cut at %zu: kind %s: %s", cut, load_kind_names[r.kind], r.message);
+        if (r.kind || !r.complete || !r.done || r.pieces != 1 || r.close || r.text.n != 1) fail_msg("cut at %zu: kind %s: %s", cut,
+                load_kind_names[r.kind], r.message);
         reply_free(&r);
         reply_begin(&r, API_CHAT, true); /* and what ends there is not whole */
         reply_feed(&r, sse, cut);
@@ -626,14 +652,16 @@ static void percentiles(void **state) {
     samples s = { 0 };
     assert_true(samples_at(&s, 0.5) == 0);
     for (int i = 100; i >= 1; i--) samples_add(&s, i);
-    assert_true(samples_at(&s, 0.5) == 50 && samples_at(&s, 0.95) == 95 && samples_at(&s, 0.99) == 99 && samples_at(&s, 1) == 100 && samples_at(&s, 0) == 1);
+    assert_true(samples_at(&s, 0.5) == 50 && samples_at(&s, 0.95) == 95 && samples_at(&s, 0.99) == 99 && samples_at(&s, 1) == 100
+            && samples_at(&s, 0) == 1);
     assert_true(fabs(samples_mean(&s) - 50.5) < 1e-9);
     samples_free(&s);
 }
 
 int main(void) {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cut_anywhere), cmocka_unit_test(hostile), cmocka_unit_test(percentiles), cmocka_unit_test(streams), cmocka_unit_test(other_ends),
+        cmocka_unit_test(cut_anywhere), cmocka_unit_test(hostile), cmocka_unit_test(percentiles), cmocka_unit_test(streams),
+                cmocka_unit_test(other_ends),
         cmocka_unit_test(error_kinds), cmocka_unit_test(refused_and_some), cmocka_unit_test(times), cmocka_unit_test(waiting_counts),
         cmocka_unit_test(same_seed_same_load), cmocka_unit_test(scenarios), cmocka_unit_test(asks_for_models), cmocka_unit_test(pictures),
         cmocka_unit_test(interrupted), cmocka_unit_test(usage),

@@ -68,13 +68,14 @@ say "one session: $(served $port1) + $(served $port2) + $(served $port3) request
 case "$(served $port1) $(served $port2) $(served $port3)" in "8 0 0" | "0 8 0" | "0 0 8") ;; *) wrong "one session went to several instances" ;; esac
 
 # ---- killed under load ----
-load() { "$bin/bench/serve" "$url" --clients 12 --duration 8 --max-tokens 100 --timeout 20 --json "$@"; }
+load() { "$bin/bench/serve" "$url" --clients 12 --duration 8 --max-tokens 400 --body '{"ignore_eos":true}' --timeout 20 --json; }
 load >"$work/killed" & l=$!
 sleep 3
 running=$(curl -s "http://127.0.0.1:$port2/metrics" | sed -n 's/^llamacpp:requests_\(processing\|deferred\) //p' | awk '{ n += $1 } END { print n }')
 kill -9 "$pid2"
 wait $l
 say "one of three killed: $(number killed requests) requests, $(number killed good) good, $(number killed failed) failed ($running ran there just before): truncated $(number killed truncated), closed $(number killed closed), status $(number killed status), timeout $(number killed timeout)"
+[ "$(number killed failed)" -ge 1 ] || wrong "nothing ran on the instance that was killed: nothing was tried"
 [ "$(number killed failed)" -le 12 ] || wrong "more failed than can have run on the dead instance"
 [ "$(number killed timeout)" = 0 ] || wrong "a client was left in silence"
 [ "$(number killed failed)" = "$(number killed truncated)" ] || wrong "errors other than broken streams: $(grep -o '"first_messages":{[^}]*}' "$work/killed")"
