@@ -1,6 +1,6 @@
 # quern. `make demo` builds everything and writes a story; `make test` runs the tests. Nothing but a C compiler is needed.
 #
-#   all            run, convert, inspect, quality, bench/model, bench/kernels, bench/tokenizer, bench/grammar
+#   all            run, convert, inspect, quality, bench/model, bench/kernels, bench/tokenizer, bench/grammar, bench/serve
 #   demo           converts the demo checkpoint and generates from it
 #   test           builds and runs every test (cmocka; installs it where missing)
 #   test-clients   openai-python and ollama-python against ./serve, in a throw-away environment
@@ -105,6 +105,8 @@ $(BUILD)/tests/schedule_test: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve
 $(BUILD)/tests/schedule_test: LDFLAGS += -Wl,--wrap=engine_step
 # The server's dialects, between HTTP, models and a scheduler of the tests' own.
 $(BUILD)/tests/api_test $(BUILD)/fuzz_api: $(patsubst %,$(BUILD)/tools/serve/%.o,job fields fields_table request messages structured infill reply render server guard metrics log) $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/api_*.c))
+# What the load generator makes of replies.
+$(BUILD)/tests/load_test: $(patsubst %,$(BUILD)/bench/serve_%.o,http events request figures)
 # The kernels of AMX with tiles in plain C.
 $(BUILD)/tests/kernels_test: $(BUILD)/tests/amx_soft.o $(BUILD)/tests/amx_soft512.o
 $(BUILD)/tests/%_test.o: | cmocka

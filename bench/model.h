@@ -91,8 +91,6 @@ int bench_compare(const char *before, const char *after, buf *out, err *e); /* o
 
 /* What the two files of the picture share. */
 enum { SVG_WIDTH = 860, SVG_LEFT = 70, SVG_RIGHT = 140 };
-const char *svg_colour(int i);
-void svg_text(buf *out, const char *s); /* text that came from a file */
 int svg_roofline(const bench_report *r, int top, buf *out); /* returns the height used */
 
 #endif

@@ -2,6 +2,7 @@
  * byte that it must read, under the ceilings that the same run measured. Left of the corner memory binds, right of it arithmetic. Both
  * axes are logarithmic. Points have numbers, which the list below them names. */
 #include "bench/model.h"
+#include "bench/svg.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,26 +1,12 @@
 /* The report of bench/model as a picture: speed against the depth of context and against the batch, the roofline, and every row's
  * share of the limit as a bar. One SVG without scripts, fonts or links, on a white ground. It must not know how a row was measured. */
 #include "bench/model.h"
+#include "bench/svg.h"
 
 #include <math.h>
 #include <string.h>
 
 enum { PLOT = 220, PANEL_GAP = 76, BAR = 22, HEAD_LINE = 17, BAR_LEFT = 230, LEGEND = 18, MOST_LINES = 32 };
-
-static const char *const colours[] = { "#2f6fb0", "#c7631c", "#23845b", "#a24489", "#77791f", "#b93f3f", "#4d4da8", "#5d5d5d" };
-
-const char *svg_colour(int i) { return colours[i % (int)(sizeof colours / sizeof *colours)]; }
-
-/* No markup, no control characters, well-formed UTF-8. */
-void svg_text(buf *out, const char *s) {
-    size_t n = strlen(s);
-    for (int len; n; s += len, n -= (size_t)len) {
-        int32_t c = utf8_decode(s, n, &len);
-        if (c < ' ' || c == 0xfffe || c == 0xffff) buf_byte(out, '?');
-        else if (c == '<' || c == '>' || c == '&' || c == '"') buf_fmt(out, "&#%d;", (int)c);
-        else buf_add(out, s, (size_t)len);
-    }
-}
 
 /* Of several subjects, the letter that the head explains. */
 static void add_subject(const bench_report *r, int subject, buf *out) {
@@ -69,12 +55,6 @@ static int survey(const bench_report *r, chart *c) {
 static double x_at(const chart *c, double x) { return SVG_LEFT + x / c->most_x * (SVG_WIDTH - SVG_LEFT - SVG_RIGHT); }
 static double y_at(const chart *c, double speed) { return c->top + PLOT - speed / c->most_y * PLOT; }
 
-/* The next of 1, 2, 5, 10, 20, ... that divides `most` into about four. */
-static double nice_step(double most) {
-    double power = pow(10, floor(log10(most / 4))), q = most / 4 / power;
-    return power * (q <= 1 ? 1 : q <= 2 ? 2 : q <= 5 ? 5 : 10);
-}
-
 /* Contexts and batches are mostly powers of two: a tick then stands at a measured place. */
 static double x_step(double most) {
     double apart = 1;
@@ -83,7 +63,7 @@ static double x_step(double most) {
 }
 
 static void draw_axes(const chart *c, const char *title, buf *out) {
-    double step_y = nice_step(c->most_y), step_x = x_step(c->most_x);
+    double step_y = svg_nice_step(c->most_y), step_x = x_step(c->most_x);
     for (int i = 0; i * step_y <= c->most_y * 1.0001; i++)
         buf_fmt(out,
                 "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/><text x=\"%d\" y=\"%.1f\" "
