@@ -29,9 +29,9 @@ int speculate_lookup(const int32_t *tok, int n, int32_t *out, int most) {
         while (same < LONGEST && same <= end && tok[end - same] == tok[n - 1 - same]) same++;
         if (same > best) best = same, at = end + 1;
     }
-    int found = best < SHORTEST ? 0 : min_int(most, n - at);
-    memcpy(out, tok + at, (size_t)found * sizeof *out);
-    return found;
+    if (best < SHORTEST) return 0;
+    for (int i = 0; i < most; i++) out[i] = at + i < n ? tok[at + i] : out[i - (n - at)]; /* past the end the text goes round, as LZ77's copies do */
+    return max_int(most, 0);
 }
 
 static bool same_ids(const engine_info *a, const engine_info *b) {

@@ -35,7 +35,8 @@ typedef struct speculation_figures {
 } speculation_figures;
 speculation_figures speculation_about(const speculation *p);
 
-/* Up to `most` ids that followed the latest earlier place of the longest run, of 2 to 4 tokens, with which tok[0 .. n) ends. Returns how many. */
+/* `most` ids that followed the latest earlier place of the longest run, of 2 to 4 tokens, with which tok[0 .. n) ends; where the text ends
+ * sooner, it goes round from that place on. Returns how many: 0 where there is no such place. */
 int speculate_lookup(const int32_t *tok, int n, int32_t *out, int most);
 
 #endif

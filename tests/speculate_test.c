@@ -108,13 +108,16 @@ static void test_find(void **state) {
     assert_int_equal(speculate_lookup(tok, 12, out, 8), 8); /* 1 2 3 came before: longer than the later 2 3 */
     assert_memory_equal(out, tok + 3, sizeof out);
     assert_int_equal(speculate_lookup(tok, 12, out, 2), 2);
-    assert_int_equal(speculate_lookup(tok + 4, 8, out, 8), 5); /* only 2 3 */
-    assert_int_equal(out[0], 5);
+    assert_int_equal(speculate_lookup(tok + 4, 8, out, 8), 8); /* only 2 3, five tokens ago: then round again */
+    assert_memory_equal(out, tok + 7, 5 * sizeof *tok);
+    assert_memory_equal(out + 5, tok + 7, 3 * sizeof *tok);
     assert_int_equal(speculate_lookup(tok, 5, out, 8), 0);
     assert_int_equal(speculate_lookup(tok, 0, out, 8), 0);
     assert_int_equal(speculate_lookup(tok, 1, out, 8), 0);
     static const int32_t same[] = { 6, 6, 6 };
-    assert_int_equal(speculate_lookup(same, 3, out, 8), 1);
+    assert_int_equal(speculate_lookup(same, 3, out, 8), 8);
+    for (int i = 0; i < 8; i++) assert_int_equal(out[i], 6);
+    assert_int_equal(speculate_lookup(same, 3, out, 0), 0);
 }
 
 static void test_refusals(void **state) {
