@@ -387,6 +387,7 @@ int request_chat(request *q, const json *messages, const json *tools, bool gener
     chat_request c = { .messages = messages, .tools = tools, .kwargs = kwargs, .add_generation_prompt = generation };
     int rc = chat_render(q->m->chat, &c, &p, &e);
     if (!rc && out) rc = chat_encode(q->m->chat, &p, false, out, &e);
+    q->wish.chat = true;
     if (rc) rc = request_fail(q, e.code == ERR_MEMORY ? JOB_MEMORY : JOB_INVALID, "messages", "%s", e.msg);
     else buf_add(&q->text, p.text.p, p.text.n);
     chat_prompt_free(&p);
