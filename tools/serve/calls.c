@@ -270,22 +270,20 @@ static void put_others(buf *b, char x, char y) {
     buf_byte(b, ']');
 }
 
-/* Any text up to a mark and the mark: one rule for each of its beginnings. The marks' first character comes in them once only. */
+/* Any text up to the first mark, and the mark: a rule for each of its beginnings, behind which the rest comes. The mark's first character
+ * comes in it once only, so what does not go on with it begins it anew or is behind nothing. */
 static void put_thought(writer *w) {
-    const think_marks m = w->a->think;
-    size_t n = strlen(m.close);
+    const char *c = w->a->think.close;
+    size_t n = strlen(c);
     buf *b = &w->text;
-    const char *c = m.close;
-    buf_str(b, "thought ::= (");
+    buf_str(b, "thought ::= ");
     put_others(b, c[0], c[0]);
-    buf_fmt(b, " | \"%c\" thought-1)* ", *c); /* the last of thought-k is behind the mark's beginning */
-    put_literal(b, m.close);
-    buf_byte(b, '\n');
+    buf_fmt(b, "* \"%c\" thought-1\n", c[0]);
     for (size_t k = 1; k < n; k++) {
         buf_fmt(b, "thought-%zu ::= ", k);
         put_others(b, c[0], c[k]);
-        buf_fmt(b, " | \"%c\" thought-1", *c);
-        if (k + 1 < n) buf_fmt(b, " | \"%c\" thought-%zu", c[k], k + 1);
+        buf_fmt(b, " thought | \"%c\" thought-1 | \"%c\"", c[0], c[k]);
+        if (k + 1 < n) buf_fmt(b, " thought-%zu", k + 1);
         buf_byte(b, '\n');
     }
 }

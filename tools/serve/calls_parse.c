@@ -585,8 +585,10 @@ static void give_rest(answer_reader *r) {
 }
 
 void reader_end(answer_reader *r) {
+    bool exact = r->exact;
     if (r->held.failed) return;
     r->exact = false;
+    if (exact && (r->state == READ_CALLS || r->n_calls)) r->held.n = 0; /* the beginning of a call that was cut: its name is not known */
     while (r->held.n) { /* what waited for more text is decided without it */
         r->looked = 0;
         if (step(r)) continue;
