@@ -341,7 +341,7 @@ static json *make_tool(request *q, const json *name, const json *description, co
 
 int messages_tools(request *q, const json *tools, bool anthropic, const json **out) {
     *out = NULL;
-    if (!tools || !tools->n) return 0;
+    if (!tools || !tools->n) return structured_tools(q, out);
     json *list = tree_new(q, JSON_ARRAY), **at = &list->child;
     int i = 0;
     for (const json *k = tools->child; k; k = k->next, i++) {

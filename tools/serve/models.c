@@ -288,7 +288,13 @@ static int open_texts(model *m, err *e) {
     if (chat_open(&m->chat, m->tok, NULL, 0, &why)) {
         m->chat = NULL;
         snprintf(m->no_chat, sizeof m->no_chat, "%.*s", (int)sizeof m->no_chat - 1, why.msg);
-    } else m->turn_end = chat_turn_end(m->chat);
+        return 0;
+    }
+    m->turn_end = chat_turn_end(m->chat);
+    size_t n = 0, n_tools = 0;
+    const char *plain = tokenizer_template(m->tok, false, &n), *tools = tokenizer_template(m->tok, true, &n_tools);
+    m->calls = call_format_of(tools, n_tools);
+    m->think = think_marks_of(plain, n);
     return 0;
 }
 

@@ -176,7 +176,6 @@ int structured_tools(request *q, const json **tools) {
     wish *w = &q->wish;
     const json *choice = q->v[F_TOOL_CHOICE];
     const json *type = choice && choice->type == JSON_OBJECT ? json_get(choice, "type") : choice;
-    size_t n = 0;
     if (json_is(type, "none")) *tools = NULL;
     if (!*tools || !(*tools)->n) {
         *tools = NULL;
@@ -185,8 +184,7 @@ int structured_tools(request *q, const json **tools) {
     }
     if (take_tools(q, *tools) || take_choice(q, choice)) return -1;
     w->parallel = (!q->v[F_PARALLEL] || flag(q->v[F_PARALLEL])) && !flag(json_get(choice, "disable_parallel_tool_use"));
-    const char *tmpl = q->m->tok ? tokenizer_template(q->m->tok, true, &n) : NULL;
-    w->format = call_format_of(tmpl, n);
+    w->format = q->m->calls;
     if (w->format) return 0;
     if (w->required) return request_fail(q, JOB_UNSUPPORTED, "tool_choice", "tool_choice: the chat template of model '%s' does not know tools: a call cannot be asked for", q->m->name);
     request_warn(q, "tools: the chat template of model '%s' does not know tools: the model does not see them", q->m->name);
@@ -285,11 +283,9 @@ static void begin_readers(request *q) {
 int structured_apply(request *q) {
     wish *w = &q->wish;
     job *j = q->j;
-    size_t n = 0;
     bool marked = false;
     if (j->kind != JOB_GENERATE) return 0;
-    const char *tmpl = w->chat && q->m->tok ? tokenizer_template(q->m->tok, w->n_tools > 0, &n) : NULL;
-    w->think = think_marks_of(tmpl, n);
+    if (w->chat) w->think = q->m->think;
     w->thinking = think_state_of(w->think, q->text.p, q->text.n);
     q->reads = w->format || w->think.open;
     if (q->reads) {
