@@ -364,10 +364,75 @@ static void test_what_a_shape_allows(void **state) {
     vocabulary_free(v);
 }
 
+/* ---- where a grammar begins ---- */
+
+static grammars *demo_grammars(tokenizer **t) {
+    err e = { 0 };
+    if (tokenizer_load(t, "weights/pip-stories", NULL, &e)) fail_msg("%s", e.msg);
+    return grammars_new(*t);
+}
+
+/* Is the constraint on behind each word, and does it end? "-": free, "+": on. */
+static void check_trigger(const tokenizer *t, const constraint_opts *o, const char *text, const char *want) {
+    constraint *c;
+    err e = { 0 };
+    ids v = { 0 };
+    char found[64] = "";
+    bool done = false;
+    if (constraint_new(&c, o, NULL, 0, &e) || tokenizer_encode(t, text, strlen(text), 0, &v, &e)) fail_msg("%s", e.msg);
+    for (size_t i = 0; i < v.n; i++) {
+        if (constraint_take(c, v.p[i], &done, &e)) break;
+        size_t n = strlen(found);
+        char now = constraint_on(c) ? '+' : '-';
+        if (!n || found[n - 1] != now) found[n] = now;
+        if (done) break;
+    }
+    strcat(found, done ? "." : e.code ? "!" : "");
+    if (strcmp(found, want)) fail_msg("%s: expected %s, found %s %s", text, want, found, e.msg);
+    constraint_free(c);
+    ids_free(&v);
+}
+
+static void test_a_grammar_begins_with_its_trigger(void **state) {
+    (void)state;
+    tokenizer *t;
+    grammars *g = demo_grammars(&t);
+    kept_grammar *k, *again;
+    int which;
+    err e = { 0 };
+    const char gbnf[] = "root ::= \"<call>\" value \"</call>\" | \"{\\\"name\\\":\" value \"}\"";
+    const schema_rule rule = { "value", "{\"enum\":[1,22]}", 15 };
+    const grammar_ask ask = { .gbnf = gbnf, .n = strlen(gbnf), .rules = &rule, .n_rules = 1 };
+    if (grammars_hold(g, &ask, &k, &which, &e) || grammars_hold(g, &ask, &again, &which, &e)) fail_msg("%s", e.msg);
+    assert_ptr_equal(k, again);
+    grammars_put(again);
+    static const grammar_trigger triggers[] = { { "<call>", false }, { "{\"name\":", true } };
+    constraint_opts o = { .grammar = k, .triggers = triggers, .n_triggers = 2, .think_open = "<think>", .think_close = "</think>" };
+    check_trigger(t, &o, "I know nothing of < call>", "-");
+    check_trigger(t, &o, "I know <call>22</call>", "-+.");
+    check_trigger(t, &o, "I know <call>23", "-+!");
+    check_trigger(t, &o, "\n{\"name\":1}", "-+.");
+    check_trigger(t, &o, "so {\"name\":3}", "-");
+    check_trigger(t, &o, "<think>a <call>3</call></think>b <call>1</call>", "-+.");
+    o.thinking = true;
+    check_trigger(t, &o, "<call>7</think>{\"name\":22}", "-+.");
+    check_trigger(t, &o, "no end of <call>", "-");
+    o.n_triggers = 0;
+    check_trigger(t, &o, "<call>1</call>", "+.");
+    check_trigger(t, &o, "a", "!");
+    const schema_rule bad = { "value", "{\"not\":{}}", 10 };
+    assert_int_equal(grammars_hold(g, &(grammar_ask){ .gbnf = gbnf, .n = strlen(gbnf), .rules = &bad, .n_rules = 1 }, &again, &which, &e), -1);
+    assert_int_equal(which, 0);
+    assert_non_null(strstr(e.msg, "#/not"));
+    grammars_put(k);
+    grammars_free(g);
+    tokenizer_free(t);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole_and_split), cmocka_unit_test(test_arguments_as_they_come), cmocka_unit_test(test_formats_of_templates),
-        cmocka_unit_test(test_grammars_are_read_back), cmocka_unit_test(test_what_a_shape_allows),
+        cmocka_unit_test(test_a_grammar_begins_with_its_trigger), cmocka_unit_test(test_grammars_are_read_back), cmocka_unit_test(test_what_a_shape_allows),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

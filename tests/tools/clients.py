@@ -107,6 +107,7 @@ def ollama_all(text):
 
 
 class Place(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")  # a small model would go on adding members
     city: str = pydantic.Field(max_length=12)
     days: Optional[int] = pydantic.Field(ge=0, le=9)
 
@@ -158,6 +159,9 @@ def structured_ollama():
     check("format json", isinstance(json.loads(o.generate(model=name, prompt="a", format="json", options={"temperature": 0.5, "seed": 3}).response), dict))
     r = o.chat(model="tools", messages=messages, tools=[weather], options={"num_predict": 20})
     check("ollama tools", r.done_reason in ("stop", "length"), r)
+    ask = dict(model="tools", messages=messages, tools=[weather], stream=False, tool_choice="required", parallel_tool_calls=False, options={"temperature": 1, "num_predict": 400})
+    call = o._request(ollama.ChatResponse, "POST", "/api/chat", json=ask).message.tool_calls[0]  # tool_choice is quern's: the client has no name for it
+    check("ollama, a required call", call.function.name == "weather" and Place(**call.function.arguments), call)
     told = messages + [{"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": {"city": "Rome"}}}]}, {"role": "tool", "tool_name": "weather", "content": "sun"}]
     check("ollama history", o.chat(model="tools", messages=told, tools=[weather], options={"num_predict": 5}).done)
 

@@ -38,9 +38,9 @@ const field fields_table[] = {
     { "images", F_IMAGES, FIELDS_GENERATE, T_ARR, ANY, "[]", FIELD_HONOUR, "only an empty list: images are not supported" },
     { "tools", F_TOOLS, FIELDS_CHAT | FIELDS_OLLAMA_CHAT | FIELDS_RESPONSES | FIELDS_MESSAGES | FIELDS_COUNT_TOKENS | FIELDS_TEMPLATE, T_ARR, ANY, "[]", FIELD_HONOUR,
       "shown to the model by its template; calls are read in the format that the template contains; one that cannot be read stays text, with a warning" },
-    { "tool_choice", F_TOOL_CHOICE, FIELDS_CHAT | FIELDS_RESPONSES | FIELDS_TEMPLATE, T_STR | T_OBJ, ANY, "auto", FIELD_HONOUR, "`none` hides the tools; `required` and a named function are kept to exactly; `auto`: free text, or a call, kept to its schema from its opening on" },
+    { "tool_choice", F_TOOL_CHOICE, FIELDS_CHAT | FIELDS_RESPONSES | FIELDS_TEMPLATE | FIELDS_OLLAMA_CHAT, T_STR | T_OBJ, ANY, "auto", FIELD_HONOUR, "`none` hides the tools; `required` and a named function are kept to exactly; `auto`: free text, or a call, kept to its schema from its opening on" },
     { "tool_choice", F_TOOL_CHOICE, FIELDS_MESSAGES | FIELDS_COUNT_TOKENS, T_OBJ, ANY, "auto", FIELD_HONOUR, "`none` hides the tools; `any` and `tool` are kept to exactly; `auto`: free text, or a call, kept to its schema from its opening on; `disable_parallel_tool_use`: one call" },
-    { "parallel_tool_calls", F_PARALLEL, FIELDS_CHAT | FIELDS_RESPONSES | FIELDS_TEMPLATE, T_BOOL, ANY, "true", FIELD_HONOUR, "false: one call at most" },
+    { "parallel_tool_calls", F_PARALLEL, FIELDS_CHAT | FIELDS_RESPONSES | FIELDS_TEMPLATE | FIELDS_OLLAMA_CHAT, T_BOOL, ANY, "true", FIELD_HONOUR, "false: one call at most" },
 
     /* how the reply comes */
     { "stream", F_STREAM, OPENAI | FIELDS_RESPONSES | FIELDS_MESSAGES | NATIVE, T_BOOL, ANY, "false", FIELD_HONOUR, "server-sent events, a piece as soon as it is certain" },

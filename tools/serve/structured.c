@@ -286,6 +286,7 @@ int structured_apply(request *q) {
     bool marked = false;
     if (j->kind != JOB_GENERATE) return 0;
     if (w->chat) w->think = q->m->think;
+    if (w->chat && !w->think.open && q->v[F_THINK] && q->v[F_THINK]->type != JSON_FALSE) request_warn(q, "think: the chat template of model '%s' knows no thinking", q->m->name);
     w->thinking = think_state_of(w->think, q->text.p, q->text.n);
     q->reads = w->format || w->think.open;
     if (q->reads) {
