@@ -54,7 +54,7 @@ int grammar_of_net(grammar **out, const vocabulary *v, net *n, err *e) {
 int grammar_compile(grammar **g, const vocabulary *v, const char *gbnf, size_t n, err *e) {
     net made = { 0 };
     *g = NULL;
-    if (!gbnf_parse(&made, gbnf, n, e)) return grammar_of_net(g, v, &made, e);
+    if (!gbnf_parse(&made, gbnf, n, NULL, e)) return grammar_of_net(g, v, &made, e);
     net_free(&made);
     return -1;
 }

@@ -430,14 +430,23 @@ static int parse_rule(parser *p) {
     return broken(p->out) ? net_finish(p->out, 0, p->e) : 0;
 }
 
-static int parse_rules(parser *p, uint32_t *root) {
+static int define_outside(parser *p, const gbnf_outside *o, uint32_t rule) {
+    int rc = o ? o->define(o->arg, p->out, p->out->rule[rule].name, rule, p->e) : 0;
+    if (rc < 0) return -1;
+    if (broken(p->out)) return net_finish(p->out, 0, p->e);
+    if (rc) p->out->rule[rule].defined = true;
+    return 0;
+}
+
+static int parse_rules(parser *p, const gbnf_outside *outside, uint32_t *root) {
     skip_space(p, true);
     if (p->at == p->n) return fail_code(p->e, ERR_INPUT, "grammar: it is empty; expected rules such as root ::= \"yes\" | \"no\"");
     while (p->at < p->n) {
         if (parse_rule(p)) return -1;
         skip_space(p, true);
     }
-    for (uint32_t r = 0; r < p->out->n_rules; r++) {
+    for (uint32_t r = 0, n = p->out->n_rules; r < n; r++) {
+        if (!p->out->rule[r].defined && define_outside(p, outside, r)) return -1;
         if (p->out->rule[r].defined) continue;
         char what[160];
         snprintf(what, sizeof what, "the rule \"%.100s\" is used here, but nothing defines it", p->out->rule[r].name);
@@ -447,11 +456,11 @@ static int parse_rules(parser *p, uint32_t *root) {
     return p->out->rule[*root].defined ? 0 : fail_code(p->e, ERR_INPUT, "grammar: there is no rule \"root\", with which every grammar begins");
 }
 
-int gbnf_parse(net *out, const char *text, size_t n, err *e) {
+int gbnf_parse(net *out, const char *text, size_t n, const gbnf_outside *outside, err *e) {
     parser p = { .out = out, .mem = { .limit = 512 << 20 }, .s = text, .n = n, .e = e };
     uint32_t root = 0;
     out->space = out->text = NET_NONE;
-    int rc = n > GRAMMAR_MAX_TEXT ? fail_code(e, ERR_INPUT, "the grammar has %zu bytes, the most is %d", n, GRAMMAR_MAX_TEXT) : parse_rules(&p, &root);
+    int rc = n > GRAMMAR_MAX_TEXT ? fail_code(e, ERR_INPUT, "the grammar has %zu bytes, the most is %d", n, GRAMMAR_MAX_TEXT) : parse_rules(&p, outside, &root);
     if (!rc) rc = net_finish(out, root, e);
     arena_free(&p.mem);
     free(p.table);

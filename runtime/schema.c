@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "runtime/grammar_build.h"
+#include "runtime/grammar_parse.h"
 #include "runtime/schema_parts.h"
 
 typedef struct all_of { /* schemas that all hold */
@@ -653,6 +654,53 @@ int schema_compile(grammar **g, const vocabulary *v, const char *schema, size_t 
     if (json_parse(&c.d.mem, schema, n, &c.d.root, &inner) == 0) return compile_schema(g, v, &c);
     arena_free(&c.d.mem);
     return fail_code(e, inner.code, "JSON schema: %s", inner.msg);
+}
+
+/* ---- within a grammar ---- */
+
+typedef struct outside_rules {
+    const schema_rule *r;
+    int n, at;
+} outside_rules;
+
+/* The net is lent to a compiler of this one schema. */
+static int define_by_schema(net *n, const schema_rule *r, uint32_t rule, err *e) {
+    compiler c = { .d.e = e, .n = *n };
+    err inner = { 0 };
+    uint32_t value = 0;
+    int rc = json_parse(&c.d.mem, r->schema, r->n, &c.d.root, &inner) ? fail_code(e, inner.code, "JSON schema: %s", inner.msg) : 0;
+    const json *s = c.d.root;
+    if (!rc && c.n.text == NET_NONE) net_json(&c.n);
+    if (!rc && !c.n.failed && !c.n.too_large) rc = rule_of(&c, &s, 1, &value);
+    if (!rc && !c.n.failed && !c.n.too_large) net_call(&c.n, c.n.rule[rule].start, value, c.n.rule[rule].end);
+    if (!rc) rc = make_rules(&c);
+    *n = c.n;
+    free(c.set);
+    arena_free(&c.d.mem);
+    return rc;
+}
+
+static int define_outside(void *arg, net *n, const char *name, uint32_t rule, err *e) {
+    outside_rules *o = arg;
+    for (int i = 0; i < o->n; i++) {
+        if (strcmp(o->r[i].name, name)) continue;
+        o->at = i;
+        if (define_by_schema(n, &o->r[i], rule, e)) return -1;
+        o->at = -1;
+        return 1;
+    }
+    return 0;
+}
+
+int schema_compile_within(grammar **g, const vocabulary *v, const char *gbnf, size_t n, const schema_rule *r, int n_rules, int *which, err *e) {
+    net made = { 0 };
+    outside_rules o = { r, n_rules, -1 };
+    *g = NULL;
+    int rc = gbnf_parse(&made, gbnf, n, &(gbnf_outside){ define_outside, &o }, e);
+    *which = o.at;
+    if (!rc) return grammar_of_net(g, v, &made, e);
+    net_free(&made);
+    return -1;
 }
 
 int schema_any_object(grammar **g, const vocabulary *v, err *e) {

@@ -14,6 +14,13 @@ enum {
 };
 
 int schema_compile(grammar **g, const vocabulary *v, const char *schema, size_t n, err *e);
+/* A grammar in GBNF that uses rules which it does not define: each a JSON value that a schema allows. *which: the schema an error is of;
+ * -1: the grammar itself. */
+typedef struct schema_rule {
+    const char *name, *schema;
+    size_t n;
+} schema_rule;
+int schema_compile_within(grammar **g, const vocabulary *v, const char *gbnf, size_t n, const schema_rule *r, int n_rules, int *which, err *e);
 int schema_any_object(grammar **g, const vocabulary *v, err *e); /* any JSON object */
 
 #endif

@@ -138,12 +138,14 @@ static int fake_open(err *e) {
                                .top_k = -1, .num_beams = 1, .length_penalty = 1 };
     fake.m = (model){ .name = "pip", .path = "models/pip.bin", .file_bytes = 100, .memory = 200, .modified = 1700000000, .digest = "0123456789abcdef", .info = &fake.info,
                       .engine = (engine *)&fake, .tok = t, .chat = c, .turn_end = 5, .expires = INFINITY };
+    fake.m.grammars = grammars_new(t);
     fake.s = (server){ .n_slots = 4, .quiet = true, .keep_alive = 300 };
     fake.s.metrics = metrics_new();
     return guard_new(&fake.s.guard, NULL, 0, 0, e);
 }
 
 static inline void fake_close(void) {
+    grammars_free(fake.m.grammars);
     chat_close(fake.m.chat);
     tokenizer_free(fake.m.tok);
     metrics_free(fake.s.metrics);

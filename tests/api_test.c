@@ -59,6 +59,135 @@ static void drop(void) { /* a job that nobody works on */
 
 #define MESSAGES "\"messages\":[{\"role\":\"user\",\"content\":\"Tell me a story\"}]"
 
+/* ---- structure and tools ---- */
+
+#define TOOL_F "{\"name\":\"f\",\"parameters\":{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"}},\"additionalProperties\":false}}"
+#define TOOLS "\"tools\":[{\"type\":\"function\",\"function\":" TOOL_F "}]"
+
+static void know_tools(bool yes) {
+    fake.m.calls = yes ? call_format_of("tools <tool_call> arguments", 27) : NULL;
+    fake.m.think = yes ? think_marks_of("</think>", 8) : (think_marks){ 0 };
+}
+
+/* Thought, text and two calls, in pieces that cut the markers. */
+static void answer_with_calls(job_end end) {
+    static const char *const pieces[] = { "<thi", "nk>H", "m</think>\n\nL", "ook.\n<tool", "_call>{\"name\":\"f\",\"arguments\":{\"a\":1}}</tool_call>\n<tool_call>{\"name\":\"f\"", ",\"arguments\":{", "\"a\":2}}", "</tool_call>" };
+    for (size_t i = 0; i < 8; i++) {
+        if (end == END_LENGTH && i == 6) break;
+        job_event v = { .kind = EVENT_PIECE, .id = 600, .text = pieces[i], .n = strlen(pieces[i]), .logprob = NAN, .constrained = i > 3 };
+        fake_event(v);
+    }
+    fake_event((job_event){ .kind = EVENT_CHOICE_END, .end = end });
+    fake_event((job_event){ .kind = EVENT_END, .timings = { .n_prompt = 8, .n_decoded = 8 } });
+}
+
+static void test_calls_whole(void **state) {
+    (void)state;
+    know_tools(true);
+    ask("/v1/chat/completions", "{" MESSAGES "," TOOLS "}");
+    assert_int_equal(accepted()->constraint.n_triggers, 1);
+    assert_non_null(accepted()->grammar);
+    answer_with_calls(END_GRAMMAR);
+    has("\"content\":\"Look.\",\"reasoning_content\":\"Hm\",\"tool_calls\":[{\"id\":\"call_");
+    has("\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":1}\"}},{");
+    has("\"finish_reason\":\"tool_calls\"");
+    has("\"reasoning_tokens\":2");
+    ask("/v1/chat/completions", "{" MESSAGES "," TOOLS ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"f\"}}}");
+    assert_int_equal(accepted()->constraint.n_triggers, 0);
+    answer_with_calls(END_LENGTH);
+    has("\"arguments\":\"{\"");
+    has("\"finish_reason\":\"length\"");
+    has("cut within a call");
+    ask("/api/chat", "{\"model\":\"pip\",\"stream\":false," MESSAGES "," TOOLS "}");
+    accepted();
+    answer_with_calls(END_EOS);
+    has("\"content\":\"Look.\",\"thinking\":\"Hm\",\"tool_calls\":[{\"id\":\"call_");
+    has("\"function\":{\"index\":1,\"name\":\"f\",\"arguments\":{\"a\":2}}}]}");
+    ask("/v1/messages", "{" MESSAGES ",\"max_tokens\":50,\"tools\":[{\"name\":\"f\",\"input_schema\":{\"type\":\"object\"}}],\"tool_choice\":{\"type\":\"any\"}}");
+    accepted();
+    answer_with_calls(END_EOS);
+    has("\"content\":[{\"type\":\"thinking\",\"thinking\":\"Hm\",\"signature\":\"\"},{\"type\":\"text\",\"text\":\"Look.\"},{\"type\":\"tool_use\",\"id\":\"call_");
+    has("\"input\":{\"a\":2}}],\"stop_reason\":\"tool_use\"");
+    ask("/v1/responses", "{\"input\":\"a\",\"tools\":[{\"type\":\"function\",\"name\":\"f\",\"parameters\":{}}]}");
+    accepted();
+    answer_with_calls(END_EOS);
+    has("\"output\":[{\"type\":\"reasoning\"");
+    has("{\"type\":\"function_call\",\"id\":\"fc_");
+    has("\"name\":\"f\",\"arguments\":\"{\\\"a\\\":2}\",\"status\":\"completed\"}]");
+    know_tools(false);
+}
+
+static void test_calls_streamed(void **state) {
+    (void)state;
+    know_tools(true);
+    ask("/v1/chat/completions", "{" MESSAGES ",\"stream\":true," TOOLS "}");
+    accepted();
+    answer_with_calls(END_GRAMMAR);
+    has("\"delta\":{\"reasoning_content\":\"H\"}");
+    has("\"delta\":{\"content\":\"ook.\"}");
+    has("\"delta\":{\"tool_calls\":[{\"index\":1,\"id\":\"call_");
+    has("\"function\":{\"name\":\"f\",\"arguments\":\"\"}}]}");
+    has("\"delta\":{\"tool_calls\":[{\"index\":1,\"function\":{\"arguments\":\"{\"}}]}");
+    has("\"delta\":{\"tool_calls\":[{\"index\":1,\"function\":{\"arguments\":\"\\\"a\\\":2}\"}}]}");
+    has_not("tool_call>");
+    has("\"finish_reason\":\"tool_calls\"");
+    ask("/api/chat", "{\"model\":\"pip\"," MESSAGES "," TOOLS "}");
+    accepted();
+    answer_with_calls(END_EOS);
+    has("\"content\":\"\",\"thinking\":\"m\"}");
+    has("\"content\":\"\",\"tool_calls\":[{\"id\":\"call_");
+    has("\"function\":{\"index\":1,\"name\":\"f\",\"arguments\":{\"a\":2}}}]},\"done\":false}");
+    ask("/v1/messages", "{" MESSAGES ",\"max_tokens\":50,\"stream\":true,\"tools\":[{\"name\":\"f\",\"input_schema\":{\"type\":\"object\"}}]}");
+    accepted();
+    answer_with_calls(END_EOS);
+    has("{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"thinking\"");
+    has("{\"type\":\"content_block_start\",\"index\":3,\"content_block\":{\"type\":\"tool_use\",\"id\":\"call_");
+    has("{\"type\":\"content_block_delta\",\"index\":3,\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"\\\"a\\\":2}\"}}");
+    has("{\"type\":\"content_block_stop\",\"index\":3}");
+    has("\"stop_reason\":\"tool_use\"");
+    ask("/v1/responses", "{\"input\":\"a\",\"stream\":true,\"tools\":[{\"type\":\"function\",\"name\":\"f\",\"parameters\":{}}]}");
+    accepted();
+    answer_with_calls(END_EOS);
+    has("\"response.reasoning_text.delta\"");
+    has("\"type\":\"response.output_item.added\"");
+    has("\"output_index\":3,\"delta\":\"\\\"a\\\":2}\"");
+    has("\"type\":\"response.function_call_arguments.done\"");
+    know_tools(false);
+}
+
+static void test_structures_reach_the_job(void **state) {
+    (void)state;
+    static const struct { const char *path, *body; bool grammar; } rows_of[] = {
+        { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"json_object\"}}", true },
+        { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"text\"}}", false },
+        { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",\"schema\":{\"type\":\"object\"}}}}", true },
+        { "/v1/chat/completions", "{" MESSAGES ",\"grammar\":\"root ::= [a-z]*\"}", true },
+        { "/v1/completions", "{\"prompt\":\"a\",\"grammar\":\"root ::= [a-z]*\"}", true },
+        { "/v1/responses", "{\"input\":\"a\",\"text\":{\"format\":{\"type\":\"json_schema\",\"name\":\"n\",\"schema\":{\"type\":\"object\"}}}}", true },
+        { "/api/chat", "{\"model\":\"pip\"," MESSAGES ",\"format\":\"json\"}", true },
+        { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"format\":{\"type\":\"object\"}}", true },
+        { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"format\":\"\"}", false },
+        { "/completion", "{\"prompt\":\"a\",\"json_schema\":{}}", true },
+        { "/completion", "{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_object\",\"schema\":{\"type\":\"object\"}}}", true },
+    };
+    for (size_t i = 0; i < sizeof rows_of / sizeof *rows_of; i++) {
+        ask(rows_of[i].path, rows_of[i].body);
+        if ((accepted()->grammar != NULL) != rows_of[i].grammar) fail_msg("%s", rows_of[i].body);
+        drop();
+    }
+    int kept = grammars_count(fake.m.grammars);
+    ask(rows_of[3].path, rows_of[3].body); /* compiled once */
+    drop();
+    assert_int_equal(grammars_count(fake.m.grammars), kept);
+    for (int i = 0; i < 100; i++) {
+        char body[200];
+        snprintf(body, sizeof body, "{\"prompt\":\"a\",\"grammar\":\"root ::= [a-z]{%d}\"}", i + 1);
+        ask("/completion", body);
+        drop();
+    }
+    assert_int_equal(grammars_count(fake.m.grammars), GRAMMARS_KEPT);
+}
+
 /* ---- the table ---- */
 
 static int check_one(uint32_t group, const char *text, bool strict, field_report *r) {
@@ -310,7 +439,17 @@ static void test_refusals_name_the_field(void **state) {
         { "/v1/chat/completions", "{\"messages\":[]}", "messages: expected an array with at least one message" },
         { "/v1/chat/completions", "{\"messages\":[{\"role\":\"king\",\"content\":\"\"}]}", "messages[0].role: expected system, developer, user, assistant or tool, found \\\"king\\\"" },
         { "/v1/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"\"},{\"type\":\"image_url\"}]}]}", "messages[0].content[1]: a part of type image_url" },
-        { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"json_object\"}}", "response_format: type" },
+        { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"yaml\"}}", "response_format: type \\\"yaml\\\" is not known" },
+        { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\"}}}", "response_format.json_schema.schema: expected a JSON schema" },
+        { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":{\"properties\":{\"a\":{\"not\":{}}}}}}}", "#/properties/a/not" },
+        { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"strict\":true,\"schema\":{\"type\":\"array\",\"items\":{\"type\":\"object\"}}}}}", "#/items: with strict:true" },
+        { "/v1/chat/completions", "{" MESSAGES ",\"grammar\":\"root ::= a\",\"response_format\":{\"type\":\"json_object\"}}", "grammar: response_format asks for a structure already" },
+        { "/v1/chat/completions", "{" MESSAGES ",\"grammar\":\"root ::= a\"}", "line 1, column 10" },
+        { "/v1/responses", "{\"input\":\"a\",\"text\":{\"format\":{\"type\":\"json_schema\",\"schema\":{\"if\":{}}}}}", "text.format.schema" },
+        { "/completion", "{\"prompt\":\"a\",\"json_schema\":{\"type\":\"what\"}}", "json_schema: JSON schema" },
+        { "/v1/chat/completions", "{" MESSAGES ",\"tool_choice\":\"required\"}", "there are no tools" },
+        { "/v1/chat/completions", "{" MESSAGES ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],\"tool_choice\":\"required\"}", "does not know tools" },
+        { "/v1/messages", "{" MESSAGES ",\"max_tokens\":5,\"tools\":[{\"name\":\"f\"}],\"tool_choice\":{\"type\":\"tool\",\"name\":\"g\"}}", "\\\"g\\\" is not among the tools" },
         { "/v1/chat/completions", "{" MESSAGES ",\"audio\":{}}", "audio: not supported" },
         { "/v1/chat/completions", "{" MESSAGES ",\"logit_bias\":{\"99999\":1}}", "logit_bias" },
         { "/v1/chat/completions", "{" MESSAGES ",\"top_logprobs\":3}", "top_logprobs: needs logprobs:true" },
@@ -324,7 +463,7 @@ static void test_refusals_name_the_field(void **state) {
         { "/api/chat", "{\"model\":\"pip\"," MESSAGES ",\"options\":{\"num_predict\":-512}}", "found -512" },
         { "/api/chat", "{\"model\":\"pip\"," MESSAGES ",\"options\":{\"top_k\":\"x\"}}", "option \\\"top_k\\\" must be of type a whole number" },
         { "/api/chat", "{\"model\":\"pip\"," MESSAGES ",\"options\":{\"num_ctx\":4096}}", "options.num_ctx: asked for 4096 positions" },
-        { "/api/chat", "{\"model\":\"pip\"," MESSAGES ",\"format\":\"json\"}", "format: a structure is not supported" },
+        { "/api/chat", "{\"model\":\"pip\"," MESSAGES ",\"format\":\"xml\"}", "format: expected \\\"json\\\" or a JSON schema" },
         { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"keep_alive\":\"soon\"}", "keep_alive: expected" },
         { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"suffix\":\"b\"}", "no fill-in-the-middle tokens" },
         { "/completion", "{\"prompt\":\"a\",\"mirostat\":2}", "mirostat: not supported" },
@@ -333,6 +472,7 @@ static void test_refusals_name_the_field(void **state) {
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         ask(rows[i].path, rows[i].body);
+        if (fake.submitted) fail_msg("accepted: %s", rows[i].body);
         refused(400, rows[i].path[1] == 'v' || rows[i].path[1] == 'a' ? "\"code\":\"" : "\"code\":400", rows[i].text);
         has("\"phase\":");
         has("\"elapsed_ms\":");
@@ -476,7 +616,7 @@ static void test_ollama_figures(void **state) {
     has(",559,560],");
     has("options.keep_alive: accepted, has no effect");
     ask("/api/show", "{\"model\":\"pip\"}");
-    has("\"capabilities\":[\"completion\",\"tools\"]");
+    has("\"capabilities\":[\"completion\"]");
     has("\"llama.context_length\":64");
     has("\"general.architecture\":\"llama\"");
     fake.info.ctx = 4096; /* VS Code computes no room at all from it */
@@ -503,7 +643,7 @@ static void test_messages_are_normalised(void **state) {
     ask("/v1/chat/completions", "{" MESSAGES ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]}");
     accepted();
     answer_with(END_EOS, NULL);
-    has("a call in its answer is not parsed");
+    has("does not know tools: the model does not see them");
 }
 
 static void test_calls_have_objects(void **state) {
@@ -581,6 +721,7 @@ int main(void) {
         cmocka_unit_test(test_every_field_is_checked), cmocka_unit_test(test_unknown_and_inert), cmocka_unit_test(test_docs_are_current),
         cmocka_unit_test(test_chat_fills_the_job), cmocka_unit_test(test_chat_whole), cmocka_unit_test(test_streams_add_up), cmocka_unit_test(test_stream_of_usage),
         cmocka_unit_test(test_legacy_completions), cmocka_unit_test(test_best_of), cmocka_unit_test(test_embeddings), cmocka_unit_test(test_nothing_is_cut_in_silence),
+        cmocka_unit_test(test_calls_whole), cmocka_unit_test(test_calls_streamed), cmocka_unit_test(test_structures_reach_the_job),
         cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods),
         cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
         cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_cancel),

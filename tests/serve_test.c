@@ -10,7 +10,7 @@ static struct { pid_t pid; int port; char log[300]; const char *model; } server;
 
 static int start_server(const char *more) {
     static int count;
-    char command[1600], *line = NULL;
+    char command[4000], *line = NULL;
     buf text = { 0 };
     err e = { 0 };
     snprintf(server.log, sizeof server.log, "%s/serve-%d.log", work_dir, count++);
@@ -41,13 +41,30 @@ static int end_server(int sig) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
 
+/* The demo model as if its checkpoint had another family's template. */
+static const char *const templates[] = { "qwen3", "qwen2.5", "llama3.1", "mistral-nemo" };
+
+static const char *with_template(const char *name) {
+    static char path[900];
+    char command[4000];
+    snprintf(path, sizeof path, "%s/%s.bin", work_dir, name);
+    snprintf(command, sizeof command,
+             "mkdir -p '%s/%s' && cp weights/pip-stories/*.json weights/pip-stories/model.safetensors '%s/%s/' && sed -i 's/\"chat_template\"/\"no_template\"/' '%s/%s/tokenizer_config.json' && "
+             "cp tests/fixtures/chat_templates/%s.jinja '%s/%s/chat_template.jinja' && '%s/convert' '%s/%s' -o '%s' --force >/dev/null 2>&1",
+             work_dir, name, work_dir, name, work_dir, name, name, work_dir, name, bin_dir(), work_dir, name, path);
+    if (system(command)) fail_msg("%s", command);
+    return path;
+}
+
 static int set_up(void **state) {
     (void)state;
     make_work_dir();
     static char path[800];
     snprintf(path, sizeof path, "%s", converted("weights/pip-stories", "q8"));
     server.model = path;
-    return start_server("");
+    static char more[2400];
+    for (size_t i = 0; i < sizeof templates / sizeof *templates; i++) snprintf(more + strlen(more), sizeof more - strlen(more), " '%s'", with_template(templates[i]));
+    return start_server(more);
 }
 
 static int tear_down(void **state) {
@@ -183,6 +200,105 @@ static void test_a_crowd_changes_nothing(void **state) {
     }
 }
 
+/* ---- structure: a model that knows nothing of it keeps to it ---- */
+
+static void test_all_is_allowed(void **state) {
+    (void)state;
+    static const char body[] = "{\"model\":\"pip-stories-q8\",\"prompt\":\"Once upon a time\",\"n_predict\":120,\"temperature\":0%s}";
+    char text[300];
+    buf free_text = { 0 }, kept = { 0 };
+    for (int i = 0; i < 2; i++) {
+        snprintf(text, sizeof text, body, i ? ",\"grammar\":\"root ::= [^\\\\x00]*\"" : "");
+        http_answer a = post("/completion", text, 200);
+        texts_of(a.body.p, "content", NULL, i ? &kept : &free_text);
+        http_answer_free(&a);
+    }
+    assert_string_equal(kept.p, free_text.p);
+    assert_true(kept.n > 200);
+    buf_free(&free_text);
+    buf_free(&kept);
+}
+
+/* An object {"city": a short text, "days": 1 to 9 or missing}, and nothing else. */
+static void check_arguments(const char *text, size_t n) {
+    arena a = { 0 };
+    json *j;
+    int64_t days = 1;
+    err e = { 0 };
+    if (json_parse(&a, text, n, &j, &e)) fail_msg("%s: %.*s", e.msg, (int)n, text);
+    const json *city = json_get(j, "city"), *d = json_get(j, "days");
+    if (!city || city->type != JSON_STRING || j->n != 1u + (d != NULL) || (d && (json_int(d, &days) || days < 1 || days > 9))) fail_msg("%.*s", (int)n, text);
+    arena_free(&a);
+}
+
+/* name(arguments) of every call of a reply, whole or streamed; what of it is whole is checked. */
+static void calls_of(const char *p, bool whole_only, buf *out, buf *reason) {
+    buf args = { 0 };
+    while (*p) {
+        const char *end = strchr(p, '\n'), *from = strncmp(p, "data: ", 6) ? p : p + 6;
+        size_t n = end ? (size_t)(end - p) : strlen(p);
+        arena a = { 0 };
+        json *j;
+        if (*from == '{' && json_parse(&a, from, n - (size_t)(from - p), &j, NULL) == 0) {
+            const json *c = json_get(j, "choices") ? json_get(j, "choices")->child : NULL, *m = json_get(c, "message"), *list = json_get(m ? m : json_get(c, "delta"), "tool_calls");
+            const json *why = json_get(c, "finish_reason");
+            if (why && why->type == JSON_STRING) buf_str(reason, why->s);
+            for (const json *k = list ? list->child : NULL; k; k = k->next) {
+                const json *f = json_get(k, "function"), *name = json_get(f, "name"), *v = json_get(f, "arguments");
+                if (name && args.n) check_arguments(args.p, args.n);
+                if (name) buf_fmt(out, " %s", name->s), args.n = 0;
+                if (v) buf_add(out, v->s, v->n), buf_add(&args, v->s, v->n);
+            }
+        }
+        arena_free(&a);
+        p += n + (end != NULL);
+    }
+    if (args.n && whole_only) check_arguments(args.p, args.n);
+    buf_byte(out, 0);
+    buf_byte(reason, 0);
+    buf_free(&args);
+}
+
+static void test_calls_always_validate(void **state) {
+    (void)state;
+    static const char body[] = "{\"model\":\"%s\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"max_tokens\":%d,\"seed\":%d,\"temperature\":1.5,\"top_k\":0,\"stream\":%s,\"tool_choice\":\"required\",\"parallel_tool_calls\":%s,"
+                               "\"chat_template_kwargs\":{\"enable_thinking\":false},\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"weather\",\"parameters\":{\"type\":\"object\",\"properties\":"
+                               "{\"city\":{\"type\":\"string\",\"maxLength\":12},\"days\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":9}},\"required\":[\"city\"],\"additionalProperties\":false}}}]}";
+    int ended = 0;
+    for (size_t i = 0; i < sizeof templates / sizeof *templates; i++)
+        for (int seed = 0; seed < 12; seed++) {
+            buf said[2] = { { 0 } }, why[2] = { { 0 } };
+            for (int stream = 0; stream < 2; stream++) {
+                char text[1200];
+                snprintf(text, sizeof text, body, templates[i], seed % 3 ? 200 : 40, seed, stream ? "true" : "false", seed % 2 ? "true" : "false");
+                http_answer a = post("/v1/chat/completions", text, 200);
+                calls_of(a.body.p, strstr(a.body.p, "\"finish_reason\":\"tool_calls\"") != NULL, &said[stream], &why[stream]);
+                if (strcmp(why[stream].p, "tool_calls") && strcmp(why[stream].p, "length")) fail_msg("%s", a.body.p);
+                if (strcmp(why[stream].p, "tool_calls") == 0 && said[stream].n < 10) fail_msg("no call in %s", a.body.p);
+                http_answer_free(&a);
+            }
+            ended += strcmp(why[0].p, "tool_calls") == 0;
+            if (strcmp(said[0].p, said[1].p) || strcmp(why[0].p, why[1].p)) fail_msg("%s, seed %d:\n%s %s\n%s %s", templates[i], seed, said[0].p, why[0].p, said[1].p, why[1].p);
+            for (int k = 0; k < 2; k++) buf_free(&said[k]), buf_free(&why[k]);
+        }
+    if (ended < 16) fail_msg("only %d answers ended", ended);
+}
+
+/* Its history with calls and results goes through the template; without a required call the model writes what it likes. */
+static void test_history_with_calls(void **state) {
+    (void)state;
+    static const char body[] = "{\"model\":\"%s\",\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"id\":\"abcdefghi\",\"type\":\"function\","
+                               "\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"x\\\":1}\"}}]},{\"role\":\"tool\",\"tool_call_id\":\"abcdefghi\",\"content\":\"2\"}],"
+                               "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"type\":\"object\"}}}]}";
+    for (size_t i = 0; i < sizeof templates / sizeof *templates; i++) {
+        char text[900];
+        snprintf(text, sizeof text, body, templates[i]);
+        http_answer a = post("/v1/chat/completions", text, 200);
+        if (!strstr(a.body.p, "\"content\":\"") || strstr(a.body.p, "warnings")) fail_msg("%s: %s", templates[i], a.body.p);
+        http_answer_free(&a);
+    }
+}
+
 /* ---- errors, and clients that go ---- */
 
 static void test_errors(void **state) {
@@ -289,7 +405,8 @@ static void test_drain(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_same_everywhere), cmocka_unit_test(test_a_crowd_changes_nothing), cmocka_unit_test(test_errors), cmocka_unit_test(test_a_client_that_goes),
+        cmocka_unit_test(test_the_same_everywhere), cmocka_unit_test(test_a_crowd_changes_nothing), cmocka_unit_test(test_all_is_allowed), cmocka_unit_test(test_calls_always_validate), cmocka_unit_test(test_history_with_calls),
+        cmocka_unit_test(test_errors), cmocka_unit_test(test_a_client_that_goes),
         cmocka_unit_test(test_a_busy_port), cmocka_unit_test(test_drain),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -19,9 +19,9 @@ static void play(int how) {
             float v[4] = { 1, 2, 3, 4 };
             if (j->kind == JOB_EMBED) fake_event((job_event){ .kind = EVENT_EMBEDDING, .prompt = p, .embedding = v, .n_embedding = 4 });
             if (j->kind != JOB_GENERATE) continue;
-            fake_piece(p, c, 559, "Once");
-            fake_piece(p, c, 560, "");
-            fake_piece(p, c, -1, "\"\n");
+            fake_piece(p, c, 559, fake.m.calls ? "<think>a</think> <tool_call>{\"name\":\"f\",\"arg" : "Once");
+            fake_piece(p, c, 560, fake.m.calls ? "uments\":{\"a\":1}}</tool_" : "");
+            fake_piece(p, c, -1, fake.m.calls ? "call>\n<tool_call>{}" : "\"\n");
             if (how != 1) fake_event((job_event){ .kind = EVENT_CHOICE_END, .prompt = p, .choice = c, .end = how == 2 ? END_SHUTDOWN : END_LENGTH });
         }
     if (how == 1) fake_event((job_event){ .kind = EVENT_FAILED, .failure = &f });
@@ -46,6 +46,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     body[size - 1] = 0;
     exchange x = { 0 };
     fake.s.strict = data[0] & 1;
+    fake.m.calls = size % 2 ? call_format_of("tools <tool_call> arguments", 27) : NULL;
+    fake.m.think = size % 2 ? think_marks_of("</think>", 8) : (think_marks){ 0 };
     fake_ask(&x, p->method, p->path, body, size - 1);
     if (fake.submitted) play(data[0] & 3);
     if (!x.ended || fake.held) abort();

@@ -7,11 +7,14 @@
 MODEL is the demo model's name. Prints a line a check; status 1 if one fails.
 """
 import asyncio
+import json
 import sys
 import urllib.request
+from typing import Literal, Optional
 
 import ollama
 import openai
+import pydantic
 from prometheus_client.parser import text_string_to_metric_families
 
 base, name = sys.argv[1], sys.argv[2]
@@ -85,8 +88,8 @@ async def asynchronous(text):
 
 def ollama_all(text):
     o = ollama.Client(host=base)
-    check("list", o.list().models[0].model == name + ":latest")
-    check("ps", [m.model for m in o.ps().models] == [name + ":latest"] and o.ps().models[0].expires_at is not None)
+    check("list", name + ":latest" in [m.model for m in o.list().models])
+    check("ps", name + ":latest" in [m.model for m in o.ps().models] and o.ps().models[0].expires_at is not None)
     check("ollama chat", o.chat(model=name, messages=messages, options=sampling).message.content == text)
     g = o.generate(model=name, prompt="Tell me a story", options=sampling)
     check("generate", g.response == text)
@@ -103,11 +106,73 @@ def ollama_all(text):
         refused(what, call, ollama.ResponseError, lambda e, status=status: e.status_code == status)
 
 
+class Place(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")  # a small model would go on adding members
+    city: str = pydantic.Field(max_length=12)
+    days: Optional[int] = pydantic.Field(ge=0, le=9)
+
+
+class Trip(pydantic.BaseModel):
+    kind: Literal["walk", "ride"]
+    places: list[Place] = pydantic.Field(min_length=1, max_length=2)
+    hurry: bool
+
+
+weather = {"type": "function", "function": {"name": "weather", "description": "of a city", "parameters": Place.model_json_schema()}}
+
+
+def structured_openai(c):
+    whole = 0
+    for seed in range(6):
+        try:
+            r = c.chat.completions.parse(model=name, messages=messages, response_format=Trip, seed=seed, temperature=1.3, max_tokens=300)
+            whole += isinstance(r.choices[0].message.parsed, Trip)
+        except openai.LengthFinishReasonError:
+            pass
+    check("parse into Pydantic", whole >= 3, whole)
+    r = c.responses.parse(model=name, input="Tell me a story", text_format=Place, temperature=1)
+    check("responses.parse", isinstance(r.output_parsed, Place), r)
+    refused("a schema that cannot be kept", lambda: c.chat.completions.create(model=name, messages=messages, response_format={
+        "type": "json_schema", "json_schema": {"name": "x", "schema": {"properties": {"a": {"not": {}}}}}}), openai.BadRequestError, lambda e: "#/properties/a/not" in str(e))
+    ask = dict(model="tools", messages=messages, tools=[weather], seed=7, temperature=1, max_tokens=300)
+    named = {"type": "function", "function": {"name": "weather"}}
+    r = c.chat.completions.create(**ask, tool_choice=named, parallel_tool_calls=False)
+    call = r.choices[0].message.tool_calls[0]
+    check("tool_choice", call.function.name == "weather" and Place.model_validate_json(call.function.arguments) and r.choices[0].finish_reason == "tool_calls", r)
+    with c.chat.completions.stream(**ask, tool_choice=named, parallel_tool_calls=False) as s:
+        m = s.get_final_completion().choices[0].message
+    check("tool_choice, streamed", m.tool_calls[0].function.arguments == call.function.arguments, m)
+    told = messages + [r.choices[0].message.model_dump(exclude_none=True), {"role": "tool", "tool_call_id": call.id, "content": "sun"}]
+    check("its result", c.chat.completions.create(**{**ask, "messages": told, "max_tokens": 5}).usage.completion_tokens > 0)
+    tool = {"type": "function", "name": "weather", "parameters": Place.model_json_schema(), "strict": False}
+    with c.responses.stream(model="tools", input="a", tools=[tool], tool_choice="required", parallel_tool_calls=False, temperature=1) as s:
+        out = s.get_final_response().output
+    check("responses with tools", out[-1].type == "function_call" and Place.model_validate_json(out[-1].arguments), out)
+    r = c.chat.completions.parse(**{**ask, "tools": [openai.pydantic_function_tool(Place)]}, tool_choice="required", parallel_tool_calls=False)
+    check("pydantic_function_tool", isinstance(r.choices[0].message.tool_calls[0].function.parsed_arguments, Place), r)
+
+
+def structured_ollama():
+    o = ollama.Client(host=base)
+    r = o.chat(model=name, messages=messages, format=Place.model_json_schema(), options={"temperature": 1})
+    check("format", Place.model_validate_json(r.message.content), r)
+    check("format json", isinstance(json.loads(o.generate(model=name, prompt="a", format="json", options={"temperature": 0.5, "seed": 3}).response), dict))
+    r = o.chat(model="tools", messages=messages, tools=[weather], options={"num_predict": 20})
+    check("ollama tools", r.done_reason in ("stop", "length"), r)
+    ask = dict(model="tools", messages=messages, tools=[weather], stream=False, tool_choice="required", parallel_tool_calls=False, options={"temperature": 1, "num_predict": 400})
+    call = o._request(ollama.ChatResponse, "POST", "/api/chat", json=ask).message.tool_calls[0]  # tool_choice is quern's: the client has no name for it
+    check("ollama, a required call", call.function.name == "weather" and Place(**call.function.arguments), call)
+    told = messages + [{"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": {"city": "Rome"}}}]}, {"role": "tool", "tool_name": "weather", "content": "sun"}]
+    check("ollama history", o.chat(model="tools", messages=told, tools=[weather], options={"num_predict": 5}).done)
+
+
 client = openai.OpenAI(base_url=base + "/v1", api_key="x", max_retries=0)
 story = openai_whole(client)
 openai_errors(client)
 asyncio.run(asynchronous(story))
 ollama_all(story)
+structured_openai(client)
+structured_ollama()
 families = list(text_string_to_metric_families(urllib.request.urlopen(base + "/metrics").read().decode()))
 check("metrics", len(families) > 20, families)
 sys.exit(1 if failed else 0)

@@ -1,4 +1,4 @@
-/* api_anthropic: /v1/messages and its count of tokens, minimal: text in, text out. */
+/* api_anthropic: /v1/messages and its count of tokens, minimal: text, thoughts and calls of tools; no pictures. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,9 +11,15 @@ static void put_usage(int input, int output, int cached, buf *b) {
     buf_fmt(b, "\"usage\":{\"input_tokens\":%d,\"output_tokens\":%d,\"cache_read_input_tokens\":%d,\"cache_creation_input_tokens\":0}", input - cached, output, cached);
 }
 
+typedef struct anthropic_reply {
+    int n_prompt, index; /* of the block that is open, or comes next */
+    enum { NO_BLOCK, TEXT_BLOCK, THINKING_BLOCK, CALL_BLOCK } open;
+} anthropic_reply;
+
 static void put_stop(const answer *a, buf *b) {
     bool word = a->end == END_STOP_STRING;
-    buf_fmt(b, "\"stop_reason\":\"%s\",\"stop_sequence\":", word ? "stop_sequence" : a->end == END_LENGTH || a->end == END_CONTEXT || a->end == END_DEADLINE ? "max_tokens" : "end_turn");
+    const char *reason = ends_with_calls(a) ? "tool_use" : word ? "stop_sequence" : a->end == END_LENGTH || a->end == END_CONTEXT || a->end == END_DEADLINE ? "max_tokens" : "end_turn";
+    buf_fmt(b, "\"stop_reason\":\"%s\",\"stop_sequence\":", reason);
     if (word && a->stop_string) put_quoted(b, a->stop_string);
     else buf_str(b, "null");
 }
@@ -23,12 +29,42 @@ static void put_head(const request *q, buf *b) {
     put_quoted(b, q->model_name);
 }
 
+static void put_call_head(const said_call *c, buf *b) {
+    buf_fmt(b, "{\"type\":\"tool_use\",\"id\":\"%s\",\"name\":", c->id);
+    put_quoted(b, c->name);
+    buf_str(b, ",\"input\":");
+}
+
+/* Thoughts, text, calls: input is an object, so a call that was cut is left out (a warning says so). */
+static void put_blocks(const answer *a, buf *b) {
+    const char *comma = "";
+    if (a->reasoning.n) {
+        buf_str(b, "{\"type\":\"thinking\",\"thinking\":");
+        buf_json(b, a->reasoning.p, a->reasoning.n);
+        buf_str(b, ",\"signature\":\"\"}");
+        comma = ",";
+    }
+    if (a->text.n || (!a->reasoning.n && !a->n_calls)) {
+        buf_fmt(b, "%s{\"type\":\"text\",\"text\":", comma);
+        buf_json(b, a->text.p ? a->text.p : "", a->text.n);
+        buf_byte(b, '}');
+        comma = ",";
+    }
+    for (int i = 0; i < a->n_calls - a->reader.cut; i++) {
+        buf_str(b, comma);
+        put_call_head(&a->calls[i], b);
+        buf_add(b, a->calls[i].arguments.p, a->calls[i].arguments.n);
+        buf_byte(b, '}');
+        comma = ",";
+    }
+}
+
 static void whole(request *q, buf *b) {
     const answer *a = &q->answers[0];
     put_head(q, b);
-    buf_str(b, ",\"content\":[{\"type\":\"text\",\"text\":");
-    buf_json(b, a->text.p ? a->text.p : "", a->text.n);
-    buf_str(b, "}],");
+    buf_str(b, ",\"content\":[");
+    put_blocks(a, b);
+    buf_str(b, "],");
     put_stop(a, b);
     buf_byte(b, ',');
     put_usage(count_prompt(q), count_answers(q), q->timings.n_cached, b);
@@ -46,33 +82,70 @@ static void put_event(const char *name, buf *b, buf *out) {
 }
 
 static void begin(request *q, buf *out) {
+    const anthropic_reply *o = q->own;
     buf b = { 0 };
     buf_str(&b, "{\"type\":\"message_start\",\"message\":");
     put_head(q, &b);
     buf_str(&b, ",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,");
-    put_usage(*(int *)q->own, 0, 0, &b);
+    put_usage(o->n_prompt, 0, 0, &b);
     buf_str(&b, "}}");
     put_event("message_start", &b, out);
-    buf_str(&b, "{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}");
-    put_event("content_block_start", &b, out);
     buf_str(&b, "{\"type\":\"ping\"}");
     put_event("ping", &b, out);
 }
 
-static void piece(request *q, const job_event *v, buf *out) {
+static void close_block(anthropic_reply *o, buf *out) {
     buf b = { 0 };
-    (void)q;
-    if (!v->n) return;
-    buf_str(&b, "{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":");
-    buf_json(&b, v->text, v->n);
+    if (o->open == NO_BLOCK) return;
+    buf_fmt(&b, "{\"type\":\"content_block_stop\",\"index\":%d}", o->index++);
+    put_event("content_block_stop", &b, out);
+    o->open = NO_BLOCK;
+}
+
+static void open_block(anthropic_reply *o, int kind, const said_call *c, buf *out) {
+    buf b = { 0 };
+    if (o->open == (unsigned)kind && !c) return;
+    close_block(o, out);
+    buf_fmt(&b, "{\"type\":\"content_block_start\",\"index\":%d,\"content_block\":", o->index);
+    if (c) put_call_head(c, &b);
+    buf_str(&b, c ? "{}}}" : kind == TEXT_BLOCK ? "{\"type\":\"text\",\"text\":\"\"}}" : "{\"type\":\"thinking\",\"thinking\":\"\",\"signature\":\"\"}}");
+    put_event("content_block_start", &b, out);
+    o->open = kind == TEXT_BLOCK ? TEXT_BLOCK : kind == CALL_BLOCK ? CALL_BLOCK : THINKING_BLOCK;
+}
+
+static void put_delta(const anthropic_reply *o, const char *s, size_t n, buf *out) {
+    static const char *const types[][2] = { [TEXT_BLOCK] = { "text_delta", "text" }, [THINKING_BLOCK] = { "thinking_delta", "thinking" }, [CALL_BLOCK] = { "input_json_delta", "partial_json" } };
+    buf b = { 0 };
+    buf_fmt(&b, "{\"type\":\"content_block_delta\",\"index\":%d,\"delta\":{\"type\":\"%s\",\"%s\":", o->index, types[o->open][0], types[o->open][1]);
+    buf_json(&b, s, n);
     buf_str(&b, "}}");
     put_event("content_block_delta", &b, out);
 }
 
+static void piece(request *q, const job_event *v, buf *out) {
+    if (!v->n) return;
+    open_block(q->own, TEXT_BLOCK, NULL, out);
+    put_delta(q->own, v->text, v->n, out);
+}
+
+static void part(request *q, answer *a, const answer_part *p, buf *out) {
+    anthropic_reply *o = q->own;
+    if (p->kind == PART_CALL_END) {
+        close_block(o, out);
+        return;
+    }
+    if (p->kind == PART_CALL) open_block(o, CALL_BLOCK, &a->calls[p->call], out);
+    else {
+        if (p->kind != PART_ARGUMENTS) open_block(o, p->kind == PART_TEXT ? TEXT_BLOCK : THINKING_BLOCK, NULL, out);
+        put_delta(o, p->s, p->n, out);
+    }
+}
+
 static void end(request *q, buf *out) {
+    anthropic_reply *o = q->own;
     buf b = { 0 };
-    buf_str(&b, "{\"type\":\"content_block_stop\",\"index\":0}");
-    put_event("content_block_stop", &b, out);
+    if (o->open == NO_BLOCK && !o->index) open_block(o, TEXT_BLOCK, NULL, out);
+    close_block(o, out);
     buf_str(&b, "{\"type\":\"message_delta\",\"delta\":{");
     put_stop(&q->answers[0], &b);
     buf_str(&b, "},");
@@ -91,7 +164,7 @@ static void broken(request *q, buf *out) {
     put_event("error", &b, out);
 }
 
-static const renderer anthropic_renderer = { .stream_type = "text/event-stream; charset=utf-8", .begin = begin, .piece = piece, .end = end, .whole = whole, .broken = broken };
+static const renderer anthropic_renderer = { .stream_type = "text/event-stream; charset=utf-8", .begin = begin, .piece = piece, .part = part, .end = end, .whole = whole, .broken = broken };
 
 /* ---- requests ---- */
 
@@ -108,14 +181,14 @@ static int rendered(request *q, ids *out) {
 int anthropic_messages(request *q) {
     if (request_need(q, F_MESSAGES, "messages") || request_need(q, F_MAX_TOKENS, "max_tokens") || request_model(q) || request_job(q, JOB_GENERATE)) return -1;
     job *j = q->j;
-    int *n_prompt = arena_alloc(&q->mem, sizeof *n_prompt);
+    anthropic_reply *o = arena_alloc(&q->mem, sizeof *o);
     j->prompts = arena_alloc(&j->mem, sizeof *j->prompts);
-    if (!n_prompt || !j->prompts) return request_fail(q, JOB_MEMORY, NULL, "out of memory");
+    if (!o || !j->prompts) return request_fail(q, JOB_MEMORY, NULL, "out of memory");
     j->n_prompts = 1;
     j->turn_end = q->m->turn_end;
     if (rendered(q, &j->prompts[0]) || request_sampling(q, &anthropic_defaults) || request_context(q)) return -1;
-    *n_prompt = (int)j->prompts[0].n;
-    q->own = n_prompt;
+    o->n_prompt = (int)j->prompts[0].n;
+    q->own = o;
     q->stream = request_flag(q, F_STREAM, false);
     return request_submit(q, &anthropic_renderer);
 }

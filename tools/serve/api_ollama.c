@@ -32,11 +32,44 @@ static void begin_line(const request *q, buf *b) {
     put_now(b);
 }
 
-static void put_text(const request *q, const char *text, size_t n, buf *b) {
+/* Arguments are an object here: a call that was cut has none, and is left out (a warning says so). */
+static void put_calls(const answer *a, int from, int to, buf *b) {
+    bool first = true;
+    for (int i = from; i < to; i++) {
+        const said_call *c = &a->calls[i];
+        if (i == a->n_calls - 1 && a->reader.cut) break;
+        buf_fmt(b, "%s{\"id\":\"%s\",\"function\":{\"index\":%d,\"name\":", first ? ",\"tool_calls\":[" : ",", c->id, i);
+        put_quoted(b, c->name);
+        buf_str(b, ",\"arguments\":");
+        buf_add(b, c->arguments.n ? c->arguments.p : "{}", c->arguments.n ? c->arguments.n : 2);
+        buf_str(b, "}}");
+        first = false;
+    }
+    if (!first) buf_byte(b, ']');
+}
+
+static void put_message(const request *q, const buf *text, const buf *thought, const answer *a, int from, int to, buf *b) {
     const ollama_reply *o = q->own;
     buf_str(b, o->chats ? ",\"message\":{\"role\":\"assistant\",\"content\":" : ",\"response\":");
-    buf_json(b, text ? text : "", n);
+    buf_json(b, text->p ? text->p : "", text->n);
+    if (thought->n) {
+        buf_str(b, ",\"thinking\":");
+        buf_json(b, thought->p, thought->n);
+    }
+    if (a) put_calls(a, from, to, b);
     if (o->chats) buf_byte(b, '}');
+}
+
+static void put_text(const request *q, const char *text, size_t n, buf *b) {
+    buf none = { 0 };
+    if (!n) put_message(q, &none, &none, NULL, 0, 0, b);
+    else {
+        buf copy = { 0 };
+        buf_add(&copy, text, n);
+        put_message(q, &copy, &none, NULL, 0, 0, b);
+        b->failed |= copy.failed;
+        buf_free(&copy);
+    }
 }
 
 static void put_probs(const request *q, const token_prob *p, int n, buf *b) {
@@ -88,7 +121,8 @@ static void put_done(const request *q, buf *b) {
 static void whole(request *q, buf *b) {
     answer *a = q->n_answers ? &q->answers[0] : NULL;
     begin_line(q, b);
-    put_text(q, a ? a->text.p : "", a ? a->text.n : 0, b);
+    if (a) put_message(q, &a->text, &a->reasoning, a, 0, a->n_calls, b);
+    else put_text(q, "", 0, b);
     if (q->logprobs && a) put_probs(q, a->probs, a->n_probs, b);
     put_done(q, b);
 }
@@ -103,6 +137,18 @@ static void piece(request *q, const job_event *v, buf *out) {
     buf_str(out, ",\"done\":false}\n");
 }
 
+static void part(request *q, answer *a, const answer_part *p, buf *out) {
+    buf text = { 0 }, none = { 0 };
+    bool call = p->kind == PART_CALL_END;
+    if (p->kind == PART_CALL || p->kind == PART_ARGUMENTS || (call && a->reader.cut)) return; /* calls are sent whole */
+    if (!call) buf_add(&text, p->s, p->n);
+    begin_line(q, out);
+    put_message(q, p->kind == PART_TEXT ? &text : &none, p->kind == PART_REASONING ? &text : &none, call ? a : NULL, p->call, p->call + 1, out);
+    buf_str(out, ",\"done\":false}\n");
+    out->failed |= text.failed;
+    buf_free(&text);
+}
+
 static void end(request *q, buf *out) {
     begin_line(q, out);
     put_text(q, "", 0, out);
@@ -115,7 +161,7 @@ static void broken(request *q, buf *out) {
     buf_byte(out, '\n');
 }
 
-static const renderer ollama_renderer = { .stream_type = "application/x-ndjson", .piece = piece, .end = end, .whole = whole, .broken = broken };
+static const renderer ollama_renderer = { .stream_type = "application/x-ndjson", .piece = piece, .part = part, .end = end, .whole = whole, .broken = broken };
 
 /* ---- requests ---- */
 

@@ -54,12 +54,14 @@ static void put_details(const model *m, buf *b) {
     buf_byte(b, '}');
 }
 
-static void put_capabilities(const model *m, bool chats, bool fills, buf *b) {
+/* By what the template knows. */
+static void put_capabilities(const model *m, bool fills, buf *b) {
     const engine_info *i = m->info;
     const char *comma = "";
     buf_str(b, ",\"capabilities\":[");
     if (i && i->has_decoder) buf_str(b, "\"completion\""), comma = ",";
-    if (i && i->has_decoder && chats) buf_fmt(b, "%s\"tools\"", comma);
+    if (i && i->has_decoder && m->chat && m->calls) buf_fmt(b, "%s\"tools\"", comma);
+    if (i && i->has_decoder && m->chat && m->think.open) buf_fmt(b, "%s\"thinking\"", comma);
     if (fills) buf_fmt(b, "%s\"insert\"", comma);
     if (i && !i->has_decoder) buf_fmt(b, "%s\"embedding\"", comma);
     buf_byte(b, ']');
@@ -196,7 +198,7 @@ int ollama_show(request *q) {
     buf_str(&b, ",\"system\":\"\",\"messages\":[]");
     put_details(m, &b);
     put_model_info(m, &b);
-    put_capabilities(m, m->chat != NULL, infill_known(m), &b);
+    put_capabilities(m, infill_known(m), &b);
     buf_fmt(&b, ",\"digest\":\"%s\",\"modified_at\":", m->digest);
     put_time(&b, m->modified, 0);
     put_warnings(q, &b);

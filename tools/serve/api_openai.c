@@ -66,7 +66,10 @@ int openai_model(request *q) {
 
 /* ---- what chat and completions share in their replies ---- */
 
-static const char *finish_reason(job_end end) { return end == END_LENGTH || end == END_CONTEXT || end == END_DEADLINE ? "length" : "stop"; }
+static const char *finish_reason(const answer *a) {
+    if (ends_with_calls(a)) return "tool_calls";
+    return a->end == END_LENGTH || a->end == END_CONTEXT || a->end == END_DEADLINE ? "length" : "stop";
+}
 
 static void put_head(const request *q, const char *object, buf *b) {
     const openai_reply *o = q->own;
@@ -79,7 +82,7 @@ static void put_head(const request *q, const char *object, buf *b) {
 static void put_usage(const request *q, buf *b) {
     int prompt = count_prompt(q), answers = count_answers(q);
     buf_fmt(b, ",\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d,\"prompt_tokens_details\":{\"cached_tokens\":%d},"
-               "\"completion_tokens_details\":{\"reasoning_tokens\":0}}", prompt, answers, prompt + answers, q->timings.n_cached);
+               "\"completion_tokens_details\":{\"reasoning_tokens\":%d}}", prompt, answers, prompt + answers, q->timings.n_cached, count_reasoning(q));
 }
 
 static size_t count_chars(const char *s, size_t n) {
@@ -163,24 +166,47 @@ static void put_logprobs(const request *q, answer *a, const token_prob *p, int n
     }
 }
 
-static void put_finish(job_end end, const char *stop_string, buf *b) {
-    buf_fmt(b, ",\"finish_reason\":\"%s\",\"ended\":\"%s\"", finish_reason(end), end_name(end));
-    if (stop_string) {
+static void put_finish(const answer *a, buf *b) {
+    buf_fmt(b, ",\"finish_reason\":\"%s\",\"ended\":\"%s\"", finish_reason(a), end_name(a->end));
+    if (a->stop_string) {
         buf_str(b, ",\"stop_string\":");
-        put_quoted(b, stop_string);
+        put_quoted(b, a->stop_string);
     }
 }
 
 /* ---- whole ---- */
 
+static void put_call(const said_call *c, buf *b) {
+    buf_fmt(b, "{\"id\":\"%s\",\"type\":\"function\",\"function\":{\"name\":", c->id);
+    put_quoted(b, c->name);
+    buf_str(b, ",\"arguments\":");
+    buf_json(b, c->arguments.p ? c->arguments.p : "", c->arguments.n);
+    buf_str(b, "}}");
+}
+
+/* What a message has beside its content. */
+static void put_rest(const answer *a, buf *b) {
+    if (a->reasoning.n) {
+        buf_str(b, ",\"reasoning_content\":");
+        buf_json(b, a->reasoning.p, a->reasoning.n);
+    }
+    for (int i = 0; i < a->n_calls; i++) {
+        buf_str(b, i ? "," : ",\"tool_calls\":[");
+        put_call(&a->calls[i], b);
+    }
+    if (a->n_calls) buf_byte(b, ']');
+    buf_str(b, ",\"refusal\":null}");
+}
+
 static void put_choice(request *q, answer *a, int index, buf *b) {
     const openai_reply *o = q->own;
     buf_fmt(b, "%s{\"index\":%d,", index ? "," : "", index);
     buf_str(b, o->chat ? "\"message\":{\"role\":\"assistant\",\"content\":" : "\"text\":");
-    buf_json(b, a->text.p ? a->text.p : "", a->text.n);
-    if (o->chat) buf_str(b, ",\"refusal\":null}");
+    if (a->n_calls && !a->text.n) buf_str(b, "null");
+    else buf_json(b, a->text.p ? a->text.p : "", a->text.n);
+    if (o->chat) put_rest(a, b);
     put_logprobs(q, a, a->probs, a->n_probs, b);
-    put_finish(a->end, a->stop_string, b);
+    put_finish(a, b);
     buf_byte(b, '}');
 }
 
@@ -257,13 +283,39 @@ static void piece(request *q, const job_event *v, buf *out) {
     end_chunk(q, &b, out);
 }
 
+static void put_call_delta(const answer *a, const answer_part *p, buf *b) {
+    buf_fmt(b, "\"tool_calls\":[{\"index\":%d", p->call);
+    if (p->kind == PART_CALL) {
+        buf_fmt(b, ",\"id\":\"%s\",\"type\":\"function\",\"function\":{\"name\":", a->calls[p->call].id);
+        put_quoted(b, a->calls[p->call].name);
+        buf_str(b, ",\"arguments\":\"\"}}]");
+    } else {
+        buf_str(b, ",\"function\":{\"arguments\":");
+        buf_json(b, p->s, p->n);
+        buf_str(b, "}}]");
+    }
+}
+
+static void part(request *q, answer *a, const answer_part *p, buf *out) {
+    buf b = { 0 };
+    if (p->kind == PART_CALL_END) return;
+    begin_choice(q, (int)(a - q->answers), &b);
+    buf_str(&b, "\"delta\":{");
+    if (p->kind == PART_TEXT || p->kind == PART_REASONING) {
+        buf_str(&b, p->kind == PART_TEXT ? "\"content\":" : "\"reasoning_content\":");
+        buf_json(&b, p->s, p->n);
+    } else put_call_delta(a, p, &b);
+    buf_str(&b, "},\"logprobs\":null,\"finish_reason\":null}]");
+    end_chunk(q, &b, out);
+}
+
 static void put_end_choice(request *q, answer *a, bool final, buf *out) {
     const openai_reply *o = q->own;
     buf b = { 0 };
     begin_choice(q, (int)(a - q->answers), &b);
     buf_str(&b, o->chat ? "\"delta\":{}" : "\"text\":\"\"");
     buf_str(&b, ",\"logprobs\":null");
-    put_finish(a->end, a->stop_string, &b);
+    put_finish(a, &b);
     buf_str(&b, "}]");
     if (final) { /* what the end of all brings: no chunk of its own, whose empty choices many clients do not expect */
         put_timings(q, &b);
@@ -303,7 +355,7 @@ static void broken(request *q, buf *out) {
     buf_free(&b);
 }
 
-static const renderer openai_renderer = { .stream_type = "text/event-stream; charset=utf-8", .begin = begin_chat, .piece = piece, .choice_end = choice_end, .end = end, .whole = whole, .broken = broken };
+static const renderer openai_renderer = { .stream_type = "text/event-stream; charset=utf-8", .begin = begin_chat, .piece = piece, .part = part, .choice_end = choice_end, .end = end, .whole = whole, .broken = broken };
 
 /* ---- requests ---- */
 

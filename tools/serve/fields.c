@@ -172,8 +172,24 @@ static const char intro[] =
     "Where a default says \"checkpoint\", the model's own generation settings go first. "
     "Nothing is ever cut in silence: a prompt that does not fit is `context_length_exceeded` with both numbers.\n";
 
+static const char structure[] =
+    "\n## Structure, calls of tools, thoughts\n\n"
+    "`response_format`, `format`, `text.format`, `json_schema` and `grammar` are kept to exactly: tokens that would leave the schema or the grammar are never drawn. An answer that is complete is "
+    "valid; one that was cut says `length`. What a schema cannot be kept to is a 400 with the field and the JSON pointer, a grammar's mistake one with line and column. With `strict: true` every object of a "
+    "schema must say `additionalProperties: false`, as OpenAI demands it; without, a schema that leaves it out is open, as JSON Schema has it. Under a template that knows thinking, thoughts may come "
+    "first and are not constrained. A beam search takes no structure.\n\n"
+    "Tools are shown by the model's own template, and calls are read in the format that the template contains: `<tool_call>` with JSON (Hermes, Qwen), `[TOOL_CALLS]` with a list or with `[ARGS]` (Mistral), "
+    "`<|tool_call|>` (Phi), JSON with `parameters` (Llama 3), `[f(a=1)]` (pythonic), a `tool_code` block (Gemma), else one JSON object with `name` and `arguments`. A required or named call is "
+    "constrained from the answer's beginning. With `auto` the text is free until a call's opening; from there on the call is constrained, so that what is called has the name of a tool and arguments that validate. "
+    "Where a tool's schema cannot be kept and no call is required, a warning says so and calls are read only. A call that cannot be read, or of an unknown function, stays in the text, with a warning. "
+    "Arguments are streamed as they come under a grammar, else with the call's end. Optional arguments of pythonic calls are written in the schema's order; where none is required, one at most.\n\n"
+    "A template that does not know tools: a required call is a 400, other tools a warning. What is thought (`<think>`, `[THINK]`, or opened by the template) comes as `reasoning_content` (OpenAI), `thinking` (Ollama, "
+    "a block of Anthropic's) or a `reasoning` item (responses), and its tokens are counted in `completion_tokens_details.reasoning_tokens`. `tool_choice` and `parallel_tool_calls` for `/api/chat` are quern's. "
+    "Grammars are compiled once and kept, up to 32 a model.\n";
+
 void fields_markdown(buf *out) {
     buf_str(out, intro);
+    buf_str(out, structure);
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
         buf_fmt(out, "\n## %s\n\n", groups[g].title);
         if (groups[g].about[0]) buf_fmt(out, "%s\n\n", groups[g].about);

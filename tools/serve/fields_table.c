@@ -37,10 +37,10 @@ const field fields_table[] = {
     { "raw", F_RAW, FIELDS_GENERATE, T_BOOL, ANY, "false", FIELD_HONOUR, "the prompt is text to be continued: no template, special tokens in it are read" },
     { "images", F_IMAGES, FIELDS_GENERATE, T_ARR, ANY, "[]", FIELD_HONOUR, "only an empty list: images are not supported" },
     { "tools", F_TOOLS, FIELDS_CHAT | FIELDS_OLLAMA_CHAT | FIELDS_RESPONSES | FIELDS_MESSAGES | FIELDS_COUNT_TOKENS | FIELDS_TEMPLATE, T_ARR, ANY, "[]", FIELD_HONOUR,
-      "shown to the model by its template; calls come back as text, with a warning" },
-    { "tool_choice", F_TOOL_CHOICE, FIELDS_CHAT | FIELDS_RESPONSES | FIELDS_TEMPLATE, T_STR | T_OBJ, ANY, "auto", FIELD_HONOUR, "`none` hides the tools; `required` and a named function are refused" },
-    { "tool_choice", F_TOOL_CHOICE, FIELDS_MESSAGES | FIELDS_COUNT_TOKENS, T_OBJ, ANY, "auto", FIELD_HONOUR, "`none` hides the tools; `any` and `tool` are refused" },
-    { "parallel_tool_calls", F_NONE, FIELDS_CHAT | FIELDS_RESPONSES | FIELDS_TEMPLATE, T_BOOL, ANY, "-", FIELD_INERT, "calls are not parsed" },
+      "shown to the model by its template; calls are read in the format that the template contains; one that cannot be read stays text, with a warning" },
+    { "tool_choice", F_TOOL_CHOICE, FIELDS_CHAT | FIELDS_RESPONSES | FIELDS_TEMPLATE | FIELDS_OLLAMA_CHAT, T_STR | T_OBJ, ANY, "auto", FIELD_HONOUR, "`none` hides the tools; `required` and a named function are kept to exactly; `auto`: free text, or a call, kept to its schema from its opening on" },
+    { "tool_choice", F_TOOL_CHOICE, FIELDS_MESSAGES | FIELDS_COUNT_TOKENS, T_OBJ, ANY, "auto", FIELD_HONOUR, "`none` hides the tools; `any` and `tool` are kept to exactly; `auto`: free text, or a call, kept to its schema from its opening on; `disable_parallel_tool_use`: one call" },
+    { "parallel_tool_calls", F_PARALLEL, FIELDS_CHAT | FIELDS_RESPONSES | FIELDS_TEMPLATE | FIELDS_OLLAMA_CHAT, T_BOOL, ANY, "true", FIELD_HONOUR, "false: one call at most" },
 
     /* how the reply comes */
     { "stream", F_STREAM, OPENAI | FIELDS_RESPONSES | FIELDS_MESSAGES | NATIVE, T_BOOL, ANY, "false", FIELD_HONOUR, "server-sent events, a piece as soon as it is certain" },
@@ -123,11 +123,11 @@ const field fields_table[] = {
     { "penalize_newline", F_NONE, FIELDS_OPTIONS, T_BOOL, ANY, "-", FIELD_INERT, "a line end is a token like others" },
 
     /* structure */
-    { "response_format", F_RESPONSE_FORMAT, FIELDS_CHAT | NATIVE, T_OBJ, ANY, "text", FIELD_HONOUR, "type text; others are refused by this version" },
-    { "format", F_FORMAT, OLLAMA, T_STR | T_OBJ, ANY, "none", FIELD_HONOUR, "only \"\"; others are refused by this version" },
-    { "text", F_TEXT, FIELDS_RESPONSES, T_OBJ, ANY, "text", FIELD_HONOUR, "format of type text; others are refused by this version" },
-    { "grammar", F_GRAMMAR, OPENAI | NATIVE, T_STR, ANY, "none", FIELD_HONOUR, "only \"\"; others are refused by this version" },
-    { "json_schema", F_JSON_SCHEMA, OPENAI | NATIVE, T_OBJ, ANY, "none", FIELD_HONOUR, "refused by this version" },
+    { "response_format", F_RESPONSE_FORMAT, FIELDS_CHAT | NATIVE, T_OBJ, ANY, "text", FIELD_HONOUR, "type text, json_object or json_schema (`schema`; with `strict` every object must have additionalProperties:false). What a schema cannot be kept to is refused with its place" },
+    { "format", F_FORMAT, OLLAMA, T_STR | T_OBJ, ANY, "none", FIELD_HONOUR, "\"json\" or a JSON schema that the answer keeps to; what cannot be kept is refused with its place" },
+    { "text", F_TEXT, FIELDS_RESPONSES, T_OBJ, ANY, "text", FIELD_HONOUR, "`format`: type text, json_object or json_schema, as response_format" },
+    { "grammar", F_GRAMMAR, OPENAI | NATIVE, T_STR, ANY, "none", FIELD_HONOUR, "a grammar (GBNF) that the answer keeps to; errors name line and column" },
+    { "json_schema", F_JSON_SCHEMA, OPENAI | NATIVE, T_OBJ, ANY, "none", FIELD_HONOUR, "a JSON schema that the answer keeps to" },
 
     /* the template */
     { "reasoning_effort", F_EFFORT, FIELDS_CHAT, T_STR, ANY, "the template's", FIELD_HONOUR, "the template sees it as `reasoning_effort`" },

@@ -27,6 +27,7 @@ job *job_new(void) {
 void job_free(job *j) {
     if (!j) return;
     if (j->state) j->state_free(j->state);
+    grammars_put(j->grammar);
     if (j->m) models_release(j->m->owner, j->m, j->keep_alive);
     for (int i = 0; i < j->n_prompts; i++) ids_free(&j->prompts[i]);
     arena_free(&j->mem);

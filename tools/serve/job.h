@@ -13,6 +13,7 @@
 #include "runtime/beam.h"
 #include "runtime/engine.h"
 #include "runtime/sample.h"
+#include "tools/serve/constrain.h"
 #include "tools/serve/models.h"
 
 typedef enum job_kind { JOB_GENERATE, JOB_EMBED, JOB_LOAD } job_kind; /* JOB_LOAD: nothing is computed, the model is there afterwards */
@@ -65,6 +66,7 @@ typedef struct job_event {
     const job_token_prob *top;  /* [n_top] likeliest first */
     int n_top;
     bool of_prompt;             /* echo: a token of the prompt */
+    bool constrained;           /* a grammar holds from here on */
     job_end end;                /* CHOICE_END */
     const char *stop_string;    /* of END_STOP_STRING */
     const float *embedding;     /* [n_embedding] */
@@ -92,7 +94,10 @@ typedef struct job {
     int n_stops;
     int32_t turn_end;           /* ends an answer as the checkpoint's own ends do; -1: none */
     beam_opts beams;            /* beams.beams > 1: a search, its answer comes at the end */
-    const struct grammar *grammar; /* what the answer must match (runtime/grammar.h); NULL: anything; the job's, freed with it */
+    kept_grammar *grammar;      /* what the answer must match; NULL: anything; put back with the job */
+    constraint_opts constraint; /* from where on; its grammar is the one above */
+    const int32_t *shown;       /* [n_shown] special tokens that are text in this answer */
+    int n_shown;
     const job_adapter *adapters;
     int n_adapters;
     int pooling;                /* of JOB_EMBED; 0: the checkpoint's own */

@@ -341,7 +341,7 @@ static json *make_tool(request *q, const json *name, const json *description, co
 
 int messages_tools(request *q, const json *tools, bool anthropic, const json **out) {
     *out = NULL;
-    if (!tools || !tools->n) return 0;
+    if (!tools || !tools->n) return structured_tools(q, out);
     json *list = tree_new(q, JSON_ARRAY), **at = &list->child;
     int i = 0;
     for (const json *k = tools->child; k; k = k->next, i++) {
@@ -387,6 +387,7 @@ int request_chat(request *q, const json *messages, const json *tools, bool gener
     chat_request c = { .messages = messages, .tools = tools, .kwargs = kwargs, .add_generation_prompt = generation };
     int rc = chat_render(q->m->chat, &c, &p, &e);
     if (!rc && out) rc = chat_encode(q->m->chat, &p, false, out, &e);
+    q->wish.chat = true;
     if (rc) rc = request_fail(q, e.code == ERR_MEMORY ? JOB_MEMORY : JOB_INVALID, "messages", "%s", e.msg);
     else buf_add(&q->text, p.text.p, p.text.n);
     chat_prompt_free(&p);

@@ -19,7 +19,7 @@ void tree_add(json *parent, const char *key, json *child);
 json *tree_str(request *q, const char *s, size_t n);
 
 /* ---- structured.c: what an answer must look like ---- */
-int structured_take(request *q); /* response_format, format, text.format, grammar, json_schema into the job */
-int structured_tools(request *q, const json **tools); /* tool_choice; *tools NULL afterwards: hidden */
+int structured_take(request *q); /* response_format, format, text.format, grammar, json_schema into q->wish */
+int structured_tools(request *q, const json **tools); /* tools and tool_choice into q->wish; *tools NULL afterwards: hidden */
 
 #endif

@@ -191,8 +191,10 @@ static void close_entry(entry *x) {
     if (x->m.work_free) x->m.work_free(x->m.work);
     x->m.work = NULL;
     x->m.work_free = NULL;
+    grammars_free(x->m.grammars);
     chat_close(x->m.chat);
     tokenizer_free(x->m.tok);
+    x->m.grammars = NULL;
     engine_close(x->m.engine);
     x->m.chat = NULL;
     x->m.tok = NULL;
@@ -280,12 +282,19 @@ static int open_texts(model *m, err *e) {
     err why = { 0 };
     m->turn_end = -1;
     m->no_chat[0] = 0;
+    if (i->tokenizer_bytes && tokenizer_open(&m->tok, i->tokenizer, i->tokenizer_bytes, e)) return -1;
+    if (!(m->grammars = grammars_new(m->tok))) return fail_memory(e, sizeof *m, "a model's grammars");
     if (!i->tokenizer_bytes) return snprintf(m->no_chat, sizeof m->no_chat, "the file has no tokenizer: only token ids can be given"), 0;
-    if (tokenizer_open(&m->tok, i->tokenizer, i->tokenizer_bytes, e)) return -1;
     if (chat_open(&m->chat, m->tok, NULL, 0, &why)) {
         m->chat = NULL;
         snprintf(m->no_chat, sizeof m->no_chat, "%.*s", (int)sizeof m->no_chat - 1, why.msg);
-    } else m->turn_end = chat_turn_end(m->chat);
+        return 0;
+    }
+    m->turn_end = chat_turn_end(m->chat);
+    size_t n = 0, n_tools = 0;
+    const char *plain = tokenizer_template(m->tok, false, &n), *tools = tokenizer_template(m->tok, true, &n_tools);
+    m->calls = call_format_of(tools, n_tools);
+    m->think = think_marks_of(plain, n);
     return 0;
 }
 
@@ -514,6 +523,7 @@ static model copy_of(const entry *x) {
     model m = x->m;
     m.engine = NULL;
     m.tok = NULL;
+    m.grammars = NULL;
     m.chat = NULL;
     m.work = NULL;
     m.work_free = NULL;

@@ -6,6 +6,8 @@
 
 #include "runtime/chat.h"
 #include "runtime/engine.h"
+#include "tools/serve/calls.h"
+#include "tools/serve/grammars.h"
 
 typedef struct models models;
 
@@ -24,6 +26,9 @@ typedef struct model {
     tokenizer *tok;                /* NULL: the file has none */
     chat *chat;                    /* NULL: no template */
     char no_chat[256];             /* why not */
+    grammars *grammars;            /* what constrains its answers */
+    const call_format *calls;      /* how calls of tools stand in them, by the template; NULL: it knows no tools */
+    think_marks think;             /* likewise, what is thought */
     int32_t turn_end;              /* what the template puts behind a reply ends it; -1: none */
     double load_seconds, expires;  /* expires: now_seconds() when it is closed if unused; INFINITY: never */
     const adapter *adapters;       /* [n_adapters] LoRA in it, as engine_open took them; with any it is an engine of its own */

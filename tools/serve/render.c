@@ -106,3 +106,13 @@ void put_data(buf *out, const buf *object) {
 int count_prompt(const request *q) { return q->timings.n_prompt; } /* of an encoder's input too */
 
 int count_answers(const request *q) { return q->timings.n_decoded; }
+
+int count_reasoning(const request *q) {
+    int n = 0;
+    for (int i = 0; i < q->n_answers; i++) n += q->answers[i].n_reasoning;
+    return n;
+}
+
+bool ends_with_calls(const answer *a) {
+    return a->n_calls && !a->reader.cut && a->end != END_LENGTH && a->end != END_CONTEXT && a->end != END_DEADLINE;
+}

@@ -20,5 +20,7 @@ void put_embedding(buf *b, const float *x, int n);
 void cut_embedding(answer *a, int d);
 int count_prompt(const request *q);
 int count_answers(const request *q);
+int count_reasoning(const request *q);
+bool ends_with_calls(const answer *a); /* it ended by itself, and calls tools */
 
 #endif

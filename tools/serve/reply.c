@@ -10,9 +10,17 @@
 
 /* ---- the end of a request ---- */
 
+static void free_answer(answer *a) {
+    for (int i = 0; i < a->n_calls; i++) buf_free(&a->calls[i].arguments);
+    free(a->calls);
+    reader_free(&a->reader);
+    buf_free(&a->text);
+    buf_free(&a->reasoning);
+}
+
 void request_free(request *q) {
     for (int i = 0; i < q->n_answers && q->answers; i++) {
-        buf_free(&q->answers[i].text);
+        free_answer(&q->answers[i]);
         ids_free(&q->answers[i].tokens);
         free(q->answers[i].probs);
         free(q->answers[i].embedding);
@@ -22,6 +30,7 @@ void request_free(request *q) {
     if (q->m) models_release(q->s->models, q->m, q->keep_alive);
     buf_free(&q->warnings);
     buf_free(&q->text);
+    buf_free(&q->parts);
     pthread_mutex_destroy(&q->lock);
     arena_free(&q->mem);
     free(q);
@@ -164,10 +173,53 @@ static void keep_prob(request *q, answer *a, const job_event *v) {
     a->probs[a->n_probs++] = p;
 }
 
+/* An id of its own, of as many characters as the template wants. */
+static void make_call_id(const answer *a, int length, said_call *c) {
+    static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyz";
+    const request *q = a->q;
+    char text[120];
+    size_t at = 0, n = length ? (size_t)length : 24;
+    snprintf(text, sizeof text, "%s %llx %td %d", q->id, (unsigned long long)q->s->id_salt, a - q->answers, a->n_calls);
+    if (!length) at = (size_t)snprintf(c->id, sizeof c->id, "call_");
+    uint64_t x = hash_bytes(text, strlen(text));
+    for (size_t i = 0; i < n && at + 1 < sizeof c->id; i++, x = i % 8 ? x / 36 : hash_bytes(&x, sizeof x)) c->id[at++] = digits[x % 36];
+    c->id[at] = 0;
+}
+
+static void begin_call(answer *a, const answer_part *p) {
+    if ((a->n_calls & (a->n_calls - 1)) == 0) {
+        said_call *more = realloc(a->calls, (size_t)(a->n_calls ? 2 * a->n_calls : 1) * sizeof *more);
+        if (!more) { a->text.failed = true; return; }
+        a->calls = more;
+    }
+    said_call *c = &a->calls[a->n_calls];
+    *c = (said_call){ .name = arena_copy(&a->q->mem, p->s, p->n) };
+    if (!c->name) { a->text.failed = true; return; }
+    make_call_id(a, a->q->wish.format ? a->q->wish.format->id_length : 0, c);
+    a->n_calls++;
+}
+
+void reply_part(void *arg, const answer_part *p) {
+    answer *a = arg;
+    if (a->text.failed) return;
+    if (p->kind == PART_TEXT) buf_add(&a->text, p->s, p->n);
+    if (p->kind == PART_REASONING) buf_add(&a->reasoning, p->s, p->n);
+    if (p->kind == PART_CALL) begin_call(a, p);
+    if (p->kind == PART_ARGUMENTS && p->call < a->n_calls) buf_add(&a->calls[p->call].arguments, p->s, p->n);
+    if (a->q->stream && a->q->r->part && !a->text.failed) a->q->r->part(a->q, a, p, &a->q->parts);
+}
+
+static void read_piece(answer *a, const job_event *v) {
+    bool thought = reader_thinks(&a->reader);
+    reader_feed(&a->reader, v->text, v->n, v->constrained);
+    if (v->id >= 0 && (thought || reader_thinks(&a->reader))) a->n_reasoning++;
+}
+
 static void take_piece(request *q, const job_event *v) {
     answer *a = request_answer(q, v);
     if (!a) return;
-    buf_add(&a->text, v->text, v->n);
+    if (q->reads) read_piece(a, v);
+    else buf_add(&a->text, v->text, v->n);
     if (v->id < 0) return;
     if (!v->of_prompt) {
         ids_add(&a->tokens, v->id);
@@ -182,6 +234,12 @@ static void take_choice_end(request *q, const job_event *v) {
     if (!a) return;
     a->end = v->end;
     q->n_ended++;
+    if (q->reads) {
+        reader_end(&a->reader);
+        if (a->reader.malformed) request_warn(q, "tools: a call in the answer cannot be read: it is left in the text");
+        if (a->reader.unknown) request_warn(q, "tools: the answer calls a function that is not among the tools: it is left in the text");
+        if (a->reader.cut) request_warn(q, "tools: the answer was cut within a call: its arguments are not whole");
+    }
     a->stop_string = v->stop_string ? arena_copy(&q->mem, v->stop_string, strlen(v->stop_string)) : NULL;
 }
 
@@ -216,13 +274,23 @@ static void send(request *q, const buf *out) {
     exchange_write(q->x, out->p, out->n);
 }
 
+/* Of an answer that is read only what stands beside its text: the text itself comes in parts. */
+static void put_piece(request *q, const job_event *v, buf *out) {
+    job_event bare = *v;
+    if (q->reads && !v->of_prompt) bare.text = "", bare.n = 0;
+    q->r->piece(q, &bare, out);
+}
+
 /* Headers wait for the first piece: what fails before has a status of its own. */
 static void stream_event(request *q, const job_event *v) {
     const renderer *r = q->r;
     buf out = { 0 };
     bool content = v->kind == EVENT_PIECE || v->kind == EVENT_CHOICE_END || v->kind == EVENT_END || (v->kind == EVENT_PROGRESS && r->progress);
     if (content && !q->begun && r->begin) r->begin(q, &out);
-    if (v->kind == EVENT_PIECE && r->piece) r->piece(q, v, &out);
+    if (v->kind == EVENT_PIECE && r->piece) put_piece(q, v, &out);
+    buf_add(&out, q->parts.p, q->parts.n);
+    out.failed |= q->parts.failed;
+    q->parts.n = 0;
     if (v->kind == EVENT_PROGRESS && r->progress) r->progress(q, v, &out);
     if (v->kind == EVENT_CHOICE_END && r->choice_end) r->choice_end(q, v, &out);
     if (v->kind == EVENT_END && r->end) r->end(q, &out);
@@ -250,7 +318,7 @@ static bool was_cut(const request *q) {
 
 static bool lacks_memory(const request *q) {
     for (int i = 0; i < q->n_answers; i++)
-        if (q->answers[i].text.failed || q->answers[i].tokens.failed) return true;
+        if (q->answers[i].text.failed || q->answers[i].tokens.failed || q->answers[i].reasoning.failed || q->answers[i].reader.held.failed) return true;
     return false;
 }
 

@@ -463,7 +463,7 @@ int request_submit(request *q, const renderer *r) {
     job *j = q->j;
     schedule *s = q->s->schedule;
     q->r = r;
-    if (request_answers(q)) return -1;
+    if (request_answers(q) || structured_apply(q)) return -1;
     j->take = reply_take;
     j->arg = q;
     exchange_on_close(q->x, closed, q);

@@ -38,6 +38,8 @@ int request_answers(request *q);                     /* room for what the job wi
 int request_embed(request *q, const json *input, const char *name); /* an embedding's model, job and prompts */
 int request_submit(request *q, const renderer *r); /* the last thing: q may be gone afterwards */
 
+int structured_apply(request *q); /* structured.c: q->wish into the job and its answers; request_submit does it */
+
 /* ---- reply.c ---- */
 void reply_take(job *j, const job_event *v); /* job.take */
 int reply_json(request *q, int status, const buf *body); /* a whole reply; ends the request: 0 */
@@ -47,5 +49,6 @@ void failure_body(const request *q, int status, buf *out); /* the error object a
 int failure_status(const request *q);
 void request_free(request *q); /* after exchange_end */
 answer *request_answer(request *q, const job_event *v);
+void reply_part(void *arg, const answer_part *p); /* reader_opts.take; arg: the answer */
 
 #endif

@@ -67,8 +67,6 @@ static int check_generate(const schedule *s, const job *j, job_failure *f) {
     for (int k = 0; k < o.n_bias; k++)
         if (o.bias[k].id < 0 || o.bias[k].id >= i->n_vocab || isnan(o.bias[k].bias))
             return failed(f, JOB_INVALID, "parse", "logit_bias", "logit_bias: id %d is not in the vocabulary of %d, or its bias is no number", o.bias[k].id, i->n_vocab);
-    /* runtime/grammar.h goes in where a token is picked (schedule_seq.c, pick); until it does, an answer that must match is refused. */
-    if (j->grammar) return failed(f, JOB_UNSUPPORTED, "parse", "grammar", "answers that must match a grammar are not supported by this version");
     return check_beams(s, j, f);
 }
 

@@ -10,6 +10,7 @@
 static void lane_free(void *p) {
     lane *l = p;
     prefix_free(&l->kept);
+    free_aligned(l->row);
     free(l->slot);
     free(l->steps);
     free(l->whose);

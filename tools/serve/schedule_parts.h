@@ -32,6 +32,7 @@ typedef struct seq {
     int reported;            /* tokens of the prompt that PROGRESS or echo told of */
     sampler *sampler;
     sample_opts rules;
+    constraint *constraint;  /* NULL: the answer is free */
     int32_t eos[MOST_ENDS];
     int n_eos;
     detok d;
@@ -63,6 +64,7 @@ typedef struct lane {
     step *steps;             /* [n_slots + widths] of this step */
     seq **whose;             /* [the same] */
     int cap_steps;
+    float *row;              /* [n_vocab] logits that a grammar masks: the model's own stay as they are */
     double base, per_token;  /* seconds of a step without prompts; more, a token of a prompt; 0: not known yet */
     int last_budget;
     bool listed;             /* in the schedule's list: it has jobs, and the model is held */

@@ -39,6 +39,17 @@ static int make_sampler(seq *q, err *e) {
     return 0;
 }
 
+static int make_constraint(seq *q, err *e) {
+    const job *j = q->js->j;
+    lane *l = q->l;
+    size_t bytes = (size_t)j->m->info->n_vocab * sizeof *l->row;
+    if (!j->grammar) return 0;
+    if (!l->row && !(l->row = alloc_aligned(bytes))) return fail_memory(e, bytes, "a row of logits");
+    constraint_opts o = j->constraint;
+    o.grammar = j->grammar;
+    return constraint_new(&q->constraint, &o, q->eos, q->n_eos, e);
+}
+
 static int make_rows(seq *q, err *e) {
     const job *j = q->js->j;
     bool echo = j->echo && j->logprobs;
@@ -88,7 +99,7 @@ seq *seq_new(lane *l, job_state *js, int unit, err *e) {
     if (!q) return fail_memory(e, sizeof *q, "a sequence"), NULL;
     *q = (seq){ .js = js, .l = l, .prompt = unit / choices, .choice = unit % choices, .stop = { .stops = j->stops, .n = j->n_stops } };
     q->order = l->s->order++;
-    if (make_prompt(q, e) || make_sampler(q, e) || make_rows(q, e) || find_session(q, e)) {
+    if (make_prompt(q, e) || make_sampler(q, e) || make_constraint(q, e) || make_rows(q, e) || find_session(q, e)) {
         lane_give_back(l, q->s, false);
         q->s = NULL;
         seq_free(q);
@@ -107,6 +118,7 @@ void seq_free(seq *q) {
     if (!q) return;
     if (q->search) beam_end(q->search, false, NULL, &(err){ 0 });
     sampler_free(q->sampler);
+    constraint_free(q->constraint);
     ids_free(&q->tokens);
     stop_free(&q->stop);
     buf_free(&q->text);
@@ -176,6 +188,15 @@ int seq_echo(seq *q) {
     return 0;
 }
 
+/* Special tokens are no text, but those that the job wants to see. */
+static void take_text(seq *q, int32_t id) {
+    const job *j = q->js->j;
+    q->d.skip_special = true;
+    for (int i = 0; i < j->n_shown; i++)
+        if (j->shown[i] == id) q->d.skip_special = false;
+    detok_token(&q->d, id, &q->text);
+}
+
 bool seq_take(seq *q, int32_t id, const job_event *probs, double now) {
     job_state *js = q->js;
     schedule *s = q->l->s;
@@ -183,7 +204,7 @@ bool seq_take(seq *q, int32_t id, const job_event *probs, double now) {
     sampler_accept(q->sampler, id);
     ids_add(&q->tokens, id);
     if (q->tokens.failed) js->lost = true;
-    if (q->d.t) detok_token(&q->d, id, &q->text);
+    if (q->d.t) take_text(q, id);
     bool stopped = stop_feed(&q->stop, q->text.p, q->text.n, &q->out);
     q->text.n = 0;
     post_piece(q, &v, id);
@@ -251,14 +272,28 @@ static bool ends(const seq *q, int32_t id) {
     return false;
 }
 
-/* The next token by these logits. A grammar (runtime/grammar.h) belongs here: it forbids in a copy of the logits what cannot follow,
- * before sampler_pick; seq_take tells it of the token; and an answer that it declares complete ends with END_GRAMMAR. */
+static int fail_grammar(seq *q, const err *e) {
+    return job_fail(q->js, e->code == ERR_MEMORY ? JOB_MEMORY : JOB_FAILED, "decode", "after %d tokens of the answer its grammar ended: %s", q->n_new, e->msg), -1;
+}
+
+/* The logits with what the grammar forbids taken out, in a row of their own: proposals may come back to the model's. */
+static const float *allowed(seq *q, const float *logits) {
+    err e = { 0 };
+    int n = q->l->m->info->n_vocab;
+    if (!constraint_on(q->constraint)) return logits;
+    memcpy(q->l->row, logits, (size_t)n * sizeof *logits);
+    return constraint_mask(q->constraint, q->l->row, n, &e) ? fail_grammar(q, &e), NULL : q->l->row;
+}
+
+/* The next token by these logits. */
 static int32_t pick(seq *q, const float *logits) {
-    int32_t id = sampler_pick(q->sampler, logits);
+    const float *row = allowed(q, logits);
+    if (!row) return -1;
+    int32_t id = sampler_pick(q->sampler, row);
     if (id >= 0) return id;
     int n = (int)q->tokens.n;
     if (isfinite(sample_logsumexp(logits, q->l->m->info->n_vocab)))
-        job_fail(q->js, JOB_INVALID, "decode", "after %d tokens no token is left that the options allow", n);
+        job_fail(q->js, JOB_INVALID, "decode", "after %d tokens no token is left that %s", n, constraint_on(q->constraint) ? "the grammar and the options allow together" : "the options allow");
     else job_fail(q->js, JOB_NOT_FINITE, "decode", "the model's logits are not finite after %d tokens: the weights or the file are damaged (inspect --verify)", n);
     return -1;
 }
@@ -271,8 +306,13 @@ static int one_token(seq *q, const float *logits, double now) {
     int32_t id = pick(q, logits);
     if (id < 0) return -1;
     if (ends(q, id)) return finish(q, END_EOS, NULL), 1;
+    bool whole = false;
+    err e = { 0 };
+    if (q->constraint && constraint_take(q->constraint, id, &whole, &e)) return fail_grammar(q, &e);
+    v.constrained = constraint_on(q->constraint);
     say_probs(j, logits, id, top, &v);
     if (seq_take(q, id, &v, now)) return finish(q, END_STOP_STRING, j->stops[q->stop.found]), 1;
+    if (whole) return finish(q, END_GRAMMAR, NULL), 1;
     if (q->n_new == j->max_tokens) return finish(q, END_LENGTH, NULL), 1; /* nothing will ask for its logits */
     if (q->tokens.n > (size_t)j->m->info->ctx) return finish(q, END_CONTEXT, NULL), 1;
     return 0;

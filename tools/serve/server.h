@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 
+#include "tools/serve/calls.h"
 #include "tools/serve/fields.h"
 #include "tools/serve/http.h"
 #include "tools/serve/schedule.h"
@@ -48,12 +49,15 @@ typedef struct endpoint {
 extern const endpoint endpoints[];
 extern const int endpoints_n;
 
+typedef struct answer answer;
+
 /* How a dialect writes what a job gives. NULL: it writes nothing there. Streams append whole events to out. */
 typedef struct renderer {
     const char *stream_type;
     void (*begin)(request *q, buf *out);
     void (*progress)(request *q, const job_event *v, buf *out);
     void (*piece)(request *q, const job_event *v, buf *out);
+    void (*part)(request *q, answer *a, const answer_part *p, buf *out); /* of an answer that is read (q->reads), in place of piece's text */
     void (*choice_end)(request *q, const job_event *v, buf *out);
     void (*end)(request *q, buf *out);
     void (*whole)(request *q, buf *out);   /* the body of a reply that is not streamed */
@@ -69,8 +73,18 @@ typedef struct token_prob {
     const job_token_prob *top; /* [n_top] */
 } token_prob;
 
-typedef struct answer { /* one choice */
-    buf text;
+typedef struct said_call { /* a call in an answer */
+    char id[40];
+    const char *name;
+    buf arguments;          /* JSON text */
+} said_call;
+
+struct answer { /* one choice */
+    request *q;
+    buf text, reasoning;
+    answer_reader reader;   /* of q->reads */
+    said_call *calls;       /* [n_calls], grown in powers of two */
+    int n_calls, n_reasoning; /* calls; tokens */
     ids tokens;
     token_prob *probs;      /* [n_probs], grown in powers of two */
     int n_probs;
@@ -82,7 +96,21 @@ typedef struct answer { /* one choice */
     bool begun; /* something of it was sent */
     float *embedding;
     int n_embedding;
-} answer;
+};
+
+/* What an answer must look like, and how calls stand in it (structured.c). */
+typedef struct wish {
+    const char *field;      /* that asks for a structure; NULL: none does */
+    const char *schema, *gbnf; /* JSON or GBNF text [n]: one of them */
+    size_t n;
+    const call_format *format; /* of the model's template; NULL: calls are not looked for */
+    call_tool *tools;            /* [n_tools] */
+    bool *strict;           /* [n_tools] the function's own strict */
+    int n_tools, chosen;    /* chosen: the one that must be called; -1: any */
+    bool required, parallel, chat;
+    think_marks think;
+    think_state thinking;
+} wish;
 
 struct request {
     server *s;
@@ -115,6 +143,9 @@ struct request {
     int n_answers, n_prompts, n_each;
     job_timings timings;
     buf text;                   /* the rendered prompt, where a reply shows it */
+    wish wish;
+    bool reads;                 /* answers are read for calls and thoughts */
+    buf parts;                  /* of this event, in the dialect */
     bool include_usage, logprobs;
     int n_ended;                /* choices */
     bool keep_probs;            /* needed at the end */
