@@ -15,7 +15,7 @@
 #include "runtime/sample.h"
 #include "tools/serve/models.h"
 
-typedef enum job_kind { JOB_GENERATE, JOB_EMBED, JOB_LOAD } job_kind; /* JOB_LOAD: nothing is computed, the model is there afterwards */
+typedef enum job_kind { JOB_GENERATE, JOB_EMBED, JOB_LOAD, JOB_SLOT } job_kind; /* JOB_LOAD: nothing is computed, the model is there afterwards */
 
 /* Stable names of what can go wrong: `code` of every dialect's error object. */
 typedef enum job_error {
@@ -50,6 +50,15 @@ typedef struct job_timings {    /* seconds; tokens */
     int n_decoded;              /* of all choices */
     int n_drafted, n_accepted;
 } job_timings;
+
+/* JOB_SLOT: what was last worked on in a slot is copied out, put in, or forgotten. */
+typedef enum slot_what { SLOT_SAVE, SLOT_RESTORE, SLOT_ERASE } slot_what;
+typedef struct slot_action {
+    slot_what what;
+    int slot, n_tokens;         /* n_tokens: of them; the scheduler's answer */
+    buf bytes;                  /* what session_save writes: of SAVE the scheduler's answer, of RESTORE given */
+    double seconds;             /* that it took */
+} slot_action;
 
 typedef enum event_kind { EVENT_STARTED, EVENT_PROGRESS, EVENT_PIECE, EVENT_CHOICE_END, EVENT_EMBEDDING, EVENT_END, EVENT_FAILED } event_kind;
 
@@ -95,6 +104,7 @@ typedef struct job {
     const struct grammar *grammar; /* what the answer must match (runtime/grammar.h); NULL: anything; the job's, freed with it */
     const job_adapter *adapters;
     int n_adapters;
+    slot_action *slot;          /* of JOB_SLOT; whose it is frees it, after the last event */
     int pooling;                /* of JOB_EMBED; 0: the checkpoint's own */
     double deadline;            /* now_seconds(); 0: none */
     double arrived;

@@ -89,7 +89,7 @@ seq *seq_new(lane *l, job_state *js, int unit, err *e) {
     *q = (seq){ .js = js, .l = l, .prompt = unit / choices, .choice = unit % choices, .stop = { .stops = j->stops, .n = j->n_stops } };
     q->order = l->s->order++;
     if (make_prompt(q, e) || make_sampler(q, e) || make_rows(q, e) || find_session(q, e)) {
-        lane_give_back(l, q->s, false);
+        lane_give_back(l, q->s, false, -1);
         q->s = NULL;
         seq_free(q);
         return NULL;
@@ -223,7 +223,7 @@ void seq_close(seq *q) {
     js->u->n_active -= js->width;
     if (q->search) beam_end(q->search, false, NULL, &(err){ 0 }), q->search = NULL;
     l->n_sessions -= js->width - 1;
-    lane_give_back(l, q->s, js->j->cache_prompt && js->width == 1);
+    lane_give_back(l, q->s, js->j->cache_prompt && js->width == 1, q->slot);
     seq_free(q);
     unit_ended(js);
 }
@@ -334,7 +334,7 @@ static void begin_answer(seq *q, double now) {
 static void report(seq *q) {
     int done = min_int(session_len(q->s), q->n_prompt);
     if (!q->js->j->progress || q->begun || q->reported == done) return;
-    post(q->js, &(job_event){ .kind = EVENT_PROGRESS, .prompt = q->prompt, .choice = q->choice, .id = -1, .done = done, .total = q->n_prompt });
+    post(q->js, &(job_event){ .kind = EVENT_PROGRESS, .prompt = q->prompt, .choice = q->choice, .id = -1, .done = done, .total = q->n_prompt, .timings = q->js->t });
     if (!q->js->j->echo) q->reported = done;
 }
 
