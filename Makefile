@@ -101,10 +101,10 @@ $(BUILD)/tests/chat_test $(BUILD)/fuzz_conversation: $(patsubst %,$(BUILD)/tools
 $(BUILD)/tests/http_test $(BUILD)/tests/http_load_test: $(patsubst %,$(BUILD)/tools/serve/%.o,work http http_exchange http_parse poll)
 $(BUILD)/tests/http_parse_test $(BUILD)/fuzz_http: $(BUILD)/tools/serve/http_parse.o
 # The server's scheduler, between models and a queue of the test's own; steps of the engine are made to fail.
-$(BUILD)/tests/schedule_test: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/models.c tools/serve/job.c tools/serve/prefix.c tools/serve/schedule*.c))
+$(BUILD)/tests/schedule_test: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/models.c tools/serve/job.c tools/serve/prefix.c tools/serve/disk.c tools/serve/schedule*.c))
 $(BUILD)/tests/schedule_test: LDFLAGS += -Wl,--wrap=engine_step
 # The server's dialects, between HTTP, models and a scheduler of the tests' own.
-$(BUILD)/tests/api_test $(BUILD)/fuzz_api: $(patsubst %,$(BUILD)/tools/serve/%.o,job fields fields_table request messages structured infill reply render server guard metrics log) $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/api_*.c))
+$(BUILD)/tests/api_test $(BUILD)/fuzz_api: $(patsubst %,$(BUILD)/tools/serve/%.o,job fields fields_table request messages structured infill reply render server guard metrics log memo ping trace disk) $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/api_*.c))
 # What the load generator makes of replies.
 $(BUILD)/tests/load_test: $(patsubst %,$(BUILD)/bench/serve_%.o,http events request figures)
 # The kernels of AMX with tiles in plain C.

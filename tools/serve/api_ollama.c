@@ -103,6 +103,13 @@ static void piece(request *q, const job_event *v, buf *out) {
     buf_str(out, ",\"done\":false}\n");
 }
 
+/* An empty line would end a client: a whole object says nothing. */
+static void ping(request *q, buf *out) {
+    begin_line(q, out);
+    put_text(q, "", 0, out);
+    buf_str(out, ",\"done\":false}\n");
+}
+
 static void end(request *q, buf *out) {
     begin_line(q, out);
     put_text(q, "", 0, out);
@@ -115,7 +122,7 @@ static void broken(request *q, buf *out) {
     buf_byte(out, '\n');
 }
 
-static const renderer ollama_renderer = { .stream_type = "application/x-ndjson", .piece = piece, .end = end, .whole = whole, .broken = broken };
+static const renderer ollama_renderer = { .stream_type = "application/x-ndjson", .piece = piece, .ping = ping, .end = end, .whole = whole, .broken = broken };
 
 /* ---- requests ---- */
 

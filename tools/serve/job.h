@@ -76,6 +76,7 @@ typedef struct job_event {
     bool of_prompt;             /* echo: a token of the prompt */
     job_end end;                /* CHOICE_END */
     const char *stop_string;    /* of END_STOP_STRING */
+    uint64_t logits;            /* CHOICE_END of a traced job: hash of all logits that a token was picked from, in order; 0: of a search */
     const float *embedding;     /* [n_embedding] */
     int n_embedding;
     int done, total;            /* PROGRESS: tokens of the prompt */
@@ -96,6 +97,7 @@ typedef struct job {
     int max_tokens;             /* -1: until the context is full */
     sample_opts sample;         /* seed is drawn already; choice c of prompt p takes seed + c */
     bool ignore_eos, echo, logprobs, cache_prompt, lookup, progress;
+    bool traced;                /* its logits are hashed */
     int n_top;                  /* alternatives of each token's log-probability */
     const char **stops;
     int n_stops;

@@ -104,7 +104,7 @@ static int slot_restore(lane *l, slot_action *a, err *e) {
     FILE *f = a->bytes.n ? fmemopen(a->bytes.p, a->bytes.n, "rb") : NULL;
     int rc = f ? session_load(s, f, e) : fail_code(e, ERR_INPUT, "the saved file is empty");
     if (f) fclose(f);
-    if (rc && !e->code) e->code = ERR_INPUT;
+    if (rc && e->code == ERR_FAILED) e->code = ERR_INPUT; /* another model's, or damaged: the client's file */
     a->n_tokens = session_len(s);
     lane_give_back(l, s, !rc, a->slot);
     return rc;

@@ -33,6 +33,7 @@ typedef struct seq {
     int reported;            /* tokens of the prompt that PROGRESS or echo told of */
     sampler *sampler;
     sample_opts rules;
+    hash64 logits;           /* of a traced job */
     int32_t eos[MOST_ENDS];
     int n_eos;
     detok d;
