@@ -4,6 +4,7 @@
 #   demo           converts the demo checkpoint and generates from it
 #   test           builds and runs every test (cmocka; installs it where missing)
 #   test-clients   openai-python and ollama-python against ./serve, in a throw-away environment
+#   soak           the server under 200 rude clients for a minute
 #   test-emulated  the kernels of CPUs that this machine is not, under qemu where it is installed
 #   asan ubsan tsan  the tests under a sanitizer
 #   fuzz           fuzzers over the parsers (clang)      FUZZ_SECONDS=60
@@ -55,7 +56,7 @@ BENCHES   := $(foreach b,$(basename $(wildcard bench/*.c)),$(if $(findstring _,$
 TESTS     := $(patsubst tests/%.c,%,$(wildcard tests/*_test.c))
 PROGRAMS  := $(TOOLS:%=$(BIN)/%) $(BENCHES:%=$(BIN)/%)
 
-.PHONY: all demo test test-emulated test-clients bench asan ubsan tsan fuzz taps lint install clean
+.PHONY: all demo test soak test-emulated test-clients bench asan ubsan tsan fuzz taps lint install clean
 .SECONDARY:
 all: $(PROGRAMS)
 
@@ -122,6 +123,10 @@ test: cmocka all taps $(TESTS:%=$(BUILD)/tests/%)
 taps: $(BUILD)/taps
 $(BUILD)/taps: $(BUILD)/tests/tools/taps.o $(BUILD)/libquern.a
 	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+# The server under 200 clients for a minute, with the limits that it promises.
+soak: cmocka all $(BUILD)/tests/serve_load_test
+	QUERN_BIN=$(BIN) QUERN_LOAD_SECONDS=60 QUERN_LOAD_CLIENTS=200 $(BUILD)/tests/serve_load_test
 
 test-emulated:
 	@MAKE="$(MAKE)" sh tests/emulated.sh $(BUILD)
