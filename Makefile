@@ -4,6 +4,7 @@
 #   demo           converts the demo checkpoint and generates from it
 #   test           builds and runs every test (cmocka; installs it where missing)
 #   test-clients   openai-python and ollama-python against ./serve, in a throw-away environment
+#   soak           the server under 200 rude clients for a minute
 #   test-emulated  the kernels of CPUs that this machine is not, under qemu where it is installed
 #   asan ubsan tsan  the tests under a sanitizer
 #   fuzz           fuzzers over the parsers (clang)      FUZZ_SECONDS=60
@@ -55,7 +56,7 @@ BENCHES   := $(foreach b,$(basename $(wildcard bench/*.c)),$(if $(findstring _,$
 TESTS     := $(patsubst tests/%.c,%,$(wildcard tests/*_test.c))
 PROGRAMS  := $(TOOLS:%=$(BIN)/%) $(BENCHES:%=$(BIN)/%)
 
-.PHONY: all demo test test-emulated test-clients bench asan ubsan tsan fuzz taps lint install clean
+.PHONY: all demo test soak test-emulated test-clients bench asan ubsan tsan fuzz taps lint install clean
 .SECONDARY:
 all: $(PROGRAMS)
 
@@ -101,10 +102,10 @@ $(BUILD)/tests/chat_test $(BUILD)/fuzz_conversation: $(patsubst %,$(BUILD)/tools
 $(BUILD)/tests/http_test $(BUILD)/tests/http_load_test: $(patsubst %,$(BUILD)/tools/serve/%.o,work http http_exchange http_parse poll)
 $(BUILD)/tests/http_parse_test $(BUILD)/fuzz_http: $(BUILD)/tools/serve/http_parse.o
 # The server's scheduler, between models and a queue of the test's own; steps of the engine are made to fail.
-$(BUILD)/tests/schedule_test: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/models.c tools/serve/job.c tools/serve/prefix.c tools/serve/grammars.c tools/serve/calls.c tools/serve/constrain.c tools/serve/schedule*.c))
+$(BUILD)/tests/schedule_test: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/models.c tools/serve/job.c tools/serve/prefix.c tools/serve/disk.c tools/serve/grammars.c tools/serve/calls.c tools/serve/constrain.c tools/serve/schedule*.c))
 $(BUILD)/tests/schedule_test: LDFLAGS += -Wl,--wrap=engine_step
 # The server's dialects, between HTTP, models and a scheduler of the tests' own.
-$(BUILD)/tests/api_test $(BUILD)/fuzz_api: $(patsubst %,$(BUILD)/tools/serve/%.o,job fields fields_table request messages structured calls calls_parse grammars infill reply render server guard metrics log) $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/api_*.c))
+$(BUILD)/tests/api_test $(BUILD)/fuzz_api: $(patsubst %,$(BUILD)/tools/serve/%.o,job fields fields_table request messages structured calls calls_parse grammars infill reply render server guard metrics log memo ping trace disk) $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/api_*.c))
 # What answers are read by, and what constrains them.
 $(BUILD)/tests/calls_test $(BUILD)/fuzz_calls: $(patsubst %,$(BUILD)/tools/serve/%.o,calls calls_parse grammars constrain)
 # What the load generator makes of replies.
@@ -124,6 +125,10 @@ test: cmocka all taps $(TESTS:%=$(BUILD)/tests/%)
 taps: $(BUILD)/taps
 $(BUILD)/taps: $(BUILD)/tests/tools/taps.o $(BUILD)/libquern.a
 	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+# The server under 200 clients for a minute, with the limits that it promises.
+soak: cmocka all $(BUILD)/tests/serve_load_test
+	QUERN_BIN=$(BIN) QUERN_LOAD_SECONDS=60 QUERN_LOAD_CLIENTS=200 $(BUILD)/tests/serve_load_test
 
 test-emulated:
 	@MAKE="$(MAKE)" sh tests/emulated.sh $(BUILD)

@@ -576,6 +576,11 @@ static session_header header_of(const session *s) {
                              .vocab_ld = (uint32_t)s->g->f.vocab_ld, .has_logits = s->has_logits, .enc_len = (uint32_t)s->enc.len };
 }
 
+uint64_t engine_cache_key(const engine *g) {
+    uint64_t parts[] = { g->model.file.header->meta_hash, g->lora.hash, (uint64_t)g->kv.type, g->f.vocab_ld };
+    return hash_bytes(parts, sizeof parts);
+}
+
 static int put(FILE *f, hash64 *h, const void *p, size_t n, err *e) {
     hash_add(h, p, n);
     return n == 0 || fwrite(p, 1, n, f) == n ? 0 : fail(e, "saving the session failed: %s", strerror(errno));

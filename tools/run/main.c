@@ -63,6 +63,7 @@ static int check_search(const program *p, const run_opts *o) {
 
 static int check(const program *p, const run_opts *o, int n_words) {
     if (n_words != 1) return usage_error(p, "expected a model file");
+    if (o->replay) return o->prompt || o->prompt_file || o->ids || o->chat ? usage_error(p, "--replay takes its prompts from a trace: not with -p, -f, --ids or --chat") : OPTIONS_GO_ON;
     int sources = (o->prompt != NULL) + (o->prompt_file != NULL) + (o->ids != NULL);
     bool other = o->tokenize || o->detokenize || o->plan || o->render;
     if (other && (o->chat || o->show_prompt)) return usage_error(p, "--chat and --show-prompt go with -p or -f");
@@ -96,6 +97,7 @@ static int dispatch(run_opts *o, err *e) {
     if (!o->embed && !o->sessions_given) o->engine.max_sessions = run_sessions(o);
     if (chats(o) && !o->n_given) o->n_predict = -1; /* a reply ends by itself */
     if (rc) o->engine.n_adapters = 0; /* nothing is run */
+    else if (o->replay) rc = run_replay(o, e);
     else if (o->tokenize || o->detokenize) rc = run_vocab(o, e);
     else if (o->render) rc = run_render(o, e);
     else if (o->plan) rc = run_plan(o, e);
@@ -176,11 +178,11 @@ int main(int argc, char **argv) {
         { "--dump-logits", NULL, OPT_TEXT, &o.dump_logits, "FILE", "write the logits of every given token: f32 [tokens][vocab]", NULL },
         { "--sessions", NULL, OPT_INT, &o.engine.max_sessions, "N", "with --plan: so many sequences at once, as a server has (1)", &o.sessions_given },
         { "--explain", NULL, OPT_FLAG, &o.explain, NULL, "afterwards: time by step and layer, beside this machine's limits, and what binds", NULL },
+        { "--replay", NULL, OPT_TEXT, &o.replay, "FILE", "compute the requests of a server's trace (serve --trace) again and compare, bit for bit", NULL },
         { "--plan", NULL, OPT_FLAG, &o.plan, NULL, "print the memory that a run will need, and the speed that memory allows", NULL },
         { "--embed", NULL, OPT_FLAG, &o.embed, NULL, "print the prompt's embedding as a JSON array", NULL },
         { "--pooling", NULL, OPT_TEXT, &o.pooling, "KIND", "with --embed: first, mean or last (the checkpoint's own)", NULL },
-        { "--tokenize", NULL, OPT_FLAG, &o.tokenize, NULL, "stdin to token ids on one line", NULL },
-        { "--detokenize", NULL, OPT_FLAG, &o.detokenize, NULL, "token ids on stdin to text", NULL },
+        { "--tokenize", NULL, OPT_FLAG, &o.tokenize, NULL, "stdin to token ids on one line", NULL }, { "--detokenize", NULL, OPT_FLAG, &o.detokenize, NULL, "token ids on stdin to text", NULL },
         { "--no-special", NULL, OPT_FLAG, &o.no_special, NULL, "with --tokenize: add no BOS or EOS; with --detokenize: leave special tokens out", NULL },
         { "--jsonl", NULL, OPT_FLAG, &o.jsonl, NULL, "with these and --render: one JSON object a line in, one line out", NULL },
         { "--verbose", "-v", OPT_FLAG, &o.verbose, NULL, "say what was chosen and why", NULL },

@@ -23,7 +23,7 @@ typedef struct run_opts {
     texts stop, lora;
     bool ignore_eos, print_ids, verbose, parse_special, no_echo;
     bool tokenize, detokenize, jsonl, no_special, embed, plan, chat, show_prompt, lookup, explain;
-    const char *render;
+    const char *render, *replay;
     const char *grammar, *json_schema; /* what an answer may be */
     bool json;
 } run_opts;
@@ -36,6 +36,7 @@ int run_plan(const run_opts *o, err *e);     /* --plan */
 int run_embed(const run_opts *o, err *e);    /* --embed */
 int run_vocab(const run_opts *o, err *e);    /* --tokenize, --detokenize */
 int run_render(const run_opts *o, err *e);   /* --render */
+int run_replay(const run_opts *o, err *e);   /* --replay: 0, or -1 at the first difference */
 int run_show_prompt(const run_opts *o, err *e); /* --show-prompt with -n 0: nothing is computed */
 
 /* ---- beams.c ---- */

@@ -180,10 +180,6 @@ int native_slots(request *q) {
     return reply_and_free(q, &b);
 }
 
-int native_slot_action(request *q) {
-    return request_fail_status(q, 501, "unsupported", "%.100s: sequences are placed by the scheduler and equal beginnings are found in the cache by themselves: there is nothing to save, restore or erase by slot", q->h->path);
-}
-
 int native_lora(request *q) {
     err e = { 0 };
     const char **names;

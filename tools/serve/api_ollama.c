@@ -149,6 +149,13 @@ static void part(request *q, answer *a, const answer_part *p, buf *out) {
     buf_free(&text);
 }
 
+/* An empty line would end a client: a whole object says nothing. */
+static void ping(request *q, buf *out) {
+    begin_line(q, out);
+    put_text(q, "", 0, out);
+    buf_str(out, ",\"done\":false}\n");
+}
+
 static void end(request *q, buf *out) {
     begin_line(q, out);
     put_text(q, "", 0, out);
@@ -161,7 +168,7 @@ static void broken(request *q, buf *out) {
     buf_byte(out, '\n');
 }
 
-static const renderer ollama_renderer = { .stream_type = "application/x-ndjson", .piece = piece, .part = part, .end = end, .whole = whole, .broken = broken };
+static const renderer ollama_renderer = { .stream_type = "application/x-ndjson", .piece = piece, .part = part, .ping = ping, .end = end, .whole = whole, .broken = broken };
 
 /* ---- requests ---- */
 

@@ -137,6 +137,7 @@ static const struct { uint32_t bit; const char *title, *about; } groups[] = {
     { FIELDS_TOKENIZE, "POST /tokenize", "" },
     { FIELDS_DETOKENIZE, "POST /detokenize", "" },
     { FIELDS_TEMPLATE, "POST /apply-template", "" },
+    { FIELDS_SLOT, "POST /slots/{id}?action=save, restore, erase", "What was last worked on in a slot, to and from a file of `--kv-dir` (its bytes count against `--kv-disk`), or forgotten. The prefix cache needs none of it." },
 };
 static const char *const fates[] = { "honoured", "accepted, no effect, named in `warnings`", "only with the value that changes nothing", "refused with 400" };
 

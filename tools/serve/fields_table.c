@@ -7,7 +7,7 @@ enum {
     NATIVE = FIELDS_COMPLETION | FIELDS_INFILL,
     EMBED = FIELDS_EMBED | FIELDS_OLD_EMBEDDINGS,
     GENERATING = OPENAI | FIELDS_RESPONSES | FIELDS_MESSAGES | OLLAMA | NATIVE,
-    NAMED = GENERATING | FIELDS_EMBEDDINGS | EMBED | FIELDS_SHOW | FIELDS_NAMED | FIELDS_COUNT_TOKENS | FIELDS_TOKENIZE | FIELDS_DETOKENIZE | FIELDS_TEMPLATE,
+    NAMED = GENERATING | FIELDS_EMBEDDINGS | EMBED | FIELDS_SHOW | FIELDS_NAMED | FIELDS_COUNT_TOKENS | FIELDS_TOKENIZE | FIELDS_DETOKENIZE | FIELDS_TEMPLATE | FIELDS_SLOT,
     SAMPLED = OPENAI | NATIVE | FIELDS_OPTIONS /* where quern's own settings are understood */
 };
 
@@ -59,7 +59,7 @@ const field fields_table[] = {
     { "return_tokens", F_RETURN_TOKENS, NATIVE, T_BOOL, ANY, "false", FIELD_HONOUR, "`tokens`: the ids of the answer" },
     { "return_progress", F_RETURN_PROGRESS, NATIVE, T_BOOL, ANY, "false", FIELD_HONOUR, "in a stream: `prompt_progress` while the prompt is read" },
     { "timings_per_token", F_NONE, NATIVE, T_BOOL, ANY, "false", FIELD_INERT, "timings come with the end" },
-    { "sse_ping_interval", F_NONE, NATIVE, T_INT, ANY, "-", FIELD_INERT, "the connection needs no pings" },
+    { "sse_ping_interval", F_PING, NATIVE, T_INT, -1, 86400, "--sse-ping-interval", FIELD_HONOUR, "in a stream: a comment after so many seconds of silence; 0 and -1: none" },
     { "response_fields", F_RESPONSE_FIELDS, NATIVE, T_ARR, ANY, "all", FIELD_INERT, "all fields are sent" },
 
     /* length and ends */
@@ -149,6 +149,7 @@ const field fields_table[] = {
     { "n_indent", F_NONE, NATIVE, T_INT, 0, 0, "0", FIELD_NEUTRAL, "a least indentation" },
 
     /* work and caches */
+    { "filename", F_FILENAME, FIELDS_SLOT, T_STR, ANY, "-", FIELD_HONOUR, "of save and restore: a plain name, without separators" },
     { "cache_prompt", F_CACHE_PROMPT, OPENAI | NATIVE, T_BOOL, ANY, "true", FIELD_HONOUR, "begin with what the cache has of the prompt; it never changes the answer" },
     { "n_cache_reuse", F_NONE, NATIVE, T_INT, ANY, "-", FIELD_INERT, "only equal beginnings are used again: shifted ones would change the answer" },
     { "n_keep", F_NONE, NATIVE, T_INT, ANY, "-", FIELD_INERT, "the context is never shifted" },

@@ -16,7 +16,7 @@
 #include "tools/serve/constrain.h"
 #include "tools/serve/models.h"
 
-typedef enum job_kind { JOB_GENERATE, JOB_EMBED, JOB_LOAD } job_kind; /* JOB_LOAD: nothing is computed, the model is there afterwards */
+typedef enum job_kind { JOB_GENERATE, JOB_EMBED, JOB_LOAD, JOB_SLOT } job_kind; /* JOB_LOAD: nothing is computed, the model is there afterwards */
 
 /* Stable names of what can go wrong: `code` of every dialect's error object. */
 typedef enum job_error {
@@ -52,6 +52,15 @@ typedef struct job_timings {    /* seconds; tokens */
     int n_drafted, n_accepted;
 } job_timings;
 
+/* JOB_SLOT: what was last worked on in a slot is copied out, put in, or forgotten. */
+typedef enum slot_what { SLOT_SAVE, SLOT_RESTORE, SLOT_ERASE } slot_what;
+typedef struct slot_action {
+    slot_what what;
+    int slot, n_tokens;         /* n_tokens: of them; the scheduler's answer */
+    buf bytes;                  /* what session_save writes: of SAVE the scheduler's answer, of RESTORE given */
+    double seconds;             /* that it took */
+} slot_action;
+
 typedef enum event_kind { EVENT_STARTED, EVENT_PROGRESS, EVENT_PIECE, EVENT_CHOICE_END, EVENT_EMBEDDING, EVENT_END, EVENT_FAILED } event_kind;
 
 typedef struct job_event {
@@ -69,6 +78,7 @@ typedef struct job_event {
     bool constrained;           /* a grammar holds from here on */
     job_end end;                /* CHOICE_END */
     const char *stop_string;    /* of END_STOP_STRING */
+    uint64_t logits;            /* CHOICE_END of a traced job: hash of all logits that a token was picked from, in order; 0: of a search */
     const float *embedding;     /* [n_embedding] */
     int n_embedding;
     int done, total;            /* PROGRESS: tokens of the prompt */
@@ -89,6 +99,7 @@ typedef struct job {
     int max_tokens;             /* -1: until the context is full */
     sample_opts sample;         /* seed is drawn already; choice c of prompt p takes seed + c */
     bool ignore_eos, echo, logprobs, cache_prompt, lookup, progress;
+    bool traced;                /* its logits are hashed */
     int n_top;                  /* alternatives of each token's log-probability */
     const char **stops;
     int n_stops;
@@ -100,6 +111,7 @@ typedef struct job {
     int n_shown;
     const job_adapter *adapters;
     int n_adapters;
+    slot_action *slot;          /* of JOB_SLOT; whose it is frees it, after the last event */
     int pooling;                /* of JOB_EMBED; 0: the checkpoint's own */
     double deadline;            /* now_seconds(); 0: none */
     double arrived;

@@ -13,18 +13,21 @@
 #include "runtime/options.h"
 #include "tools/serve/guard.h"
 #include "tools/serve/log.h"
+#include "tools/serve/memo.h"
 #include "tools/serve/metrics.h"
+#include "tools/serve/ping.h"
 #include "tools/serve/server.h"
+#include "tools/serve/trace.h"
 
 enum { MOST_MODELS = 256, MOST_KEYS = 1024, DRAIN_SECONDS = 30 };
 
 typedef struct serve_opts {
     const char *models[MOST_MODELS];
     int n_models;
-    const char *host, *memory, *keep_alive, *cors, *key_file, *log, *cache_type, *kernels;
-    int port, ctx, threads, slots, queue, rate, max_connections, drain;
+    const char *host, *memory, *keep_alive, *cors, *key_file, *log, *cache_type, *kernels, *kv_dir, *kv_disk, *response_cache, *trace;
+    int ping, port, ctx, threads, slots, queue, rate, max_connections, drain;
     float timeout, max_delay;
-    texts keys, aliases;
+    texts keys, aliases, fallbacks;
     bool strict, allow_delete, exact, help_fields, markdown, drain_given;
 } serve_opts;
 
@@ -34,6 +37,9 @@ typedef struct life {
     const char *keys[MOST_KEYS];
     int n_keys;
     name_alias alias[32];
+    fallback fallbacks[32];
+    char *fallback_text[32];
+    uint64_t kv_disk, response_cache;
     buf key_text;        /* of --api-key-file */
     pthread_t keeper;
     atomic_bool stopping; /* the keeper shall end */
@@ -74,6 +80,34 @@ static int take_alias(const program *p, life *l, const char *text) {
     return OPTIONS_GO_ON;
 }
 
+/* "a=b,c": for a, b; then c. */
+static int take_fallback(const program *p, life *l, const char *text) {
+    char *copy = strdup(text), *rest = NULL, *equals = copy ? strchr(copy, '=') : NULL;
+    if (!copy) return fprintf(stderr, "serve: out of memory\n"), 1;
+    l->fallback_text[l->s.n_fallbacks] = copy;
+    fallback *f = &l->fallbacks[l->s.n_fallbacks++];
+    if (!equals || equals == copy || !equals[1]) return usage_error(p, "--fallback: expected MODEL=OTHER,ANOTHER, found \"%s\"", text);
+    *equals = 0;
+    f->model = copy;
+    for (char *name = strtok_r(equals + 1, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
+        if (f->n == (int)(sizeof f->others / sizeof *f->others)) return usage_error(p, "--fallback: more than %d models for \"%s\"", f->n, copy);
+        f->others[f->n++] = name;
+    }
+    return OPTIONS_GO_ON;
+}
+
+/* Sizes of caches, and who stands in for whom. */
+static int check_caches(const program *p, life *l) {
+    const serve_opts *o = l->o;
+    if (parse_bytes(o->kv_disk, &l->kv_disk)) return usage_error(p, "--kv-disk: expected bytes such as 8G, found \"%s\"", o->kv_disk);
+    if (o->response_cache && parse_bytes(o->response_cache, &l->response_cache)) return usage_error(p, "--response-cache: expected bytes such as 64M, found \"%s\"", o->response_cache);
+    for (int i = 0; i < o->fallbacks.n; i++) {
+        int rc = take_fallback(p, l, o->fallbacks.p[i]);
+        if (rc != OPTIONS_GO_ON) return rc;
+    }
+    return OPTIONS_GO_ON;
+}
+
 /* A key a line; '#' begins a comment. */
 static int read_keys(life *l, err *e) {
     char *line, *rest = NULL;
@@ -109,7 +143,7 @@ static int check(const program *p, life *l) {
         l->keys[l->n_keys++] = o->keys.p[i];
     }
     if (key && *key) l->keys[l->n_keys++] = key;
-    return OPTIONS_GO_ON;
+    return check_caches(p, l);
 }
 
 /* ---- signals ---- */
@@ -129,7 +163,7 @@ static void begin_drain(life *l, int sig) {
     else pthread_detach(t);
 }
 
-/* Signals, and once a second the models whose time is over. */
+/* Signals, and once a second the models whose time is over and the streams that are silent. */
 static void *keep(void *arg) {
     life *l = arg;
     sigset_t set;
@@ -143,7 +177,10 @@ static void *keep(void *arg) {
             _exit(128 + sig);
         }
         if (sig > 0) begin_drain(l, sig);
-        else models_expire(l->s.models, now_seconds());
+        else {
+            models_expire(l->s.models, now_seconds());
+            pings_tick(l->s.pings);
+        }
     }
     return NULL;
 }
@@ -159,16 +196,25 @@ static void block_signals(void) {
 
 /* ---- start and end ---- */
 
+static void log_disk(void *arg, const char *line) { log_line(arg, "%s", line); }
+
+static int open_caches(life *l, err *e) {
+    server *s = &l->s;
+    s->metrics = metrics_new();
+    s->pings = pings_new(l->o->ping);
+    if (!s->metrics || !s->pings || (l->response_cache && !(s->memo = memo_new((size_t)l->response_cache)))) return fail(e, "out of memory");
+    if (l->o->kv_dir && disk_open(&s->disk, l->o->kv_dir, l->kv_disk, log_disk, s, e)) return -1;
+    return l->o->trace ? trace_open(&s->trace, l->o->trace, e) : 0;
+}
+
 static int open_all(life *l, err *e) {
     serve_opts *o = l->o;
     server *s = &l->s;
     models_opts m = { .paths = o->models, .n_paths = o->n_models, .memory = l->memory, .keep_alive = s->keep_alive,
                       .engine = { .kernels = o->kernels, .threads = o->threads, .ctx = o->ctx, .max_sessions = o->slots, .cache_type = o->cache_type, .exact = o->exact } };
     if (read_keys(l, e) || guard_new(&s->guard, l->keys, l->n_keys, o->rate, e)) return -1;
-    s->metrics = metrics_new();
-    if (!s->metrics) return fail(e, "out of memory");
-    if (models_open(&s->models, &m, e) || work_start(&s->workers, 3, e)) return -1;
-    schedule_opts c = { .models = s->models, .workers = s->workers, .max_queue = o->queue, .slots = o->slots, .max_delay = (double)o->max_delay, .default_timeout = (double)o->timeout };
+    if (open_caches(l, e) || models_open(&s->models, &m, e) || work_start(&s->workers, 3, e)) return -1;
+    schedule_opts c = { .models = s->models, .workers = s->workers, .disk = s->disk, .max_queue = o->queue, .slots = o->slots, .max_delay = (double)o->max_delay, .default_timeout = (double)o->timeout };
     if (schedule_start(&s->schedule, &c, e)) return -1;
     http_opts h = { .host = o->host, .port = o->port, .max_connections = o->max_connections, .cors = o->cors, .handle = server_handle, .handle_now = server_handle_now, .arg = s, .workers = s->workers };
     return http_listen(&s->http, &h, e);
@@ -180,9 +226,14 @@ static void close_all(life *l) {
     if (s->http) http_free(s->http);
     if (s->workers) work_stop(s->workers);
     models_close(s->models);
+    disk_close(s->disk);
+    trace_close(s->trace);
+    memo_free(s->memo);
+    pings_free(s->pings);
     metrics_free(s->metrics);
     guard_free(s->guard);
     for (int i = 0; i < s->n_aliases; i++) free((char *)(uintptr_t)l->alias[i].name);
+    for (int i = 0; i < s->n_fallbacks; i++) free(l->fallback_text[i]);
     buf_free(&l->key_text);
 }
 
@@ -217,6 +268,7 @@ static int serve(serve_opts *o, const program *p) {
     int rc = check(p, &l);
     if (rc != OPTIONS_GO_ON) return rc;
     l.s.aliases = l.alias;
+    l.s.fallbacks = l.fallbacks;
     l.s.n_slots = o->slots;
     l.s.strict = o->strict;
     l.s.allow_delete = o->allow_delete;
@@ -241,7 +293,7 @@ static int print(void (*write_out)(buf *out)) {
 }
 
 int main(int argc, char **argv) {
-    static serve_opts o = { .host = "127.0.0.1", .port = 8080, .slots = 8, .keep_alive = "5m", .log = "text", .drain = DRAIN_SECONDS };
+    static serve_opts o = { .host = "127.0.0.1", .port = 8080, .slots = 8, .keep_alive = "5m", .log = "text", .drain = DRAIN_SECONDS, .kv_disk = "8G", .ping = 30 };
     const option options[] = {
         { "--host", NULL, OPT_TEXT, &o.host, "ADDRESS", "address to listen on (127.0.0.1: this machine only; 0.0.0.0: all)", NULL },
         { "--port", NULL, OPT_INT, &o.port, "N", "port (8080); 0: the system chooses one, and it is printed", NULL },
@@ -254,9 +306,13 @@ int main(int argc, char **argv) {
         { "--memory", NULL, OPT_TEXT, &o.memory, "BYTES", "of all open models, such as 8G (the machine's); least recently used first out", NULL },
         { "--keep-alive", NULL, OPT_TEXT, &o.keep_alive, "TIME", "how long an unused model stays open (5m); negative: for ever", NULL },
         { "--cache-type", NULL, OPT_TEXT, &o.cache_type, "TYPE", "f16 (default) or q8", NULL },
+        { "--kv-dir", NULL, OPT_TEXT, &o.kv_dir, "FOLDER", "keeps what prompts cost on disk, too: a restart is warm, a long prefix is not computed twice", NULL },
+        { "--kv-disk", NULL, OPT_TEXT, &o.kv_disk, "BYTES", "the most that --kv-dir may take (8G); least recently used first out", NULL },
+        { "--response-cache", NULL, OPT_TEXT, &o.response_cache, "BYTES", "gives equal requests with a seed or temperature 0 their answer again, and says so (off)", NULL },
         { "--kernels", NULL, OPT_TEXT, &o.kernels, "NAME", "table of kernels (the best of this CPU)", NULL },
         { "--exact", NULL, OPT_FLAG, &o.exact, NULL, "f32 activations and cache", NULL },
         { "--alias", NULL, OPT_TEXTS, &o.aliases, "NAME=MODEL", "another name of a model; may be given several times", NULL },
+        { "--fallback", NULL, OPT_TEXTS, &o.fallbacks, "MODEL=OTHER,...", "stand in, in this order, when MODEL is missing, damaged or too large; the reply says so", NULL },
         { "--api-key", NULL, OPT_TEXTS, &o.keys, "KEY", "clients must send it (Authorization: Bearer KEY, X-Api-Key); also $QUERN_API_KEY", NULL },
         { "--api-key-file", NULL, OPT_TEXT, &o.key_file, "FILE", "keys, one a line", NULL },
         { "--rate", NULL, OPT_INT, &o.rate, "N", "requests a minute of a key or address (0: any number)", NULL },
@@ -265,6 +321,8 @@ int main(int argc, char **argv) {
         { "--strict", NULL, OPT_FLAG, &o.strict, NULL, "unknown fields and fields without effect are errors, not warnings", NULL },
         { "--allow-delete", NULL, OPT_FLAG, &o.allow_delete, NULL, "/api/delete and /api/copy may change files", NULL },
         { "--drain", NULL, OPT_INT, &o.drain, "SECONDS", "that running requests have after SIGTERM (30)", NULL },
+        { "--sse-ping-interval", NULL, OPT_INT, &o.ping, "SECONDS", "a sign of life in a stream that is silent for so long (30); 0: none", NULL },
+        { "--trace", NULL, OPT_TEXT, &o.trace, "FILE", "appends every request's ids, sampling and answer: run --replay computes them again (prompts stand in it)", NULL },
         { "--log", NULL, OPT_TEXT, &o.log, "KIND", "text, json or none: a line a request on stderr", NULL },
         { "--help-fields", NULL, OPT_FLAG, &o.help_fields, NULL, "every field of every request, and what happens with it", NULL },
         { "--api-markdown", NULL, OPT_FLAG, &o.markdown, NULL, "the same as docs/api.md has it", NULL },

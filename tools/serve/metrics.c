@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tools/serve/memo.h"
+
 enum { STATUSES = 6 };
 
 struct metrics {
@@ -102,6 +104,24 @@ static void put_models(const server *s, buf *b) {
     free(list);
 }
 
+static void put_caches(const server *s, buf *b) {
+    if (s->disk) {
+        disk_figures d = disk_about(s->disk);
+        put(b, "quern_kv_disk_bytes", "gauge", "Bytes of sessions on disk.", (double)d.bytes);
+        put(b, "quern_kv_disk_files", "gauge", "Sessions on disk.", (double)d.files);
+        put(b, "quern_kv_disk_saved_total", "counter", "Sessions written to disk.", (double)d.saved);
+        put(b, "quern_kv_disk_loaded_total", "counter", "Sessions read from disk.", (double)d.loaded);
+        put(b, "quern_kv_disk_evicted_total", "counter", "Sessions removed from disk for want of room.", (double)d.evicted);
+        put(b, "quern_kv_disk_damaged_total", "counter", "Files found damaged and dropped.", (double)d.damaged);
+    }
+    if (s->memo) {
+        int64_t hits, bytes;
+        memo_about(s->memo, &hits, &bytes);
+        put(b, "quern_response_cache_hits_total", "counter", "Requests answered from the response cache.", (double)hits);
+        put(b, "quern_response_cache_bytes", "gauge", "Bytes of the response cache.", (double)bytes);
+    }
+}
+
 void metrics_text(const server *s, buf *b) {
     schedule_figures f;
     schedule_about(s->schedule, &f);
@@ -127,5 +147,6 @@ void metrics_text(const server *s, buf *b) {
     put(b, "quern_http_bytes_out_total", "counter", "Bytes sent.", (double)h.bytes_out);
     put(b, "quern_slots", "gauge", "Sequences at a time.", f.slots);
     put(b, "ollama_health_check_status", "gauge", "1 while the server takes requests.", atomic_load(&s->draining) ? 0 : 1);
+    put_caches(s, b);
     put_models(s, b);
 }

@@ -40,14 +40,16 @@ session *prefix_take(prefix_cache *c, int i) {
     return s;
 }
 
+int prefix_spare(const prefix_cache *c) { return c->n - (c->pinned != NULL); }
+
 session *prefix_take_oldest(prefix_cache *c, const session *but) {
     int oldest = -1;
     for (int i = 0; i < c->n; i++)
-        if (c->kept[i].s != but && (oldest < 0 || c->kept[i].used < c->kept[oldest].used)) oldest = i;
+        if (c->kept[i].s != but && c->kept[i].s != c->pinned && (oldest < 0 || c->kept[i].used < c->kept[oldest].used)) oldest = i;
     return oldest < 0 ? NULL : prefix_take(c, oldest);
 }
 
-void prefix_keep(prefix_cache *c, session *s) {
+int prefix_keep(prefix_cache *c, session *s) {
     enum { SHORTEST = 4 }; /* tokens: less is not worth a session */
     int n = session_len(s);
     for (int i = 0; i < c->n; i++) {
@@ -55,14 +57,15 @@ void prefix_keep(prefix_cache *c, session *s) {
         if (same == n) { /* the beginning of that one */
             c->kept[i].used = ++c->clock;
             session_free(s);
-            return;
+            return i;
         }
-        if (same == have) session_free(prefix_take(c, i--));
+        if (same == have && c->kept[i].s != c->pinned) session_free(prefix_take(c, i--));
     }
-    if (n < SHORTEST || c->cap == 0) {
+    if (n >= SHORTEST && c->n == c->cap) session_free(prefix_take_oldest(c, NULL));
+    if (n < SHORTEST || c->n == c->cap) {
         session_free(s);
-        return;
+        return -1;
     }
-    if (c->n == c->cap) session_free(prefix_take_oldest(c, NULL));
-    c->kept[c->n++] = (prefix_entry){ s, ++c->clock };
+    c->kept[c->n] = (prefix_entry){ .s = s, .used = ++c->clock, .slot = -1 };
+    return c->n++;
 }

@@ -8,7 +8,21 @@
 
 void put_quoted(buf *b, const char *s) { buf_json(b, s, strlen(s)); }
 
+/* What stands beside the warnings in every dialect: that the answer was there already, that another model gave it. */
+static void put_circumstances(const request *q, buf *b) {
+    if (q->cached) buf_str(b, ",\"cached\":true");
+    if (!q->fell_from[0]) return;
+    buf_str(b, ",\"fallback\":{\"asked\":");
+    put_quoted(b, q->fell_from);
+    buf_str(b, ",\"used\":");
+    put_quoted(b, q->m->name);
+    buf_fmt(b, ",\"code\":\"%s\",\"why\":", q->fell_code);
+    put_quoted(b, q->fell_why);
+    buf_byte(b, '}');
+}
+
 void put_warnings(const request *q, buf *b) {
+    put_circumstances(q, b);
     if (!q->warnings.n || q->warnings.failed) return;
     buf_str(b, ",\"warnings\":[");
     buf_add(b, q->warnings.p, q->warnings.n);

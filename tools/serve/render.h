@@ -5,7 +5,7 @@
 #include "tools/serve/request.h"
 
 void put_quoted(buf *b, const char *s);
-void put_warnings(const request *q, buf *b);  /* ,"warnings":[...] where there are any */
+void put_warnings(const request *q, buf *b);  /* ,"warnings":[...] where there are any; and cached, fallback */
 void put_timings(const request *q, buf *b);   /* ,"timings":{...} as llama-server names them */
 void put_token(const request *q, int32_t id, buf *b);   /* "token":"...","bytes":[...] */
 void put_token_bytes(const request *q, int32_t id, buf *b); /* its bytes as they are */

@@ -5,8 +5,11 @@
 #include <string.h>
 
 #include "tools/serve/log.h"
+#include "tools/serve/memo.h"
 #include "tools/serve/metrics.h"
+#include "tools/serve/ping.h"
 #include "tools/serve/render.h"
+#include "tools/serve/trace.h"
 
 /* ---- the end of a request ---- */
 
@@ -26,6 +29,7 @@ void request_free(request *q) {
         free(q->answers[i].embedding);
     }
     if (q->r && q->r->free) q->r->free(q);
+    memo_forget(q);
     if (q->j) job_free(q->j);
     if (q->m) models_release(q->s->models, q->m, q->keep_alive);
     buf_free(&q->warnings);
@@ -233,6 +237,7 @@ static void take_choice_end(request *q, const job_event *v) {
     answer *a = request_answer(q, v);
     if (!a) return;
     a->end = v->end;
+    a->logits = v->logits;
     q->n_ended++;
     if (q->reads) {
         reader_end(&a->reader);
@@ -265,13 +270,35 @@ static void take(request *q, const job_event *v) {
 
 /* ---- streams ---- */
 
+#define CACHED "X-Quern-Cached: true\r\n"
+
+/* Under the lock. */
+static void send_bytes(request *q, const buf *out) {
+    if (!q->headed) exchange_begin(q->x, 200, q->r->stream_type, q->cached ? CACHED "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n" : "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n");
+    q->headed = true;
+    exchange_write(q->x, out->p, out->n);
+    q->said = now_seconds();
+}
+
 static void send(request *q, const buf *out) {
     if (!out->n) return;
-    if (!q->begun) {
-        exchange_begin(q->x, 200, q->r->stream_type, "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n");
-        q->begun = true;
+    pthread_mutex_lock(&q->lock);
+    q->begun = true;
+    send_bytes(q, out);
+    pthread_mutex_unlock(&q->lock);
+}
+
+/* A failure that comes after it can have no status of its own any more: such a silence is long. */
+void reply_ping(request *q, double now) {
+    buf out = { 0 };
+    pthread_mutex_lock(&q->lock);
+    if (now - q->said >= q->ping_seconds) {
+        if (q->r->ping) q->r->ping(q, &out);
+        else buf_str(&out, ":\n\n");
+        if (!out.failed && out.n) send_bytes(q, &out);
     }
-    exchange_write(q->x, out->p, out->n);
+    pthread_mutex_unlock(&q->lock);
+    buf_free(&out);
 }
 
 /* Of an answer that is read only what stands beside its text: the text itself comes in parts. */
@@ -337,14 +364,15 @@ static void finish_whole(request *q) {
     if (q->failure.code || out.failed) {
         if (out.failed) request_fail(q, JOB_MEMORY, NULL, "out of memory for the reply");
         reply_failure(q);
-    } else reply_text(q, 200, "application/json; charset=utf-8", "", out.p, out.n);
+    } else reply_text(q, 200, "application/json; charset=utf-8", q->cached ? CACHED : "", out.p, out.n);
     buf_free(&out);
 }
 
 static void finish_stream(request *q, const job_event *v) {
     buf out = { 0 };
+    pings_end(q); /* from here on nobody else writes */
     if (!q->failure.code) stream_event(q, v);
-    if (!q->begun && q->failure.code) {
+    if (!q->headed && q->failure.code) {
         reply_failure(q);
         return;
     }
@@ -361,6 +389,7 @@ void reply_take(job *j, const job_event *v) {
     pthread_mutex_lock(&q->lock); /* also waits until the submission has returned */
     if (v->last) q->j = NULL;     /* from here on nobody cancels it */
     pthread_mutex_unlock(&q->lock);
+    memo_record(q, v);
     take(q, v);
     if (!v->last) {
         if (q->stream) stream_event(q, v);
@@ -368,6 +397,7 @@ void reply_take(job *j, const job_event *v) {
     }
     metrics_job(q->s->metrics, q, v);
     take_failure(q, v);
+    if (q->s->trace && !q->cached) trace_job(q->s->trace, q, j);
     bool stream = q->stream;
     job_event last = *v; /* v may lie in the job */
     job_free(j);

@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tools/serve/memo.h"
+#include "tools/serve/ping.h"
+
 enum { MOST_PROMPTS = 2048, MOST_STOPS = 64, MOST_STOP_BYTES = 4096, MOST_CHOICES = 4096 };
 
 /* ---- failures and warnings ---- */
@@ -60,6 +63,7 @@ int request_read(request *q) {
     err e = { 0 };
     json *body;
     q->report.warnings = &q->warnings;
+    if (!q->h->body_n && q->where->fields == FIELDS_SLOT) return 0; /* erase has none */
     if (!q->h->body_n) return request_fail(q, JOB_INVALID, NULL, "missing request body: expected a JSON object");
     q->mem.limit = ((size_t)64 << 20) + 8 * q->h->body_n; /* a body of nothing but zeros and commas takes 40 times its size */
     int rc = json_parse(&q->mem, q->h->body, q->h->body_n, &body, &e);
@@ -134,6 +138,37 @@ const char *server_model_name(const server *s, const char *name) {
     return name;
 }
 
+/* Is name (or name:latest) the one that others may stand in for? */
+static const fallback *fallback_of(const server *s, const char *name) {
+    for (int i = 0; name && i < s->n_fallbacks; i++) {
+        size_t n = strlen(s->fallbacks[i].model);
+        if (strncmp(name, s->fallbacks[i].model, n) == 0 && (!name[n] || strcmp(name + n, ":latest") == 0)) return &s->fallbacks[i];
+    }
+    return NULL;
+}
+
+static const char *hold_code(const err *e) {
+    return e->code == MODELS_NOT_FOUND ? "model_not_found" : e->code == MODELS_NO_MEMORY || e->code == ERR_MEMORY ? "out_of_memory" : "cannot_be_opened";
+}
+
+/* The model, or the first of its fallbacks that can be had; e: why not the one asked for. (The queue is one for all models: that it is
+ * full is no reason for another.) */
+static int hold_or_fall_back(request *q, const char *name, err *e) {
+    if (models_hold(q->s->models, name, &q->m, e) == 0) return 0;
+    const fallback *f = fallback_of(q->s, name);
+    for (int i = 0; f && i < f->n; i++) {
+        err unused = { 0 };
+        if (models_hold(q->s->models, server_model_name(q->s, f->others[i]), &q->m, &unused)) continue;
+        snprintf(q->fell_from, sizeof q->fell_from, "%s", name);
+        snprintf(q->fell_code, sizeof q->fell_code, "%s", hold_code(e));
+        snprintf(q->fell_why, sizeof q->fell_why, "%.*s", (int)sizeof q->fell_why - 1, e->msg);
+        snprintf(q->model_name, sizeof q->model_name, "%s", q->m->name);
+        return 0;
+    }
+    q->m = NULL;
+    return -1;
+}
+
 int request_model(request *q) {
     err e = { 0 };
     const char *asked = request_str(q, F_MODEL, NULL);
@@ -141,8 +176,7 @@ int request_model(request *q) {
     if (take_keep_alive(q)) return -1;
     q->failure.phase = "load";
     double start = now_seconds();
-    if (!q->m && models_hold(q->s->models, server_model_name(q->s, asked), &q->m, &e)) {
-        q->m = NULL;
+    if (!q->m && hold_or_fall_back(q, server_model_name(q->s, asked), &e)) {
         if (e.code == MODELS_NOT_FOUND) return request_fail(q, JOB_MODEL_NOT_FOUND, "model", "model '%.200s' not found", asked ? asked : "");
         return request_fail(q, e.code == MODELS_NO_MEMORY || e.code == ERR_MEMORY ? JOB_MEMORY : JOB_FAILED, "model", "%s", e.msg);
     }
@@ -466,6 +500,9 @@ int request_submit(request *q, const renderer *r) {
     if (request_answers(q) || structured_apply(q)) return -1;
     j->take = reply_take;
     j->arg = q;
+    j->traced = q->s->trace != NULL;
+    if (memo_answers(q)) return 0;
+    if (q->stream) pings_begin(q, request_num(q, F_PING, NAN));
     exchange_on_close(q->x, closed, q);
     job_failure f = { 0 };
     pthread_mutex_lock(&q->lock);
@@ -475,6 +512,7 @@ int request_submit(request *q, const renderer *r) {
     pthread_mutex_unlock(&q->lock); /* from here on q may be gone */
     if (!rc) return 0;
     exchange_on_close(q->x, NULL, NULL);
+    pings_end(q);
     q->failure = f;
     if (!f.phase) q->failure.phase = "queue";
     return -1;

@@ -44,6 +44,7 @@ int structured_apply(request *q); /* structured.c: q->wish into the job and its 
 void reply_take(job *j, const job_event *v); /* job.take */
 int reply_json(request *q, int status, const buf *body); /* a whole reply; ends the request: 0 */
 int reply_text(request *q, int status, const char *type, const char *extra, const char *body, size_t n);
+void reply_ping(request *q, double now);     /* if it has been silent for so long */
 void reply_failure(request *q); /* q->failure in the dialect; ends the request */
 void failure_body(const request *q, int status, buf *out); /* the error object alone */
 int failure_status(const request *q);

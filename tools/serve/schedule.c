@@ -171,6 +171,7 @@ void job_end_all(job_state *js, const job_failure *f, job_error why) {
     schedule *s = js->s;
     double now = now_seconds();
     take_times(js, now);
+    lane_let_go(js);
     leave_lane(js);
     leave_user(s, js->u);
     pthread_mutex_lock(&s->lock);
@@ -229,6 +230,10 @@ static void take_job(schedule *s, job_state *js) {
     l->end = &js->next;
     if (js->n_units) return;
     job_started(js);
+    if (js->j->kind == JOB_SLOT) {
+        slot_run(l, js);
+        return;
+    }
     job_end_all(js, NULL, JOB_OK); /* the model is there: that was all */
 }
 
@@ -259,11 +264,11 @@ static void cut_jobs(lane *l, bool cutting) {
     }
 }
 
-/* Lanes without jobs go; their models may then be closed. */
+/* Lanes without jobs go, once what they keep is on the disk, too; their models may then be closed. */
 static void drop_lanes(schedule *s) {
     for (lane **at = &s->lanes; *at;) {
         lane *l = *at;
-        if (l->first) {
+        if (l->first || lane_saving(l)) {
             at = &l->next;
             continue;
         }
@@ -318,6 +323,7 @@ static void *run(void *arg) {
         bool worked = false;
         for (lane *l = s->lanes; l; l = l->next) {
             cut_jobs(l, cutting);
+            lane_saving(l);
             lane_admit(l);
             publish(s);
             worked |= lane_step(l);

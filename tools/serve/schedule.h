@@ -4,6 +4,7 @@
 #ifndef QUERN_SERVE_SCHEDULE_H
 #define QUERN_SERVE_SCHEDULE_H
 
+#include "tools/serve/disk.h"
 #include "tools/serve/job.h"
 #include "tools/serve/work.h"
 
@@ -12,6 +13,7 @@ typedef struct schedule schedule;
 typedef struct schedule_opts {
     models *models;
     work *workers;          /* events are given to jobs there */
+    disk *disk;             /* where sessions are kept too; NULL: nowhere */
     int max_queue;          /* jobs that wait; 0: 512 */
     int slots;              /* sequences at a time of one model: its engine's max_sessions */
     double max_delay;       /* seconds by which prompts may delay a token of others; 0: 0.2 */

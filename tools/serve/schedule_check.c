@@ -93,7 +93,7 @@ static int adapt(const schedule *s, job *j, job_failure *f) {
 int schedule_check(const schedule *s, job *j, job_failure *f) {
     if (!j->m) return failed(f, JOB_FAILED, "parse", "model", "a job without a model");
     if (adapt(s, j, f)) return -1;
-    if (j->kind == JOB_LOAD) return 0;
+    if (j->kind == JOB_LOAD || j->kind == JOB_SLOT) return 0;
     if (check_prompts(j, f)) return -1;
     return j->kind == JOB_EMBED ? check_embed(j, f) : check_generate(s, j, f);
 }

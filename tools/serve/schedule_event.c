@@ -48,7 +48,7 @@ job_state *state_new(schedule *s, job *j) {
     js->j = j;
     js->s = s;
     js->width = j->kind == JOB_GENERATE ? j->beams.beams : 1;
-    js->n_units = j->kind == JOB_LOAD ? 0 : j->kind == JOB_GENERATE && js->width == 1 ? j->n_prompts * j->n : j->n_prompts;
+    js->n_units = j->kind == JOB_LOAD || j->kind == JOB_SLOT ? 0 : j->kind == JOB_GENERATE && js->width == 1 ? j->n_prompts * j->n : j->n_prompts;
     js->submitted = now_seconds();
     js->t.load = j->load_seconds;
     for (int p = 0; p < j->n_prompts && j->kind != JOB_LOAD; p++) js->t.n_prompt += (int)j->prompts[p].n;

@@ -38,6 +38,8 @@ typedef struct job_state {
     int n_units, next_unit, n_ended; /* a unit: one sequence, one search or one text to embed; prompt-major */
     int width;               /* slots a unit takes */
     bool *ready;             /* [n_prompts] the prompt has been through: its other choices may begin */
+    struct disk_fetch *fetch; /* what the disk has of its prompt; NULL: nothing */
+    bool looked;             /* on the disk */
     bool started, timed_out;
     double submitted, started_at, first_at, prompt_at;
     job_timings t;

@@ -34,6 +34,7 @@ lane *lane_of(schedule *s, model *m, err *e) {
         fail_memory(e, (size_t)l->n_slots * 64, "a model's slots");
         return lane_free(l), NULL;
     }
+    l->key = engine_cache_key(m->engine);
     models_set_work(m, l, lane_free);
     return l;
 }
@@ -74,12 +75,16 @@ static session *find_session(lane *l, const session *source, err *e) {
     return s;
 }
 
+int lane_new_session(lane *l, session **s, err *e) { return (*s = find_session(l, NULL, e)) ? 0 : -1; }
+
 int lane_session(lane *l, seq *q, const int32_t *tok, int n, bool only_own, err *e) {
     int same;
     const session *source = best_source(l, q, tok, n, only_own, &same);
     session *s = find_session(l, source, e);
     err unused = { 0 };
     if (!s) return -1;
+    int on_disk = only_own ? 0 : lane_from_disk(l, q, s, same);
+    if (on_disk > 0 || (on_disk < 0 && source == s)) same = max_int(on_disk, 0), source = on_disk > 0 ? s : NULL;
     if (source && s != source && session_fork(s, source, &unused)) source = NULL; /* no memory for a copy: from the beginning */
     q->forked = source != NULL;
     session_truncate(s, source ? same : 0); /* behind a window: to nothing */
@@ -88,12 +93,13 @@ int lane_session(lane *l, seq *q, const int32_t *tok, int n, bool only_own, err 
     return 0;
 }
 
-void lane_give_back(lane *l, session *s, bool keep) {
+void lane_give_back(lane *l, session *s, bool keep, int slot) {
     if (!s) return;
     int before = l->kept.n;
-    if (keep && !l->m->info->has_encoder) prefix_keep(&l->kept, s);
-    else session_free(s);
+    int i = keep && !l->m->info->has_encoder ? prefix_keep(&l->kept, s) : (session_free(s), -1);
+    if (i >= 0) l->kept.kept[i].slot = slot;
     l->n_sessions += l->kept.n - before - 1;
+    lane_saving(l); /* at once: the next one may need it */
 }
 
 /* ---- who is next ---- */
@@ -112,15 +118,16 @@ static bool comes_before(const user *a, const user *b) {
 
 /* The next job to get a slot; *wait: it needs more than are free, and nobody is to take them before it. The last of several slots is kept
  * for a user who has none, so that one with many long answers cannot shut out others. */
-static job_state *choose(const lane *l, bool no_texts, bool *wait) {
+static job_state *choose(lane *l, bool no_texts, bool *wait) {
     job_state *best = NULL;
     int n_free = l->n_slots - l->n_used;
     *wait = false;
     for (job_state *js = l->first; js; js = js->next) {
         bool text = js->j->kind == JOB_EMBED;
         int keep = l->n_slots >= 4 && js->u->n_active > 0;
-        bool room = l->n_sessions < l->max_sessions || l->kept.n;
-        if (!can_start(js) || (text && (no_texts || !room)) || (!text && (n_free == 0 || (n_free <= keep && js->width == 1)))) continue;
+        bool room = l->n_sessions < l->max_sessions || prefix_spare(&l->kept);
+        if (!can_start(js) || !room || (js->width > 1 && l->kept.pinned) || (text && no_texts) || (!text && (n_free == 0 || (n_free <= keep && js->width == 1)))) continue;
+        if (!lane_fetched(l, js)) continue;
         if (!best || comes_before(js->u, best->u)) best = js;
     }
     if (best && best->j->kind != JOB_EMBED && best->width > n_free) *wait = true;
@@ -130,7 +137,7 @@ static job_state *choose(const lane *l, bool no_texts, bool *wait) {
 static void start_sequence(lane *l, job_state *js, int unit) {
     err e = { 0 };
     l->n_sessions += js->width - 1; /* promised to a search */
-    while (l->n_sessions >= l->max_sessions && l->kept.n && js->width > 1) {
+    while (l->n_sessions >= l->max_sessions && prefix_spare(&l->kept) && js->width > 1) {
         session_free(prefix_take_oldest(&l->kept, NULL));
         l->n_sessions--;
     }
@@ -178,7 +185,7 @@ static void drop_sequences(job_state *js, bool keep) {
         js->u->n_active -= js->width;
         if (q->search) beam_end(q->search, false, NULL, &(err){ 0 }), q->search = NULL;
         l->n_sessions -= js->width - 1;
-        lane_give_back(l, q->s, keep && js->j->cache_prompt && js->width == 1);
+        lane_give_back(l, q->s, keep && js->j->cache_prompt && js->width == 1, k);
         seq_free(q);
     }
 }

@@ -7,6 +7,7 @@
  *   schedule_step.c    one step of a lane: what goes into it, and what becomes of it
  *   schedule_seq.c     one sequence: from its prompt to its end
  *   schedule_search.c  beam searches and embeddings
+ *   schedule_disk.c    sessions to and from the disk; what a client does with slots
  *
  * Everything but submitting and events belongs to the inference thread alone. */
 #ifndef QUERN_SERVE_SCHEDULE_PARTS_H
@@ -33,6 +34,7 @@ typedef struct seq {
     sampler *sampler;
     sample_opts rules;
     constraint *constraint;  /* NULL: the answer is free */
+    hash64 logits;           /* of a traced job */
     int32_t eos[MOST_ENDS];
     int n_eos;
     detok d;
@@ -60,6 +62,8 @@ typedef struct lane {
     int n_slots, n_used;     /* a search uses more than one */
     int id;                  /* for slots' numbers */
     prefix_cache kept;
+    uint64_t key;            /* of what the disk has of this engine */
+    int n_fetches;           /* files of its jobs in memory, or on their way there */
     int n_sessions, max_sessions; /* in use and kept, and those that a search may still take */
     step *steps;             /* [n_slots + widths] of this step */
     seq **whose;             /* [the same] */
@@ -113,7 +117,8 @@ void job_end_all(job_state *js, const job_failure *f, job_error why);
 lane *lane_of(schedule *s, model *m, err *e); /* NULL on failure */
 void lane_admit(lane *l);
 int lane_session(lane *l, seq *q, const int32_t *tok, int n, bool only_own, err *e); /* q->s, with as much of tok as is there */
-void lane_give_back(lane *l, session *s, bool keep);
+int lane_new_session(lane *l, session **s, err *e); /* one to fill, whatever it holds */
+void lane_give_back(lane *l, session *s, bool keep, int slot);
 void job_fail(job_state *js, job_error code, const char *phase, const char *fmt, ...) PRINTF_LIKE(4, 5);
 void job_fail_err(job_state *js, const char *phase, const err *e);
 void job_cut(job_state *js, job_end end); /* cancelled, too late, shutting down */
@@ -139,5 +144,15 @@ void seq_close(seq *q);           /* ended: gives back slot and session, and end
 int search_advance(seq *q);       /* after a step: 0, or -1 and the job failed */
 void search_finish(seq *q, job_end end); /* END_NONE: it is over by itself */
 void embed_unit(lane *l, job_state *js, int unit);
+
+/* ---- schedule_disk.c ---- */
+enum { ERR_BUSY = 400 };
+bool lane_saving(lane *l);        /* after a step: what is kept goes to the disk, one after the other; true: there is more to come */
+/* May js begin? false: what the disk has of its prompt is still being read. */
+bool lane_fetched(lane *l, job_state *js);
+/* Fills s with what the disk has, if that begins with more than `least` tokens of the prompt: how many; 0: s is as it was; -1: it is empty. */
+int lane_from_disk(lane *l, seq *q, session *s, int least);
+void lane_let_go(job_state *js);
+void slot_run(lane *l, job_state *js); /* a JOB_SLOT from its beginning to its end */
 
 #endif

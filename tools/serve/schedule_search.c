@@ -83,7 +83,7 @@ void embed_unit(lane *l, job_state *js, int unit) {
         rc = session_embed(q.s, text->p, (int)text->n, j->pooling, x, &e);
         end_alone(l->s, js, rc ? 0 : text->n);
     }
-    lane_give_back(l, q.s, false);
+    lane_give_back(l, q.s, false, -1);
     js->u->served += (double)text->n;
     bool finite = true;
     for (int i = 0; i < n && !rc; i++) finite &= isfinite(x[i]) != 0;

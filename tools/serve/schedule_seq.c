@@ -99,8 +99,9 @@ seq *seq_new(lane *l, job_state *js, int unit, err *e) {
     if (!q) return fail_memory(e, sizeof *q, "a sequence"), NULL;
     *q = (seq){ .js = js, .l = l, .prompt = unit / choices, .choice = unit % choices, .stop = { .stops = j->stops, .n = j->n_stops } };
     q->order = l->s->order++;
+    hash_begin(&q->logits);
     if (make_prompt(q, e) || make_sampler(q, e) || make_constraint(q, e) || make_rows(q, e) || find_session(q, e)) {
-        lane_give_back(l, q->s, false);
+        lane_give_back(l, q->s, false, -1);
         q->s = NULL;
         seq_free(q);
         return NULL;
@@ -244,14 +245,15 @@ void seq_close(seq *q) {
     js->u->n_active -= js->width;
     if (q->search) beam_end(q->search, false, NULL, &(err){ 0 }), q->search = NULL;
     l->n_sessions -= js->width - 1;
-    lane_give_back(l, q->s, js->j->cache_prompt && js->width == 1);
+    lane_give_back(l, q->s, js->j->cache_prompt && js->width == 1, q->slot);
     seq_free(q);
     unit_ended(js);
 }
 
 static void finish(seq *q, job_end end, const char *stop) {
     seq_rest(q, end == END_STOP_STRING);
-    seq_choice_end(q->js, q->prompt, q->choice, end, stop);
+    uint64_t logits = q->js->j->traced ? hash_end(&q->logits) : 0;
+    post(q->js, &(job_event){ .kind = EVENT_CHOICE_END, .prompt = q->prompt, .choice = q->choice, .id = -1, .end = end, .stop_string = stop, .logits = logits });
     q->over = true;
 }
 
@@ -303,6 +305,7 @@ static int one_token(seq *q, const float *logits, double now) {
     const job *j = q->js->j;
     job_token_prob top[MOST_TOP];
     job_event v = { .logprob = NAN };
+    if (j->traced) hash_add(&q->logits, logits, (size_t)j->m->info->n_vocab * sizeof *logits);
     int32_t id = pick(q, logits);
     if (id < 0) return -1;
     if (ends(q, id)) return finish(q, END_EOS, NULL), 1;
@@ -374,7 +377,7 @@ static void begin_answer(seq *q, double now) {
 static void report(seq *q) {
     int done = min_int(session_len(q->s), q->n_prompt);
     if (!q->js->j->progress || q->begun || q->reported == done) return;
-    post(q->js, &(job_event){ .kind = EVENT_PROGRESS, .prompt = q->prompt, .choice = q->choice, .id = -1, .done = done, .total = q->n_prompt });
+    post(q->js, &(job_event){ .kind = EVENT_PROGRESS, .prompt = q->prompt, .choice = q->choice, .id = -1, .done = done, .total = q->n_prompt, .timings = q->js->t });
     if (!q->js->j->echo) q->reported = done;
 }
 

@@ -43,7 +43,7 @@ const endpoint endpoints[] = {
     { "DELETE", "/api/delete", DIALECT_OLLAMA, FIELDS_NAMED, ollama_delete, false },
     { "GET", "/props", DIALECT_NATIVE, 0, native_props, false },
     { "GET", "/slots", DIALECT_NATIVE, 0, native_slots, false },
-    { "POST", "/slots/*", DIALECT_NATIVE, 0, native_slot_action, false },
+    { "POST", "/slots/*", DIALECT_NATIVE, FIELDS_SLOT, native_slot_action, false },
     { "POST", "/completion", DIALECT_NATIVE, FIELDS_COMPLETION, native_completion, false },
     { "POST", "/completions", DIALECT_NATIVE, FIELDS_COMPLETION, native_completion, false },
     { "POST", "/infill", DIALECT_NATIVE, FIELDS_INFILL | FIELDS_COMPLETION, native_infill, false },

@@ -12,10 +12,19 @@
 
 struct guard; /* guard.h */
 struct metrics; /* metrics.h */
+struct memo; /* memo.h */
+struct pings; /* ping.h */
+struct trace; /* trace.h */
 
 typedef struct name_alias {
     const char *name, *model;
 } name_alias;
+
+/* When `model` cannot be had, these in order (--fallback). */
+typedef struct fallback {
+    const char *model, *others[8]; /* [n] */
+    int n;
+} fallback;
 
 typedef struct server {
     models *models;
@@ -23,6 +32,12 @@ typedef struct server {
     http *http;
     struct guard *guard;
     struct metrics *metrics;
+    struct memo *memo;          /* NULL: there is none; as with those below */
+    struct pings *pings;
+    struct trace *trace;
+    disk *disk;
+    const fallback *fallbacks;  /* [n_fallbacks] */
+    int n_fallbacks;
     work *workers;
     const name_alias *aliases;  /* [n_aliases] */
     int n_aliases, n_slots;
@@ -58,6 +73,7 @@ typedef struct renderer {
     void (*progress)(request *q, const job_event *v, buf *out);
     void (*piece)(request *q, const job_event *v, buf *out);
     void (*part)(request *q, answer *a, const answer_part *p, buf *out); /* of an answer that is read (q->reads), in place of piece's text */
+    void (*ping)(request *q, buf *out);    /* a sign of life in a long silence; NULL: a comment */
     void (*choice_end)(request *q, const job_event *v, buf *out);
     void (*end)(request *q, buf *out);
     void (*whole)(request *q, buf *out);   /* the body of a reply that is not streamed */
@@ -91,6 +107,7 @@ struct answer { /* one choice */
     int n_tokens;           /* of the answer, without the prompt's */
     double sum_logprob;
     job_end end;
+    uint64_t logits;        /* job_event.logits */
     const char *stop_string;
     size_t offset;          /* characters so far, of logprobs.text_offset */
     bool begun; /* something of it was sent */
@@ -138,7 +155,12 @@ struct request {
     bool submitted, gone;       /* gone: the client closed */
 
     const renderer *r;
-    bool stream, begun;         /* begun: headers were sent */
+    bool stream, begun, headed; /* begun: something of the answer was sent; headed: headers were */
+    bool cached;                /* the answer was there (memo.h) */
+    struct memo_tape *tape;     /* its events, to be kept; NULL: they are not */
+    double said, ping_seconds;  /* ping.h's: when something was last sent; under `lock` */
+    struct request *next_stream, **at_stream;
+    char fell_from[128], fell_code[32], fell_why[256]; /* another model stands in: for which, and why */
     answer *answers;            /* [n_answers] prompt-major */
     int n_answers, n_prompts, n_each;
     job_timings timings;

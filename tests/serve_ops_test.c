@@ -1,0 +1,328 @@
+/* ./serve's keeping and telling: the cache on disk, also after kill -9 and with damaged files; slots; fallbacks; answers given again; pings in
+ * silent streams; a trace that ./run computes again, bit for bit. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include "tests/serve_site.h"
+
+static const char question[] = "{\"prompt\":\"Once upon a time there was a little girl who lived in a small house near the forest. She liked to play with her dog and her cat every "
+                               "day\",\"max_tokens\":24,\"seed\":5,\"logprobs\":2,\"stream\":false}";
+static char folder[300];
+
+static int set_up(void **state) {
+    (void)state;
+    make_work_dir();
+    static char path[800];
+    snprintf(path, sizeof path, "%s", converted("weights/pip-stories", "q8"));
+    snprintf(folder, sizeof folder, "%s/kv", work_dir);
+    site.model = path;
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    site_end(SIGKILL);
+    remove_work_dir();
+    return 0;
+}
+
+static void start_with_disk(const char *more) {
+    char options[600];
+    snprintf(options, sizeof options, "--slots 4 --kv-dir '%s' %s", folder, more);
+    site_start(options);
+}
+
+static char *choices_of(http_answer *a) {
+    char *from = strstr(a->body.p, "\"choices\""), *to = from ? strstr(from, ",\"usage\"") : NULL;
+    if (!to) fail_msg("no choices in %s", a->body.p);
+    *to = 0;
+    return from;
+}
+
+static int cached_of(const http_answer *a) {
+    const char *at = strstr(a->body.p, "\"cached_tokens\":");
+    return at ? atoi(at + 16) : -1;
+}
+
+/* Flips a byte in every file of the cache; how many there are. */
+static int damage(long at) {
+    int n = 0;
+    DIR *d = opendir(folder);
+    for (struct dirent *x; d && (x = readdir(d));) {
+        char path[700];
+        size_t k = strlen(x->d_name);
+        if (k < 3 || strcmp(x->d_name + k - 3, ".kv")) continue;
+        snprintf(path, sizeof path, "%s/%s", folder, x->d_name);
+        FILE *f = fopen(path, "r+b");
+        fseek(f, at, at < 0 ? SEEK_END : SEEK_SET);
+        int byte = fgetc(f);
+        fseek(f, -1, SEEK_CUR);
+        fputc(byte ^ 1, f);
+        fclose(f);
+        n++;
+    }
+    if (d) closedir(d);
+    return n;
+}
+
+static void assert_logged(const char *what, bool there) {
+    buf text = { 0 };
+    site_log(&text);
+    if ((strstr(text.p, what) != NULL) != there) fail_msg("expected %s\"%s\" in the log:\n%s", there ? "" : "no ", what, text.p);
+    buf_free(&text);
+}
+
+/* ---- the disk ---- */
+
+static void test_killed_and_warm(void **state) {
+    (void)state;
+    start_with_disk("");
+    http_answer first = site_post("/v1/completions", question, 200), again;
+    assert_int_equal(cached_of(&first), 0);
+    char *want = choices_of(&first);
+    site_wait_metric("quern_kv_disk_saved_total", 1);
+    assert_int_equal(site_end(SIGKILL), 1000 + SIGKILL);
+
+    start_with_disk("");
+    again = site_post("/v1/completions", question, 200);
+    if (cached_of(&again) < 20) fail_msg("%d tokens came from the disk", cached_of(&again));
+    assert_string_equal(choices_of(&again), want);
+    http_answer_free(&again);
+    assert_int_equal(site_metric("quern_kv_disk_loaded_total"), 1);
+    assert_logged("dropped", false);
+    site_end(SIGKILL);
+
+    long places[] = { 3, 60, 9000, -3 }; /* the head, the tokens, pages, the hash */
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        assert_true(damage(places[i]) >= 1);
+        start_with_disk("");
+        again = site_post("/v1/completions", question, 200);
+        assert_int_equal(cached_of(&again), 0);
+        assert_string_equal(choices_of(&again), want);
+        http_answer_free(&again);
+        assert_logged("dropped", true);
+        site_wait_metric("quern_kv_disk_saved_total", 1); /* and it is there anew */
+        assert_int_equal(site_end(SIGTERM), 0);
+    }
+    http_answer_free(&first);
+}
+
+static void ask_story(int i, int n) {
+    static const char *const words[] = { "cat", "dog", "boat", "tree", "king", "bird", "fish", "hill", "lamp", "door" };
+    char body[600];
+    snprintf(body, sizeof body, "{\"prompt\":\"The %s and the %s went to the %s, where the %s of the %s was waiting for them with a big %s and a small %s\",\"max_tokens\":%d,\"seed\":1}", words[i % 10],
+             words[i / 10 % 10], words[(i + 3) % 10], words[(i + 5) % 10], words[(i * 7 + 1) % 10], words[(i + 2) % 10], words[(i + 8) % 10], n);
+    http_answer a = site_post("/v1/completions", body, 200);
+    http_answer_free(&a);
+}
+
+/* More conversations than memory keeps: those that had to go come from the disk; its bound is kept. */
+static void test_evicted_from_memory(void **state) {
+    (void)state;
+    char command[600];
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    assert_int_equal(system(command), 0);
+    start_with_disk("--kv-disk 2M"); /* room for about nine of them */
+    for (int i = 0; i < 8; i++) {
+        ask_story(i, 8);
+        site_wait_metric("quern_kv_disk_saved_total", i + 1);
+    }
+    ask_story(2, 8); /* of four sessions in memory it is gone */
+    assert_int_equal(site_metric("quern_kv_disk_loaded_total"), 1);
+    for (int i = 10; i < 30; i++) {
+        ask_story(i, 8);
+        usleep(20000);
+        if (site_metric("quern_kv_disk_bytes") > 2 << 20) fail_msg("%ld bytes on disk", site_metric("quern_kv_disk_bytes"));
+    }
+    assert_true(site_metric("quern_kv_disk_evicted_total") > 0);
+    assert_int_equal(site_end(SIGTERM), 0);
+    start_with_disk("--kv-disk 1M"); /* a smaller bound */
+    if (site_metric("quern_kv_disk_bytes") > 1 << 20) fail_msg("%ld bytes on disk", site_metric("quern_kv_disk_bytes"));
+    snprintf(command, sizeof command, "'%s/serve' '%s' --port 0 --kv-dir '%s' 2>&1 | grep -q 'in use by another server'", bin_dir(), site.model, folder);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(site_end(SIGTERM), 0);
+}
+
+static void test_slots(void **state) {
+    (void)state;
+    static const char body[] = "{\"prompt\":\"Tell me about the old king and his four clever daughters\",\"n_predict\":9,\"seed\":3}";
+    start_with_disk("--slots 1");
+    http_answer a = site_post("/completion", body, 200);
+    http_answer_free(&a);
+    a = site_post("/slots/0?action=save", "{\"filename\":\"king\"}", 200);
+    if (!strstr(a.body.p, "\"n_saved\":") || !strstr(a.body.p, "\"save_ms\":")) fail_msg("%s", a.body.p);
+    http_answer_free(&a);
+    a = site_post("/slots/0?action=erase", "", 200);
+    if (!strstr(a.body.p, "\"n_erased\":") || strstr(a.body.p, "\"n_erased\":0")) fail_msg("%s", a.body.p);
+    http_answer_free(&a);
+    a = site_post("/slots/0?action=restore", "{\"filename\":\"king\"}", 200);
+    if (!strstr(a.body.p, "\"n_restored\":")) fail_msg("%s", a.body.p);
+    http_answer_free(&a);
+    a = site_post("/completion", body, 200);
+    if (strstr(a.body.p, "\"cache_n\":0,")) fail_msg("%s", a.body.p);
+    http_answer_free(&a);
+    static const struct { const char *path, *body; } wrong[] = { { "/slots/0?action=save", "{\"filename\":\"../x\"}" }, { "/slots/0?action=save", "{\"filename\":\".x\"}" },
+        { "/slots/0?action=restore", "{\"filename\":\"other\"}" }, { "/slots/7?action=save", "{\"filename\":\"x\"}" }, { "/slots/x?action=save", "{\"filename\":\"x\"}" },
+        { "/slots/0?action=eat", "{}" }, { "/slots/0?action=save", "{}" } };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        a = site_post(wrong[i].path, wrong[i].body, 400);
+        http_answer_free(&a);
+    }
+    assert_int_equal(site_end(SIGTERM), 0);
+    site_start("");
+    a = site_post("/slots/0?action=save", "{\"filename\":\"king\"}", 501);
+    http_answer_free(&a);
+    assert_int_equal(site_end(SIGTERM), 0);
+}
+
+/* ---- who stands in, and what was asked before ---- */
+
+static void test_fallback(void **state) {
+    (void)state;
+    char broken[400], options[900];
+    snprintf(broken, sizeof broken, "%s/broken.bin", work_dir);
+    FILE *f = fopen(broken, "wb");
+    fputs("this is no model", f);
+    fclose(f);
+    snprintf(options, sizeof options, "'%s' --fallback big=none,pip-stories-q8 --fallback broken=pip-stories-q8 --alias large=big", broken);
+    site_start(options);
+    static const struct { const char *asked, *from, *code; } rows[] = { { "big", "big", "model_not_found" }, { "large", "big", "model_not_found" }, { "broken:latest", "broken:latest", "cannot_be_opened" } };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (int stream = 0; stream < 2; stream++) {
+            char body[300], want[200];
+            snprintf(body, sizeof body, "{\"model\":\"%s\",\"stream\":%s,\"messages\":[{\"role\":\"user\",\"content\":\"A cat\"}],\"options\":{\"num_predict\":4}}", rows[i].asked, stream ? "true" : "false");
+            snprintf(want, sizeof want, "\"fallback\":{\"asked\":\"%s\",\"used\":\"pip-stories-q8\",\"code\":\"%s\",\"why\":\"", rows[i].from, rows[i].code);
+            http_answer a = site_post("/api/chat", body, 200);
+            if (!strstr(a.body.p, want) || !strstr(a.body.p, "\"model\":\"pip-stories-q8\"")) fail_msg("expected %s in %s", want, a.body.p);
+            http_answer_free(&a);
+        }
+    http_answer a = site_post("/api/chat", "{\"model\":\"other\",\"messages\":[{\"role\":\"user\",\"content\":\"A cat\"}]}", 404);
+    http_answer_free(&a);
+    a = site_post("/v1/completions", "{\"model\":\"big\",\"prompt\":\"a\",\"temperature\":9}", 400); /* not for a request's own mistakes */
+    http_answer_free(&a);
+    assert_int_equal(site_end(SIGTERM), 0);
+}
+
+static void test_asked_before(void **state) {
+    (void)state;
+    site_start("--response-cache 1M");
+    static const struct { const char *path, *body; bool again; } rows[] = {
+        { "/v1/completions", "{\"prompt\":\"The cat\",\"max_tokens\":9,\"seed\":3,\"logprobs\":1}", true },
+        { "/v1/completions", "{\"prompt\":\"The cat\",\"max_tokens\":9,\"seed\":3,\"logprobs\":1,\"stream\":true}", true },
+        { "/v1/completions", "{\"prompt\":[\"The cat\",\"The dog\"],\"n\":2,\"max_tokens\":9,\"temperature\":0}", true },
+        { "/api/generate", "{\"model\":\"pip-stories-q8\",\"prompt\":\"The cat\",\"options\":{\"num_predict\":9,\"temperature\":0}}", true },
+        { "/v1/completions", "{\"prompt\":\"The cat\",\"max_tokens\":9}", false },
+        { "/completion", "{\"prompt\":\"The cat\",\"n_predict\":9,\"seed\":-1}", false },
+        { "/v1/completions", "{\"prompt\":\"The cat\",\"max_tokens\":900,\"ignore_eos\":true,\"seed\":4,\"timeout_ms\":1}", false }, /* cut: not its own end */
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (int k = 0; k < 3; k++) {
+            http_answer a;
+            assert_int_equal(http_ask(site.port, "POST", rows[i].path, rows[i].body, &a), 0);
+            bool said = strstr(a.body.p, "\"cached\":true") && strstr(a.head.p, "X-Quern-Cached: true");
+            if (said != (k && rows[i].again)) fail_msg("%s, time %d: %s\n%s", rows[i].body, k, a.head.p, a.body.p);
+            http_answer_free(&a);
+        }
+    http_answer one = site_post("/v1/completions", rows[0].body, 200), other = site_post("/v1/completions", "{\"prompt\":\"The cat\",\"max_tokens\":9,\"seed\":3,\"logprobs\":1 }", 200);
+    assert_true(strstr(one.body.p, "\"cached\":true") && !strstr(other.body.p, "\"cached\":true"));
+    assert_string_equal(choices_of(&one), choices_of(&other)); /* what is given again is what would be computed */
+    http_answer_free(&one);
+    http_answer_free(&other);
+    assert_int_equal(site_end(SIGTERM), 0);
+}
+
+/* ---- signs of life ---- */
+
+static void test_pings(void **state) {
+    (void)state;
+    site_start("--slots 1 --sse-ping-interval 1");
+    int fd = http_dial(site.port), waits[2];
+    http_send(fd, "POST", "/completion", "{\"prompt\":\"a\",\"n_predict\":900,\"ignore_eos\":true,\"stream\":true,\"n_cmpl\":60}"); /* keeps the one slot */
+    usleep(300000);
+    waits[0] = http_dial(site.port);
+    http_send(waits[0], "POST", "/completion", "{\"prompt\":\"b\",\"n_predict\":2,\"stream\":true}");
+    waits[1] = http_dial(site.port);
+    http_send(waits[1], "POST", "/api/generate", "{\"model\":\"pip-stories-q8\",\"prompt\":\"b\",\"options\":{\"num_predict\":2}}");
+    usleep(3200000);
+    char bytes[2][4096];
+    for (int i = 0; i < 2; i++) {
+        ssize_t n = recv(waits[i], bytes[i], sizeof bytes[i] - 1, MSG_DONTWAIT);
+        bytes[i][n > 0 ? n : 0] = 0;
+    }
+    close(fd); /* the slot is free */
+    if (!strstr(bytes[0], "200 OK") || !strstr(bytes[0], "\r\n:\n\n")) fail_msg("no comment: %s", bytes[0]);
+    if (!strstr(bytes[1], "\"response\":\"\",\"done\":false}\n")) fail_msg("no empty object: %s", bytes[1]);
+    for (int i = 0; i < 2; i++) {
+        buf rest = { 0 };
+        buf_str(&rest, bytes[i]);
+        for (ssize_t n; (n = recv(waits[i], bytes[i], sizeof bytes[i], 0)) > 0;) buf_add(&rest, bytes[i], (size_t)n);
+        buf_byte(&rest, 0);
+        if (!strstr(rest.p, i ? "\"done\":true" : "\"stop\":true") || strstr(rest.p, "\n\n{")) fail_msg("%s", rest.p);
+        buf_free(&rest);
+        close(waits[i]);
+    }
+    assert_int_equal(site_end(SIGTERM), 0);
+}
+
+/* ---- the trace ---- */
+
+/* What ./run says to it; its exit status. */
+static int replay(const char *trace, buf *out) {
+    char command[1600], piece[512];
+    buf_free(out);
+    snprintf(command, sizeof command, "'%s/run' '%s' --replay '%s' 2>&1", bin_dir(), site.model, trace);
+    FILE *f = popen(command, "r");
+    for (size_t n; (n = fread(piece, 1, sizeof piece, f)) > 0;) buf_add(out, piece, n);
+    buf_byte(out, 0);
+    int rc = pclose(f);
+    return WIFEXITED(rc) ? WEXITSTATUS(rc) : -1;
+}
+
+static void test_trace(void **state) {
+    (void)state;
+    char trace[300], options[400];
+    buf text = { 0 }, said = { 0 };
+    err e = { 0 };
+    snprintf(trace, sizeof trace, "%s/trace", work_dir);
+    snprintf(options, sizeof options, "--slots 4 --trace '%s'", trace);
+    site_start(options);
+    static const struct { const char *path, *body; } rows[] = {
+        { "/v1/completions", "{\"prompt\":\"The cat\",\"max_tokens\":30,\"logprobs\":1,\"n\":3}" },
+        { "/v1/completions", "{\"prompt\":[\"The dog\",\"A boat\"],\"max_tokens\":20,\"seed\":7,\"frequency_penalty\":0.5,\"logit_bias\":{\"20\":-100},\"lookup\":true}" },
+        { "/api/chat", "{\"model\":\"pip-stories-q8\",\"messages\":[{\"role\":\"user\",\"content\":\"A story of a cat\"}],\"options\":{\"seed\":7,\"stop\":[\" cat\"]}}" },
+        { "/completion", "{\"prompt\":\"One day\",\"n_predict\":300,\"temperature\":0,\"repeat_penalty\":1.2,\"stream\":true}" },
+        { "/v1/completions", "{\"prompt\":\"The cat\",\"max_tokens\":900,\"ignore_eos\":true,\"timeout_ms\":60}" },
+        { "/v1/completions", "{\"prompt\":\"The cat\",\"max_tokens\":8,\"num_beams\":2,\"top_k\":0}" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        http_answer a;
+        assert_int_equal(http_ask(site.port, "POST", rows[i].path, rows[i].body, &a), 0);
+        if (a.status != 200 && a.status != 504) fail_msg("%d %s", a.status, a.body.p);
+        http_answer_free(&a);
+    }
+    assert_int_equal(site_end(SIGTERM), 0);
+    if (replay(trace, &said) || !strstr(said.p, "8 answers equal, bit for bit; 1 of beam searches not compared")) fail_msg("%s", said.p);
+    /* Another id, another seed, another hash: each is seen. */
+    static const char *const marks[] = { "\"ids\":[", "\"temperature\":0.", "\"logits\":\"" };
+    for (int i = 0; i < 3; i++) {
+        buf_free(&text);
+        assert_int_equal(read_file(trace, 0, &text, &e), 0);
+        char *at = strstr(text.p, marks[i]) + strlen(marks[i]);
+        *at = *at == '1' ? '2' : '1';
+        char other[320];
+        snprintf(other, sizeof other, "%s-%d", trace, i);
+        FILE *f = fopen(other, "wb");
+        fwrite(text.p, 1, text.n, f);
+        fclose(f);
+        if (replay(other, &said) != 1 || !strstr(said.p, "different: line 1")) fail_msg("%s: %s", marks[i], said.p);
+    }
+    buf_free(&text);
+    buf_free(&said);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_killed_and_warm), cmocka_unit_test(test_evicted_from_memory), cmocka_unit_test(test_slots), cmocka_unit_test(test_fallback),
+        cmocka_unit_test(test_asked_before), cmocka_unit_test(test_pings), cmocka_unit_test(test_trace),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
