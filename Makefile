@@ -90,6 +90,16 @@ weights/pip-stories.bin: weights/pip-stories/model.safetensors $(BIN)/convert
 demo: all weights/pip-stories.bin
 	$(BIN)/run weights/pip-stories.bin -p "Once upon a time" -n 300
 
+# The server's page: a list of its bytes in octal, the same everywhere.
+$(BUILD)/tools/serve/page.c: tools/serve/page.html Makefile
+	@mkdir -p $(@D)
+	@{ echo '#include "tools/serve/page.h"'; echo 'const char page_html[] = {'; od -An -v -to1 $< | sed "s/ *\([0-7][0-7]*\)/'\\\\\1',/g"; \
+	   echo '0};'; echo 'const size_t page_html_n = sizeof page_html - 1;'; } >$@.part
+	@mv $@.part $@
+$(BUILD)/tools/serve/page.o: $(BUILD)/tools/serve/page.c tools/serve/page.h
+	$(CC) $(CFLAGS) -c $< -o $@
+$(BIN)/serve: $(BUILD)/tools/serve/page.o
+
 # ---- tests ----
 $(BUILD)/tests/%_test: $(BUILD)/tests/%_test.o $(BUILD)/libquern.a
 	$(CC) $(LDFLAGS) $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) -lcmocka -o $@
@@ -105,11 +115,12 @@ $(BUILD)/tests/http_parse_test $(BUILD)/fuzz_http: $(BUILD)/tools/serve/http_par
 $(BUILD)/tests/schedule_test: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/models.c tools/serve/job.c tools/serve/prefix.c tools/serve/disk.c tools/serve/grammars.c tools/serve/calls.c tools/serve/constrain.c tools/serve/schedule*.c))
 $(BUILD)/tests/schedule_test: LDFLAGS += -Wl,--wrap=engine_step
 # The server's dialects, between HTTP, models and a scheduler of the tests' own.
-$(BUILD)/tests/api_test $(BUILD)/fuzz_api: $(patsubst %,$(BUILD)/tools/serve/%.o,job fields fields_table request messages structured calls calls_parse grammars infill reply render server guard metrics log memo ping trace disk) $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/api_*.c))
+$(BUILD)/tests/api_test $(BUILD)/fuzz_api: $(patsubst %,$(BUILD)/tools/serve/%.o,job fields fields_table request messages structured calls calls_parse grammars infill reply render server guard metrics log memo ping trace disk page) $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/api_*.c))
 # What answers are read by, and what constrains them.
 $(BUILD)/tests/calls_test $(BUILD)/fuzz_calls: $(patsubst %,$(BUILD)/tools/serve/%.o,calls calls_parse grammars constrain)
 # What the load generator makes of replies.
 $(BUILD)/tests/load_test: $(patsubst %,$(BUILD)/bench/serve_%.o,http events request figures)
+$(BUILD)/tests/page_test: $(BUILD)/tools/serve/page.o
 # The kernels of AMX with tiles in plain C.
 $(BUILD)/tests/kernels_test: $(BUILD)/tests/amx_soft.o $(BUILD)/tests/amx_soft512.o
 $(BUILD)/tests/%_test.o: | cmocka

@@ -559,6 +559,22 @@ static void test_paths_and_methods(void **state) {
     }
 }
 
+/* Ollama's clients find Ollama, a browser finds the page. */
+static void test_root(void **state) {
+    (void)state;
+    get("GET", "/");
+    assert_string_equal(reply(), "Ollama is running");
+    x.h.n_headers = 1;
+    x.header[0] = (http_header){ "accept", "*/*" }; /* curl's */
+    get("GET", "/");
+    assert_string_equal(reply(), "Ollama is running");
+    x.header[0] = (http_header){ "accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8" };
+    get("GET", "/");
+    x.h.n_headers = 0;
+    assert_int_equal(x.status, 200);
+    assert_int_equal(strncmp(reply(), "<!DOCTYPE html>", 15), 0);
+}
+
 static void test_keys_and_rates(void **state) {
     (void)state;
     static const char *const keys[] = { "sesame", "k2" };
@@ -723,7 +739,7 @@ int main(void) {
         cmocka_unit_test(test_legacy_completions), cmocka_unit_test(test_best_of), cmocka_unit_test(test_embeddings), cmocka_unit_test(test_nothing_is_cut_in_silence),
         cmocka_unit_test(test_calls_whole), cmocka_unit_test(test_calls_streamed), cmocka_unit_test(test_structures_reach_the_job),
         cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods),
-        cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
+        cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
         cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_cancel),
     };
     return cmocka_run_group_tests(tests, open_fakes, close_fakes);

@@ -9,12 +9,18 @@
 #include <unistd.h>
 
 #include "tools/serve/api.h"
+#include "tools/serve/page.h"
 #include "tools/serve/render.h"
 
 /* Clients compare it (VS Code wants 0.6.4 or newer) to know which fields they may send; quern's own version stands beside it. */
 static const char ollama_compatible[] = "0.12.6";
 
-int ollama_root(request *q) { return reply_text(q, 200, "text/plain; charset=utf-8", "", "Ollama is running", 17); }
+/* Clients of Ollama look for its sentence; a browser says that it wants HTML. */
+int ollama_root(request *q) {
+    const char *accept = exchange_header(q->x, "accept");
+    if (accept && strstr(accept, "text/html")) return reply_text(q, 200, "text/html; charset=utf-8", PAGE_HEADERS, page_html, page_html_n);
+    return reply_text(q, 200, "text/plain; charset=utf-8", "Vary: Accept\r\n", "Ollama is running", 17);
+}
 
 int ollama_version(request *q) {
     buf b = { 0 };
