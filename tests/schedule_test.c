@@ -441,6 +441,7 @@ static void test_queue_full(void **state) {
     schedule_figures about;
     schedule_about(x.s, &about);
     assert_int_equal(about.queued, 2);
+    assert_int_equal(about.jobs_done[JOB_QUEUE_FULL], 1);
     assert_int_equal(about.active, 1);
     slot_about slot[4];
     assert_int_equal(schedule_slots(x.s, slot, 4), 1);

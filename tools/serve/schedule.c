@@ -42,6 +42,7 @@ static int enqueue(schedule *s, job_state *js, job_failure *f) {
         s->n_jobs++;
         pthread_cond_signal(&s->wake);
     }
+    if (rc) s->figures.jobs_done[f->code]++; /* it never was a job, and is asked for as one */
     pthread_mutex_unlock(&s->lock);
     return rc;
 }
