@@ -302,7 +302,7 @@ int main(int argc, char **argv) {
         { "--slots", NULL, OPT_INT, &o.slots, "N", "sequences at a time (8); others wait", NULL },
         { "--queue", NULL, OPT_INT, &o.queue, "N", "requests that may wait (512); more get 503 and Retry-After", NULL },
         { "--timeout", NULL, OPT_FLOAT, &o.timeout, "SECONDS", "deadline of a request that sets none (0: none)", NULL },
-        { "--max-delay", NULL, OPT_FLOAT, &o.max_delay, "SECONDS", "by which prompts may delay the next token of others (0.2)", NULL },
+        { "--max-delay", NULL, OPT_FLOAT, &o.max_delay, "SECONDS", "by which prompts may delay the next token of others (0.1)", NULL },
         { "--memory", NULL, OPT_TEXT, &o.memory, "BYTES", "of all open models, such as 8G (the machine's); least recently used first out", NULL },
         { "--keep-alive", NULL, OPT_TEXT, &o.keep_alive, "TIME", "how long an unused model stays open (5m); negative: for ever", NULL },
         { "--cache-type", NULL, OPT_TEXT, &o.cache_type, "TYPE", "f16 (default) or q8", NULL },

@@ -343,7 +343,7 @@ int schedule_start(schedule **out, const schedule_opts *o, err *e) {
     if (!s) return fail_memory(e, sizeof *s, "the scheduler");
     s->o = *o;
     if (!s->o.max_queue) s->o.max_queue = 512;
-    if (!(s->o.max_delay > 0)) s->o.max_delay = 0.2;
+    if (!(s->o.max_delay > 0)) s->o.max_delay = 0.1;
     s->inbox_end = &s->inbox;
     pthread_mutex_init(&s->lock, NULL);
     pthread_condattr_init(&clock);

@@ -16,7 +16,7 @@ typedef struct schedule_opts {
     disk *disk;             /* where sessions are kept too; NULL: nowhere */
     int max_queue;          /* jobs that wait; 0: 512 */
     int slots;              /* sequences at a time of one model: its engine's max_sessions */
-    double max_delay;       /* seconds by which prompts may delay a token of others; 0: 0.2 */
+    double max_delay;       /* seconds by which prompts may delay a token of others; 0: 0.1 */
     double default_timeout; /* seconds; 0: none */
 } schedule_opts;
 
