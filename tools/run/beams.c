@@ -4,7 +4,6 @@
 
 #include <string.h>
 
-#include "runtime/stop.h"
 
 static const char *const stopping_names[] = { [BEAM_WHILE_LIKELY] = "false", [BEAM_AT_ONCE] = "true", [BEAM_NEVER] = "never" };
 
@@ -18,21 +17,9 @@ bool run_draws(const run_opts *o) { return o->temperature_given || o->top_k_give
 
 int run_sessions(const run_opts *o) { return o->beams_given ? o->beams : run_draws(o) ? 1 : -1; }
 
-static void add_eos(run_search *x, int32_t id) {
-    for (int i = 0; i < x->n_eos; i++)
-        if (x->eos[i] == id) return;
-    if (id >= 0 && x->n_eos < (int)(sizeof x->eos / sizeof *x->eos)) x->eos[x->n_eos++] = id;
-}
-
 void run_search_end(run_search *x, int32_t id) {
-    add_eos(x, id);
-    x->o.rules.n_eos = x->n_eos;
-}
-
-/* transformers' min_length counts the prompt, or the decoder's beginning; its min_new_tokens and --min-length the answer alone. */
-static int min_length(const run_opts *o, const engine_info *i, int n_prompt) {
-    if (o->min_length_given) return o->sample.min_length;
-    return i->min_new_tokens ? i->min_new_tokens : max_int(i->min_length - n_prompt, 0);
+    ends_add(&x->ends, id);
+    x->o.rules.n_eos = x->ends.n;
 }
 
 static void describe(const run_search *x, const engine_info *i) {
@@ -49,17 +36,17 @@ static void describe(const run_search *x, const engine_info *i) {
 int run_search_options(run_search *x, const run_opts *o, const engine_info *i, const tokenizer *t, const sample_opts *sampling, int n_prompt, err *e) {
     int room = i->ctx - n_prompt + 1; /* the last token needs no position of its own */
     beam_opts *b = &x->o;
-    *x = (run_search){ .n_eos = 0 };
-    for (int k = 0; k < i->n_eos && !o->ignore_eos; k++) add_eos(x, i->eos[k]);
-    if (t && !o->ignore_eos) add_eos(x, tokenizer_eos(t));
+    beam_opts own = choice_defaults(i);
+    *x = (run_search){ .ends.n = 0 };
+    if (!o->ignore_eos) x->ends = ends_of(i, t);
     *b = (beam_opts){ .rules = *sampling };
-    b->rules.no_repeat_ngram = o->no_repeat_given ? o->sample.no_repeat_ngram : i->no_repeat_ngram;
-    b->rules.min_length = min_length(o, i, n_prompt);
-    b->rules.eos = x->eos;
-    b->rules.n_eos = x->n_eos;
-    b->beams = o->beams_given ? o->beams : run_draws(o) ? 1 : i->num_beams;
-    b->length_penalty = o->length_penalty_given ? o->length_penalty : i->length_penalty;
-    b->stopping = (beam_stopping)(o->early_stopping ? run_early_stopping(o->early_stopping) : i->early_stopping);
+    b->rules.no_repeat_ngram = o->no_repeat_given ? o->sample.no_repeat_ngram : own.rules.no_repeat_ngram;
+    b->rules.min_length = o->min_length_given ? o->sample.min_length : choice_min_length(i, n_prompt);
+    b->rules.eos = x->ends.id;
+    b->rules.n_eos = x->ends.n;
+    b->beams = o->beams_given ? o->beams : run_draws(o) ? 1 : own.beams;
+    b->length_penalty = o->length_penalty_given ? o->length_penalty : own.length_penalty;
+    b->stopping = o->early_stopping ? (beam_stopping)run_early_stopping(o->early_stopping) : own.stopping;
     b->max_new = o->n_predict < 0 ? room : min_int(o->n_predict, room);
     if (b->beams > BEAM_MOST) return fail_code(e, ERR_INPUT, "%s asks for a search of %d beams, the most is %d: choose with --beams", i->name, b->beams, BEAM_MOST);
     if (b->beams == 1 && (o->length_penalty_given || o->early_stopping))
@@ -78,15 +65,7 @@ typedef struct watch {
 /* Does the answer's text hold a stop string? */
 static bool holds_stop(void *arg, const int32_t *answer, int n) {
     const watch *w = arg;
-    detok d = w->after_prompt;
-    stop_filter f = { .stops = w->o->stop.p, .n = w->o->stop.n };
-    buf text = { 0 }, unused = { 0 };
-    for (int i = 0; i < n; i++) detok_token(&d, answer[i], &text);
-    bool found = stop_feed(&f, text.p, text.n, &unused);
-    stop_free(&f);
-    buf_free(&text);
-    buf_free(&unused);
-    return found;
+    return choice_holds_stop(&w->after_prompt, w->o->stop.p, w->o->stop.n, answer, n);
 }
 
 int run_search_tokens(const run_search *x, const run_opts *o, engine *g, session *s, const detok *after_prompt, run_found *found, err *e) {

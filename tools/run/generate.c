@@ -56,12 +56,12 @@ static int run_encoder(generation *r, err *e) {
 int generation_sampler(generation *r, uint64_t seed, err *e) {
     const run_opts *o = r->o;
     const engine_info *i = r->info;
-    sample_opts s = o->sample;
-    if (!o->temperature_given && i->temperature >= 0) s.temperature = i->temperature;
-    if (!o->top_k_given && i->top_k >= 0) s.top_k = i->top_k;
-    if (!o->top_p_given && i->top_p >= 0) s.top_p = i->top_p;
-    if (!o->min_p_given && i->min_p >= 0) s.min_p = i->min_p;
-    if (!o->repeat_given && i->repeat_penalty > 0) s.repeat_penalty = i->repeat_penalty;
+    sample_opts s = o->sample, own = choice_defaults(i).rules;
+    if (!o->temperature_given) s.temperature = own.temperature;
+    if (!o->top_k_given) s.top_k = own.top_k;
+    if (!o->top_p_given) s.top_p = own.top_p;
+    if (!o->min_p_given) s.min_p = own.min_p;
+    if (!o->repeat_given) s.repeat_penalty = own.repeat_penalty;
     bool first = !r->sampler;
     r->seed = s.seed = seed;
     sampler_free(r->sampler);
@@ -114,12 +114,6 @@ static int dump_logits(generation *r, err *e) {
 }
 
 /* ---- generation ---- */
-
-static bool ends(const generation *r, int32_t id) {
-    for (int i = 0; i < r->search.n_eos; i++)
-        if (r->search.eos[i] == id) return true;
-    return false;
-}
 
 /* Writes what is certain by now. */
 static int give(const generation *r, buf *out, err *e) {
@@ -200,7 +194,7 @@ static int draw_tokens(generation *r, speculation *p, detok *d, stop_filter *sto
         bool whole;
         int32_t id = pick(r, logits, &rc, e);
         if (id < 0) break;
-        if (ends(r, id)) { r->end = "end of text"; break; }
+        if (ends_has(&r->search.ends, id)) { r->end = "end of text"; break; }
         if ((rc = constraint_take(&r->limits, id, &whole, e))) break;
         if ((rc = take_token(r, d, stop, id, &text, &out, &stopped, e))) break;
         if (stopped) { r->end = "stop string"; break; }
@@ -252,7 +246,7 @@ int generation_run(generation *r, err *e) {
     r->prompt_seconds += now_seconds() - start;
     sampler_begin(r->sampler);
     if (r->o->n_predict == 0) return 0;
-    if (constraint_begin(&r->limits, r->search.eos, r->search.n_eos, e)) return -1;
+    if (constraint_begin(&r->limits, r->search.ends.id, r->search.ends.n, e)) return -1;
     detok d;
     detok_begin(&d, r->tok, true);
     if (r->tok) { /* the prompt's last piece decides whether the first one keeps its space */

@@ -71,29 +71,10 @@ static int read_sampling(const json *line, arena *mem, sample_opts *s, err *e) {
 
 /* ---- one answer ---- */
 
-typedef struct ends {
-    int32_t id[32];
-    int n;
-} ends;
-
-static void add_end(ends *x, int32_t id) {
-    for (int i = 0; i < x->n; i++)
-        if (x->id[i] == id) return;
-    if (id >= 0 && x->n < 32) x->id[x->n++] = id;
-}
-
-static bool is_end(const ends *x, int32_t id) {
-    for (int i = 0; i < x->n; i++)
-        if (x->id[i] == id) return true;
-    return false;
-}
-
 static ends find_ends(const replay *r, const json *line) {
-    ends x = { .n = 0 };
-    if (flag(line, "ignore_eos")) return x;
-    for (int i = 0; i < r->info->n_eos; i++) add_end(&x, r->info->eos[i]);
-    if (r->tok) add_end(&x, tokenizer_eos(r->tok));
-    add_end(&x, whole(line, "turn_end"));
+    if (flag(line, "ignore_eos")) return (ends){ .n = 0 };
+    ends x = ends_of(r->info, r->tok);
+    ends_add(&x, whole(line, "turn_end"));
     return x;
 }
 
@@ -119,7 +100,7 @@ static int decode(replay *r, const json *line, const json *choice, ids *tokens, 
         hash_add(&h, logits, (size_t)r->info->n_vocab * sizeof *logits);
         int32_t id = pick ? sampler_pick(pick, logits) : i < want->n ? want->p[i] : over->id[0];
         if (i == want->n) {
-            if (!is_end(over, id)) return differs(r, line, choice, e, "token %zu is %d, the trace has an end", i, id);
+            if (!ends_has(over, id)) return differs(r, line, choice, e, "token %zu is %d, the trace has an end", i, id);
             break;
         }
         if (id != want->p[i]) return differs(r, line, choice, e, "token %zu is %d, the trace has %d", i, id, want->p[i]);
@@ -146,7 +127,7 @@ static int generate(replay *r, const json *line, const json *choice, const ids *
         ids_add(&tokens, i->decoder_start);
     } else for (size_t k = 0; k < prompt->n; k++) ids_add(&tokens, prompt->p[k]);
     rules.seed += (uint64_t)whole(choice, "choice");
-    if (rules.min_length < 0) rules.min_length = i->min_new_tokens ? i->min_new_tokens : max_int(i->min_length - (int)tokens.n, 0);
+    if (rules.min_length < 0) rules.min_length = choice_min_length(i, (int)tokens.n);
     rules.eos = over.id;
     rules.n_eos = over.n;
     if (!rc && !flag(line, "grammar")) rc = sampler_new(&pick, &rules, i->n_vocab, e);

@@ -4,8 +4,8 @@
 
 #include <stdatomic.h>
 
-#include "runtime/beam.h"
 #include "runtime/chat.h"
+#include "runtime/choice.h"
 #include "runtime/engine.h"
 #include "runtime/options.h"
 #include "runtime/sample.h"
@@ -44,8 +44,7 @@ int run_show_prompt(const run_opts *o, err *e); /* --show-prompt with -n 0: noth
 /* How to search: o.beams 1: not at all, tokens are drawn one by one by o.rules. */
 typedef struct run_search {
     beam_opts o;
-    int32_t eos[32]; /* [n_eos] ids that end the text: the model's and the tokenizer's */
-    int n_eos;
+    ends ends; /* the text's: the model's, the tokenizer's, and what run_search_end adds */
 } run_search;
 
 /* sampling: resolved already, its own part of the rules; n_prompt: tokens that the session will hold. x stays where it is. */

@@ -35,15 +35,7 @@ void job_free(job *j) {
 }
 
 void job_defaults(job *j) {
-    const engine_info *i = j->m->info;
-    sample_opts s = sample_defaults();
-    if (i->temperature >= 0) s.temperature = i->temperature;
-    if (i->top_k >= 0) s.top_k = i->top_k;
-    if (i->top_p >= 0) s.top_p = i->top_p;
-    if (i->min_p >= 0) s.min_p = i->min_p;
-    if (i->repeat_penalty > 0) s.repeat_penalty = i->repeat_penalty;
-    s.no_repeat_ngram = i->no_repeat_ngram;
-    s.min_length = -1; /* min_length counts the prompt: known for each prompt only */
-    j->sample = s;
-    j->beams = (beam_opts){ .beams = max_int(i->num_beams, 1), .length_penalty = i->length_penalty, .stopping = (beam_stopping)i->early_stopping };
+    j->beams = choice_defaults(j->m->info);
+    j->sample = j->beams.rules;
+    j->sample.min_length = -1; /* min_length counts the prompt: known for each prompt only */
 }

@@ -10,7 +10,7 @@
 
 #include <stdatomic.h>
 
-#include "runtime/beam.h"
+#include "runtime/choice.h"
 #include "runtime/engine.h"
 #include "runtime/sample.h"
 #include "tools/serve/constrain.h"

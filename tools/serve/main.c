@@ -293,7 +293,7 @@ static int print(void (*write_out)(buf *out)) {
 }
 
 int main(int argc, char **argv) {
-    static serve_opts o = { .host = "127.0.0.1", .port = 8080, .slots = 8, .keep_alive = "5m", .log = "text", .drain = DRAIN_SECONDS, .kv_disk = "8G", .ping = 30 };
+    serve_opts o = { .host = "127.0.0.1", .port = 8080, .slots = 8, .keep_alive = "5m", .log = "text", .drain = DRAIN_SECONDS, .kv_disk = "8G", .ping = 30 };
     const option options[] = {
         { "--host", NULL, OPT_TEXT, &o.host, "ADDRESS", "address to listen on (127.0.0.1: this machine only; 0.0.0.0: all)", NULL },
         { "--port", NULL, OPT_INT, &o.port, "N", "port (8080); 0: the system chooses one, and it is printed", NULL },

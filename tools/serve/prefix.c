@@ -23,6 +23,8 @@ int prefix_common(const session *s, const int32_t *tok, int n) {
     return same;
 }
 
+enum { SHORTEST = 4 }; /* tokens: less is not worth a session */
+
 int prefix_find(prefix_cache *c, const int32_t *tok, int n, int *same) {
     int best = -1;
     *same = 0;
@@ -30,7 +32,7 @@ int prefix_find(prefix_cache *c, const int32_t *tok, int n, int *same) {
         int k = prefix_common(c->kept[i].s, tok, n);
         if (k > *same) *same = k, best = i;
     }
-    if (best >= 0) c->kept[best].used = ++c->clock;
+    if (*same >= SHORTEST) c->kept[best].used = ++c->clock; /* BOS alone is in common with every prompt */
     return best;
 }
 
@@ -50,7 +52,6 @@ session *prefix_take_oldest(prefix_cache *c, const session *but) {
 }
 
 int prefix_keep(prefix_cache *c, session *s) {
-    enum { SHORTEST = 4 }; /* tokens: less is not worth a session */
     int n = session_len(s);
     for (int i = 0; i < c->n; i++) {
         int have = session_len(c->kept[i].s), same = prefix_common(c->kept[i].s, session_tokens(s), n);

@@ -18,7 +18,7 @@
 #include "tools/serve/prefix.h"
 #include "tools/serve/schedule_event.h"
 
-enum { MOST_ENDS = 32, ECHO_ROWS = 32 };
+enum { ECHO_ROWS = 32 };
 
 typedef struct seq {
     job_state *js;
@@ -35,8 +35,7 @@ typedef struct seq {
     sample_opts rules;
     constraint *constraint;  /* NULL: the answer is free */
     hash64 logits;           /* of a traced job */
-    int32_t eos[MOST_ENDS];
-    int n_eos;
+    ends ends;
     detok d;
     stop_filter stop;
     buf text, out;

@@ -10,15 +10,7 @@
 /* Does the answer's text hold a stop string? */
 static bool holds_stop(void *arg, const int32_t *answer, int n) {
     const seq *q = arg;
-    detok d = q->d;
-    stop_filter f = { .stops = q->stop.stops, .n = q->stop.n };
-    buf text = { 0 }, unused = { 0 };
-    for (int i = 0; i < n; i++) detok_token(&d, answer[i], &text);
-    bool found = stop_feed(&f, text.p, text.n, &unused);
-    stop_free(&f);
-    buf_free(&text);
-    buf_free(&unused);
-    return found;
+    return choice_holds_stop(&q->d, q->stop.stops, q->stop.n, answer, n);
 }
 
 static int begin(seq *q, err *e) {

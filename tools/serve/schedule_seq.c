@@ -8,19 +8,11 @@
 
 /* ---- making one ---- */
 
-static void add_end(seq *q, int32_t id) {
-    for (int i = 0; i < q->n_eos; i++)
-        if (q->eos[i] == id) return;
-    if (id >= 0 && q->n_eos < MOST_ENDS) q->eos[q->n_eos++] = id;
-}
-
 static void find_ends(seq *q) {
     const job *j = q->js->j;
-    const engine_info *i = j->m->info;
     if (j->ignore_eos) return;
-    for (int k = 0; k < i->n_eos; k++) add_end(q, i->eos[k]);
-    if (j->m->tok) add_end(q, tokenizer_eos(j->m->tok));
-    add_end(q, j->turn_end);
+    q->ends = ends_of(j->m->info, j->m->tok);
+    ends_add(&q->ends, j->turn_end);
 }
 
 /* The rules of choosing; what counts from the prompt on sees it. */
@@ -29,10 +21,10 @@ static int make_sampler(seq *q, err *e) {
     const engine_info *i = j->m->info;
     q->rules = j->sample;
     q->rules.seed += (uint64_t)q->choice;
-    if (q->rules.min_length < 0) q->rules.min_length = i->min_new_tokens ? i->min_new_tokens : max_int(i->min_length - q->n_prompt, 0);
+    if (q->rules.min_length < 0) q->rules.min_length = choice_min_length(i, q->n_prompt);
     find_ends(q);
-    q->rules.eos = q->eos;
-    q->rules.n_eos = q->n_eos;
+    q->rules.eos = q->ends.id;
+    q->rules.n_eos = q->ends.n;
     if (sampler_new(&q->sampler, &q->rules, i->n_vocab, e)) return -1;
     for (int k = 0; k < q->n_prompt; k++) sampler_accept(q->sampler, q->tokens.p[k]);
     sampler_begin(q->sampler);
@@ -47,7 +39,7 @@ static int make_constraint(seq *q, err *e) {
     if (!l->row && !(l->row = alloc_aligned(bytes))) return fail_memory(e, bytes, "a row of logits");
     constraint_opts o = j->constraint;
     o.grammar = j->grammar;
-    return constraint_new(&q->constraint, &o, q->eos, q->n_eos, e);
+    return constraint_new(&q->constraint, &o, q->ends.id, q->ends.n, e);
 }
 
 static int make_rows(seq *q, err *e) {
@@ -268,12 +260,6 @@ void seq_cut(seq *q, job_end end) {
 
 /* ---- picking ---- */
 
-static bool ends(const seq *q, int32_t id) {
-    for (int i = 0; i < q->n_eos; i++)
-        if (q->eos[i] == id) return true;
-    return false;
-}
-
 static int fail_grammar(seq *q, const err *e) {
     return job_fail(q->js, e->code == ERR_MEMORY ? JOB_MEMORY : JOB_FAILED, "decode", "after %d tokens of the answer its grammar ended: %s", q->n_new, e->msg), -1;
 }
@@ -308,7 +294,7 @@ static int one_token(seq *q, const float *logits, double now) {
     if (j->traced) hash_add(&q->logits, logits, (size_t)j->m->info->n_vocab * sizeof *logits);
     int32_t id = pick(q, logits);
     if (id < 0) return -1;
-    if (ends(q, id)) return finish(q, END_EOS, NULL), 1;
+    if (ends_has(&q->ends, id)) return finish(q, END_EOS, NULL), 1;
     bool whole = false;
     err e = { 0 };
     if (q->constraint && constraint_take(q->constraint, id, &whole, &e)) return fail_grammar(q, &e);
