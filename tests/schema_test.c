@@ -2,24 +2,16 @@
 #include <math.h>
 
 #include "runtime/schema.h"
+#include "tests/byte_vocabulary.h"
 #include "tests/test.h"
 
-enum { BYTES = 256, EOS = 300, IDS };
-static char byte[BYTES];
-static const char *piece[IDS];
-static size_t piece_n[IDS];
+enum { EOS = 300, IDS };
 static const int32_t eos[] = { EOS };
 
 static vocabulary *make_vocabulary(void) {
     static const char *const words[] = { "{\"", "\":", "\": ", ", \"", "\",", "\"}", "a\":1,\"b", "a\"", "b", "ab\":", "foo", "fo", "\",\"", "1,", "]}", "}}", "\": \"", "true", "10", "\xc3\xa9", "\\n", "x\": {\"", "oo\":1", "\n  ", ":[", "0.5" };
     static vocabulary *v;
-    err e = { 0 };
-    for (int i = 0; i < IDS && !v; i++) {
-        if (i < BYTES) byte[i] = (char)i;
-        piece[i] = i < BYTES ? byte + i : i - BYTES < (int)(sizeof words / sizeof *words) ? words[i - BYTES] : "";
-        piece_n[i] = i < BYTES ? 1 : strlen(piece[i]);
-    }
-    if (!v && vocabulary_of(&v, piece, piece_n, IDS, &e)) fail_msg("%s", e.msg);
+    if (!v) v = byte_vocabulary(words, (int)(sizeof words / sizeof *words), IDS);
     return v;
 }
 
@@ -142,11 +134,21 @@ static void test_errors(void **state) {
 
 /* ---- masks against trying every token ---- */
 
+static const char *piece_text(int32_t id) {
+    static char text[64];
+    size_t n;
+    const char *piece = vocabulary_bytes(make_vocabulary(), id, &n);
+    snprintf(text, sizeof text, "%.*s", (int)n, piece);
+    return text;
+}
+
 static bool tried(const grammar_state *now, int32_t id) {
     grammar_state *s;
     err e = { 0 };
     if (grammar_state_clone(&s, now, &e)) fail_msg("%s", e.msg);
-    bool good = piece_n[id] && grammar_accept_bytes(s, piece[id], piece_n[id], &e) == 0;
+    size_t n;
+    const char *piece = vocabulary_bytes(make_vocabulary(), id, &n);
+    bool good = n && grammar_accept_bytes(s, piece, n, &e) == 0;
     grammar_state_free(s);
     return good;
 }
@@ -164,7 +166,7 @@ static void test_masks(void **state) {
                 memset(row, 0, sizeof row);
                 assert_int_equal(grammar_mask(s, row, IDS, &e), 0);
                 for (int32_t id = 0; id < EOS; id++)
-                    if (tried(s, id) != !isinf(row[id])) fail_msg("%s\nat \"%s\" of %s: token \"%s\" is %s wrongly", cases[i].schema, p, cases[i].good[k], piece[id], isinf(row[id]) ? "forbidden" : "allowed");
+                    if (tried(s, id) != !isinf(row[id])) fail_msg("%s\nat \"%s\" of %s: token \"%s\" is %s wrongly", cases[i].schema, p, cases[i].good[k], piece_text(id), isinf(row[id]) ? "forbidden" : "allowed");
                 assert_int_equal(grammar_may_end(s), !isinf(row[EOS]));
                 if (!*p) break;
                 assert_int_equal(grammar_accept(s, (uint8_t)*p, &e), 0);

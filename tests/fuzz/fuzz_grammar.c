@@ -5,24 +5,16 @@
 #include <string.h>
 
 #include "runtime/grammar.h"
+#include "tests/byte_vocabulary.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { BYTES = 256, EOS = 262, IDS };
+enum { EOS = 262, IDS };
 
 static vocabulary *make_vocabulary(void) {
-    static char byte[BYTES];
     static const char *const words[] = { "ab", "\": \"", "\xc3\xa9", "((", "a\"," };
     static vocabulary *v;
-    const char *piece[IDS];
-    size_t n[IDS] = { 0 };
-    err e = { 0 };
-    for (int i = 0; i < IDS && !v; i++) {
-        if (i < BYTES) byte[i] = (char)i;
-        piece[i] = i < BYTES ? byte + i : i - BYTES < 5 ? words[i - BYTES] : "";
-        n[i] = i < BYTES ? 1 : strlen(piece[i]);
-    }
-    if (!v && vocabulary_of(&v, piece, n, IDS, &e)) abort();
+    if (!v) v = byte_vocabulary(words, 5, IDS);
     return v;
 }
 

@@ -6,8 +6,9 @@
 #include <string.h>
 
 #include "runtime/schema.h"
+#include "tests/byte_vocabulary.h"
 
-enum { BYTES = 256, EOS = 320, IDS };
+enum { EOS = 320, IDS };
 
 static vocabulary *v;
 static uint64_t state;
@@ -18,18 +19,9 @@ static uint32_t any(uint32_t n) {
 }
 
 static void make_vocabulary(void) {
-    static char byte[BYTES];
     static const char *const words[] = { "{\"", "\":", "\": ", ", \"", "\",", "\"}", "\"]", "[\"", "}}", "]}", "},", "],", "true", "false", "null", "\": \"", "\",\"", "10", "12", "00", "0.", ".5", "-1", "the", "\xc3\xa9", "\xf0\x9f\x98\x80",
                                          "\\n", "\\\"", "\\\\", "\\u00", "[[", "{}", "[]", "\n  ", "\": [", "\": {\"", "ab", "foo", "bar", "type", "kind", "2024-", "-02", "T1", ":3", "Z\"", "@a", "://", "1,", "2]" };
-    const char *piece[IDS];
-    size_t n[IDS] = { 0 };
-    err e = { 0 };
-    for (int i = 0; i < IDS; i++) {
-        piece[i] = i < BYTES ? byte + i : i - BYTES < (int)(sizeof words / sizeof *words) ? words[i - BYTES] : "";
-        if (i < BYTES) byte[i] = (char)i;
-        n[i] = i < BYTES ? 1 : strlen(piece[i]);
-    }
-    if (vocabulary_of(&v, piece, n, IDS, &e)) abort();
+    v = byte_vocabulary(words, (int)(sizeof words / sizeof *words), IDS);
 }
 
 static bool accepts(grammar *g, const json *text) {
@@ -49,7 +41,7 @@ static int32_t draw(const float *row) {
         if (!isinf(row[(int)close[i]]) && any(8) == 0) return close[i];
     int32_t found[IDS], n = 0;
     for (int32_t i = 0; i < IDS; i++)
-        if (!isinf(row[i]) && (i < 0x80 || i >= BYTES || any(20) == 0)) found[n++] = i;
+        if (!isinf(row[i]) && (i < 0x80 || i >= BYTE_TOKENS || any(20) == 0)) found[n++] = i;
     for (int32_t i = 0; i < IDS && n == 0; i++)
         if (!isinf(row[i])) found[n++] = i;
     return n ? found[any((uint32_t)n)] : -1;
