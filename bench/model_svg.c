@@ -175,16 +175,5 @@ void bench_svg(const bench_report *r, buf *out) {
     top += draw_chart(r, (chart){ .kind = ROW_PROMPT, .x = BY_SIZE, .key = BY_DEPTH }, prompt, size, top, &body);
     top += svg_roofline(r, top, &body);
     top += draw_shares(r, top, &body) + 20;
-    buf_fmt(out,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" "
-            "font-size=\"12\">\n",
-            SVG_WIDTH, top, SVG_WIDTH, top);
-    buf_str(out, "<style>text{fill:#333}.head{font-size:14px;font-weight:bold}.small{font-size:11px}.grid{stroke:#ddd}"
-                 ".roof{stroke:#333;stroke-width:1.6;fill:none}.other{stroke:#999;stroke-dasharray:4 3;fill:none}"
-                 ".faint{fill:#777;font-size:11px}.whole{fill:#e6e6e6}</style>\n");
-    buf_fmt(out, "<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n", SVG_WIDTH, top);
-    if (body.failed) out->failed = true;
-    else buf_add(out, body.p, body.n);
-    buf_str(out, "</svg>\n");
-    buf_free(&body);
+    svg_whole(out, SVG_WIDTH, top, &body);
 }

@@ -10,22 +10,16 @@ const char *const api_names[API_KINDS] = { "openai-chat", "openai-completions", 
 const char *const scene_names[SCENES] = { "short", "medium", "long", "multi-turn", "mixed" };
 
 static const char *const words[] = {
-    "the",    "a",      "river",  "stone",  "mill",   "grain",  "of",     "and",    "in",     "old",    "young",  "child",  "looked",
-            "walked",  "under",  "over",
-    "house",  "garden", "winter", "summer", "water",  "bread",  "table",  "window", "open",   "closed", "quiet",  "loud",   "little",
-            "great",   "king",   "farmer",
-    "teacher", "letter", "road",  "bridge", "town",   "village", "morning", "evening", "night", "light", "dark",   "green",  "blue",
-            "red",     "white",  "black",
-    "bird",   "dog",    "cat",    "horse",  "tree",   "leaf",   "flower", "apple",  "cup",    "plate",  "knife",  "wheel",  "cart",
-            "boat",    "sea",    "wind",
-    "rain",   "snow",   "sun",    "moon",   "star",   "sky",    "hill",   "field",  "forest", "path",   "door",   "wall",   "roof",
-            "floor",   "chair",  "bed",
-    "came",   "went",   "saw",    "said",   "asked",  "told",   "gave",   "took",   "made",   "found",  "lost",   "kept",   "began",
-            "ended",   "turned", "carried",
-    "slowly", "quickly", "again", "never",  "always", "often",  "once",   "then",   "now",    "here",   "there",  "where",  "when",
-            "because", "before", "after",
-    "with",   "without", "from",  "to",     "into",   "through", "between", "near", "far",    "long",   "short",  "first",  "last",
-            "many",    "few",    "every",
+    "the", "a", "river", "stone", "mill", "grain", "of", "and", "in", "old", "young", "child", "looked", "walked",
+    "under", "over", "house", "garden", "winter", "summer", "water", "bread", "table", "window", "open", "closed",
+    "quiet", "loud", "little", "great", "king", "farmer", "teacher", "letter", "road", "bridge", "town", "village",
+    "morning", "evening", "night", "light", "dark", "green", "blue", "red", "white", "black", "bird", "dog", "cat",
+    "horse", "tree", "leaf", "flower", "apple", "cup", "plate", "knife", "wheel", "cart", "boat", "sea", "wind", "rain",
+    "snow", "sun", "moon", "star", "sky", "hill", "field", "forest", "path", "door", "wall", "roof", "floor", "chair",
+    "bed", "came", "went", "saw", "said", "asked", "told", "gave", "took", "made", "found", "lost", "kept", "began",
+    "ended", "turned", "carried", "slowly", "quickly", "again", "never", "always", "often", "once", "then", "now",
+    "here", "there", "where", "when", "because", "before", "after", "with", "without", "from", "to", "into", "through",
+    "between", "near", "far", "long", "short", "first", "last", "many", "few", "every",
 };
 enum { WORDS = sizeof words / sizeof *words };
 

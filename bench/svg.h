@@ -1,4 +1,4 @@
-/* svg: what the pictures of the benches share. One SVG without scripts, fonts or links; its colours read on light and dark grounds. */
+/* svg: what the pictures of the benches share. One SVG without scripts, fonts or links, on a white ground. */
 #ifndef QUERN_BENCH_SVG_H
 #define QUERN_BENCH_SVG_H
 
@@ -35,9 +35,10 @@ static inline void svg_whole(buf *out, int width, int height, buf *body) {
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" "
             "font-size=\"12\">\n",
             width, height, width, height);
-    buf_str(out, "<style>text{fill:#333}.head{font-size:14px;font-weight:bold}.grid{stroke:#888;stroke-opacity:.35}"
-                 ".whole{fill:#888;fill-opacity:.2}"
-                 "@media(prefers-color-scheme:dark){text{fill:#ddd}}</style>\n");
+    buf_str(out, "<style>text{fill:#333}.head{font-size:14px;font-weight:bold}.small{font-size:11px}.grid{stroke:#ddd}"
+                 ".roof{stroke:#333;stroke-width:1.6;fill:none}.other{stroke:#999;stroke-dasharray:4 3;fill:none}"
+                 ".faint{fill:#777;font-size:11px}.whole{fill:#e6e6e6}</style>\n");
+    buf_fmt(out, "<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n", width, height);
     if (body->failed) out->failed = true;
     else buf_add(out, body->p, body->n);
     buf_str(out, "</svg>\n");
