@@ -45,7 +45,7 @@ INLINE part one_panel(part b, int i) {
  * sum += w_scale * x_scale * dot. The k_*.c file says what a dot is; q4 and q8 differ in what a quad's 64 bytes are: a nibble of 8
  * inputs a row, or a byte of 4.
  * While a panel is worked on, the same places of the next one are on their way to the second cache: one panel is far enough for any
- * memory, and nothing is left out, neither scales nor a beginning (4 KB ahead into the first cache: 15 to 40 % slower). Later
+ * memory, and nothing is left out, neither scales nor a beginning (4 KB ahead into the first cache: 10 to 45 % slower). Later
  * blocks of rows find it there; the first two fetch, so that many lines at once do not wait for few rows. */
 #define SPLIT(sums) ((sums) >= CHAINS_INT ? 1 : 2 * (sums) >= CHAINS_INT ? 2 : 4)
 enum { ROWS_INT = (int)ROWS_Q4 > (int)ROWS_Q8 ? (int)ROWS_Q4 : (int)ROWS_Q8,
