@@ -4,7 +4,10 @@
  * task and the end of the range. Taking a task is a compare-and-swap on that word, so a worker that comes late, with an old
  * job's number, can take nothing of a newer job; and a task that was taken keeps its job alive until it is counted. Idle
  * workers spin for some 30 microseconds, then park on a condition variable: spinning without a bound costs milliseconds
- * when a spinner loses its core. It must not know what the tasks are. */
+ * when a spinner loses its core.
+ * Where another program wants a core, a worker, or the caller, is stopped in the middle of a task for a slice of the scheduler's, and all
+ * wait for it. With jobs of microseconds that costs more than a worker brings, so after such a stall one fewer is used for a while.
+ * It must not know what the tasks are. */
 #define _GNU_SOURCE
 #include "runtime/pool.h"
 
@@ -40,10 +43,14 @@ void pool_run(pool *p, pool_fn *fn, void *arg, int n_tasks) {
 #else
 
 static const double SPIN_SECONDS = 30e-6;
+/* A stall: a wait this long, and so many times as long as the work of the one who waits. Rests double while they end in stalls. */
+static const double STALL_SECONDS = 200e-6, SHORTEST_REST = 10e-3, LONGEST_REST = 320e-3;
+enum { STALL_RATIO = 8 };
 enum { MAX_TASKS = 65535 }; /* what a slot's 16-bit fields can count */
 
 typedef struct slot {
     _Alignas(64) _Atomic uint64_t word; /* job << 32 | next << 16 | end */
+    _Alignas(64) _Atomic double out;    /* when the worker last found no task left */
 } slot;
 
 struct pool {
@@ -54,8 +61,10 @@ struct pool {
     _Alignas(64) _Atomic int left; /* tasks not yet done */
     _Alignas(64) _Atomic int parked;
     _Atomic bool caller_parked, stop;
+    _Atomic int active; /* workers in use: 0 .. active - 1; only the caller changes it */
+    double rest, rest_until; /* the caller's: seconds of the latest rest, and the time it ends */
     pthread_mutex_t lock;
-    pthread_cond_t work, done;
+    pthread_cond_t work, done, called;
     pthread_t *thread; /* [n - 1] */
     slot *slots;       /* [n] */
 };
@@ -111,6 +120,20 @@ static bool spin_while_job(pool *p, uint32_t old) {
     }
 }
 
+/* Until the worker is among those in use. It is not counted as parked: no job has to wake it. */
+static void rest_worker(pool *p, int id) {
+    pthread_mutex_lock(&p->lock);
+    while (id >= atomic_load(&p->active) && !atomic_load(&p->stop)) pthread_cond_wait(&p->called, &p->lock);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static void set_active(pool *p, int n) {
+    pthread_mutex_lock(&p->lock);
+    atomic_store(&p->active, n);
+    pthread_cond_broadcast(&p->called);
+    pthread_mutex_unlock(&p->lock);
+}
+
 static void *worker_main(void *arg) {
     worker w = *(worker *)arg;
     free(arg);
@@ -125,7 +148,10 @@ static void *worker_main(void *arg) {
         }
         seen = atomic_load_explicit(&p->job, memory_order_acquire);
         if (atomic_load(&p->stop)) return NULL;
-        work_on(p, seen, w.id);
+        if (w.id < atomic_load(&p->active)) {
+            work_on(p, seen, w.id);
+            atomic_store_explicit(&p->slots[w.id].out, now_seconds(), memory_order_relaxed);
+        } else rest_worker(p, w.id);
     }
 }
 
@@ -138,7 +164,6 @@ static void publish(pool *p, uint32_t job) {
     }
 }
 
-
 int pool_new(pool **out, int n_threads, err *e) {
     *out = NULL;
     if (n_threads < 1 || n_threads > POOL_MAX) return fail(e, "threads: expected 1 to %d, found %d", POOL_MAX, n_threads);
@@ -147,6 +172,9 @@ int pool_new(pool **out, int n_threads, err *e) {
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->work, NULL);
     pthread_cond_init(&p->done, NULL);
+    pthread_cond_init(&p->called, NULL);
+    atomic_store(&p->active, n_threads);
+    p->rest = p->rest_until = 0;
     p->n = 1; /* grows with every thread that starts, so that pool_free ends just those */
     p->slots = alloc_aligned((size_t)n_threads * sizeof *p->slots);
     p->thread = calloc((size_t)n_threads, sizeof *p->thread);
@@ -172,18 +200,40 @@ int pool_new(pool **out, int n_threads, err *e) {
 void pool_free(pool *p) {
     if (!p) return;
     atomic_store(&p->stop, true);
+    set_active(p, p->n);
     publish(p, atomic_load(&p->job) + 1);
     for (int i = 1; i < p->n; i++) pthread_join(p->thread[i - 1], NULL);
     pthread_cond_destroy(&p->work);
     pthread_cond_destroy(&p->done);
+    pthread_cond_destroy(&p->called);
     pthread_mutex_destroy(&p->lock);
     free_aligned(p->slots);
     free(p->thread);
     free_aligned(p);
 }
 
-static void join(pool *p) {
-    double end = 0;
+/* A worker kept everyone waiting: one fewer from now on, for longer if the latest rest was just over. */
+static void stalled(pool *p, double now) {
+    p->rest = now < p->rest_until + p->rest ? 2 * p->rest : SHORTEST_REST;
+    if (p->rest > LONGEST_REST) p->rest = LONGEST_REST;
+    p->rest_until = now + p->rest;
+    set_active(p, max_int(1, atomic_load(&p->active) - 1));
+}
+
+/* Did a worker wait for the caller, which ended last? */
+static void check_caller(pool *p, double start, double now) {
+    for (int i = 1; i < p->n; i++) {
+        double out = atomic_load_explicit(&p->slots[i].out, memory_order_relaxed);
+        if (out < start || now - out < STALL_SECONDS || now - out < STALL_RATIO * (out - start)) continue;
+        stalled(p, now);
+        return;
+    }
+}
+
+/* start: when the caller began its own part of the job. */
+static void join(pool *p, double start) {
+    double end = 0, own = now_seconds();
+    if (own - start > STALL_SECONDS) check_caller(p, start, own);
     for (int i = 0; atomic_load_explicit(&p->left, memory_order_acquire); i++) {
         relax();
         if (i % 64 != 63) continue;
@@ -195,21 +245,26 @@ static void join(pool *p) {
         while (atomic_load(&p->left)) pthread_cond_wait(&p->done, &p->lock);
         atomic_store(&p->caller_parked, false);
         pthread_mutex_unlock(&p->lock);
+        double now = now_seconds();
+        if (now - own > STALL_SECONDS && now - own > STALL_RATIO * (own - start)) stalled(p, now);
     }
 }
 
 static void run_some(pool *p, pool_fn *fn, void *arg, int n_tasks) {
+    double start = now_seconds();
+    if (p->rest_until != 0 && start > p->rest_until && atomic_load(&p->active) < p->n) set_active(p, p->n);
+    int active = atomic_load(&p->active);
     uint32_t job = atomic_load_explicit(&p->job, memory_order_relaxed) + 1;
     p->fn = fn;
     p->arg = arg;
     atomic_store_explicit(&p->left, n_tasks, memory_order_relaxed);
-    for (int i = 0; i < p->n; i++) {
-        uint64_t begin = (uint64_t)n_tasks * (uint64_t)i / (uint64_t)p->n, end = (uint64_t)n_tasks * ((uint64_t)i + 1) / (uint64_t)p->n;
+    for (int i = 0; i < active; i++) {
+        uint64_t begin = (uint64_t)n_tasks * (uint64_t)i / (uint64_t)active, end = (uint64_t)n_tasks * ((uint64_t)i + 1) / (uint64_t)active;
         atomic_store_explicit(&p->slots[i].word, (uint64_t)job << 32 | begin << 16 | end, memory_order_release);
     }
     publish(p, job);
     work_on(p, job, 0);
-    join(p);
+    join(p, start);
 }
 
 typedef struct shifted {

@@ -58,6 +58,46 @@ static void test_uneven(void **state) {
     pool_free(p);
 }
 
+typedef struct stall {
+    int late; /* worker that is late at its first task; -1: none */
+    bool was; /* late once already */
+    _Atomic int tasks[2]; /* by worker */
+} stall;
+
+static void work_or_stall(void *arg, int task, int worker) {
+    stall *s = arg;
+    (void)task;
+    atomic_fetch_add(&s->tasks[worker], 1);
+    if (worker == s->late && !s->was) s->was = true, usleep(4000);
+    for (double end = now_seconds() + 5e-6; now_seconds() < end;) {}
+}
+
+/* What another program on its core does to a worker, or to the caller: the jobs after it are the caller's alone, and later not. */
+static void test_stall(void **state) {
+    (void)state;
+    pool *p;
+    err e = { 0 };
+    assert_int_equal(pool_new(&p, 2, &e), 0);
+    for (int late = 0; late < 2; late++) {
+        bool alone = false, again = false;
+        for (int tries = 0; tries < 500 && !(alone && again); tries++) {
+            stall s = { .late = late };
+            for (int i = 0; i < 1000 && !s.was; i++) pool_run(p, work_or_stall, &s, 16);
+            s.late = -1;
+            atomic_store(&s.tasks[1], 0);
+            for (int i = 0; i < 20; i++) pool_run(p, work_or_stall, &s, 16);
+            if (s.was && atomic_load(&s.tasks[1]) == 0) alone = true;
+            for (int i = 0; i < 100000 && alone && !again; i++) { /* a rest lasts a third of a second at most */
+                pool_run(p, work_or_stall, &s, 16);
+                again = atomic_load(&s.tasks[1]) > 0;
+            }
+        }
+        assert_true(alone);
+        assert_true(again);
+    }
+    pool_free(p);
+}
+
 static void test_threads(void **state) {
     (void)state;
     char reason[192];
@@ -73,6 +113,7 @@ static void test_threads(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_every_task_once), cmocka_unit_test(test_uneven), cmocka_unit_test(test_threads) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_every_task_once), cmocka_unit_test(test_uneven), cmocka_unit_test(test_stall),
+                                        cmocka_unit_test(test_threads) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
