@@ -107,4 +107,4 @@ INLINE x4 bytes4(const int8_t *x) {
     memcpy(&v, x, sizeof v);
     return _mm256_set1_epi32(v);
 }
-#define HIDE(x) __asm__ volatile("" : "+x"(x)) /* the compiler no longer knows the value: see probe.inc.h */
+#define HIDE(x) __asm__("" : "+x"(x)) /* the compiler no longer knows the value, and must have it here */

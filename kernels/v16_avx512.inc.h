@@ -80,4 +80,4 @@ INLINE x4 bytes4(const int8_t *x) {
     memcpy(&v, x, sizeof v);
     return _mm512_set1_epi32(v);
 }
-#define HIDE(x) __asm__ volatile("" : "+v"(x)) /* the compiler no longer knows the value: see probe.inc.h */
+#define HIDE(x) __asm__("" : "+v"(x)) /* the compiler no longer knows the value, and must have it here */

@@ -143,4 +143,4 @@ INLINE x4 bytes4(const int8_t *x) {
     memcpy(&v, x, sizeof v);
     return vreinterpretq_s8_s32(vdupq_n_s32(v));
 }
-#define HIDE(x) __asm__ volatile("" : "+w"(x)) /* the compiler no longer knows the value: see probe.inc.h */
+#define HIDE(x) __asm__("" : "+w"(x)) /* the compiler no longer knows the value, and must have it here */

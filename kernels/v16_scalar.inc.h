@@ -85,5 +85,5 @@ INLINE uint64_t b64_fold(b64 a) { uint64_t w[8], s = 0; memcpy(w, a.b, 64); for 
 /* Four activation bytes. */
 typedef struct x4 { int8_t b[4]; } x4;
 INLINE x4 bytes4(const int8_t *x) { x4 r; memcpy(r.b, x, 4); return r; }
-#define HIDE(x) __asm__ volatile("" : "+m"(x)) /* the compiler no longer knows the value: see probe.inc.h */
+#define HIDE(x) __asm__("" : "+m"(x)) /* the compiler no longer knows the value, and must have it here */
 #undef EACH
