@@ -106,6 +106,38 @@ static void test_killed_and_warm(void **state) {
     http_answer_free(&first);
 }
 
+static void put_file(const char *name) {
+    char path[700];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    fputs("of somebody else", f);
+    fclose(f);
+}
+
+static bool has_file(const char *name) {
+    char path[700];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return access(path, F_OK) == 0;
+}
+
+/* A folder that other things lie in, too: only what has a name of ours is read, and removed. */
+static void test_files_of_others(void **state) {
+    (void)state;
+    static const char *const theirs[] = { "notes.kv", "mail.tmp", "0123456789abcdef-0123456789abcdeX.kv", "0123456789abcdef-0123456789abcdef.kv.old" };
+    static const char *const left[] = { "0123456789abcdef-0123456789abcdef.kv", "0123456789abcdef-0123456789abcdee.kv.tmp", "king.slot.tmp" };
+    start_with_disk("");
+    assert_int_equal(site_end(SIGTERM), 0);
+    for (size_t i = 0; i < sizeof theirs / sizeof *theirs; i++) put_file(theirs[i]);
+    for (size_t i = 0; i < sizeof left / sizeof *left; i++) put_file(left[i]);
+    start_with_disk("");
+    for (size_t i = 0; i < sizeof theirs / sizeof *theirs; i++)
+        if (!has_file(theirs[i])) fail_msg("%s is gone", theirs[i]);
+    for (size_t i = 0; i < sizeof left / sizeof *left; i++)
+        if (has_file(left[i])) fail_msg("%s is still there", left[i]);
+    assert_int_equal(site_end(SIGTERM), 0);
+}
+
 static void ask_story(int i, int n) {
     static const char *const words[] = { "cat", "dog", "boat", "tree", "king", "bird", "fish", "hill", "lamp", "door" };
     char body[600];
@@ -321,7 +353,7 @@ static void test_trace(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_killed_and_warm), cmocka_unit_test(test_evicted_from_memory), cmocka_unit_test(test_slots), cmocka_unit_test(test_fallback),
+        cmocka_unit_test(test_killed_and_warm), cmocka_unit_test(test_files_of_others), cmocka_unit_test(test_evicted_from_memory), cmocka_unit_test(test_slots), cmocka_unit_test(test_fallback),
         cmocka_unit_test(test_asked_before), cmocka_unit_test(test_pings), cmocka_unit_test(test_trace),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -188,6 +188,14 @@ static bool ends_with(const char *s, const char *end) {
     return n > k && strcmp(s + n - k, end) == 0;
 }
 
+static bool is_hex(const char *s, size_t n) {
+    while (n && ((*s >= '0' && *s <= '9') || (*s >= 'a' && *s <= 'f'))) s++, n--;
+    return !n;
+}
+
+/* Does the name begin as name_of writes it? A folder may hold other people's files, too: those stay as they are. */
+static bool is_ours(const char *name) { return strlen(name) >= 36 && is_hex(name, 16) && name[16] == '-' && is_hex(name + 17, 16) && strncmp(name + 33, ".kv", 3) == 0; }
+
 /* What was there before: files with times of their last use. Unfinished ones go. */
 static int scan(disk *d, err *e) {
     DIR *dir = opendir(d->folder);
@@ -195,9 +203,9 @@ static int scan(disk *d, err *e) {
     for (struct dirent *x; (x = readdir(dir));) {
         arena a = { 0 };
         char *path = path_of(d, &a, x->d_name);
-        if (path && ends_with(x->d_name, ".tmp")) unlink(path);
+        if (path && ((is_ours(x->d_name) && strcmp(x->d_name + 36, ".tmp") == 0) || ends_with(x->d_name, ".slot.tmp"))) unlink(path);
         else if (path && ends_with(x->d_name, ".slot")) d->own_bytes += (int64_t)file_bytes(path);
-        else if (path && ends_with(x->d_name, ".kv")) {
+        else if (path && is_ours(x->d_name) && !x->d_name[36]) {
             item *i = read_item(path, x->d_name);
             if (i) {
                 add_item(d, i);
