@@ -245,6 +245,9 @@ void engine_close(engine *g) {
 }
 
 const engine_info *engine_about(const engine *g) { return &g->info; }
+
+bool engine_maps(const engine *g, const void *p) { return mapping_has(&g->model.file.map, p) || lora_maps(&g->lora, p); }
+
 static void add_pool(const kv_pool *p, engine_memory *m) {
     for (int i = 0; i < p->n_groups; i++) {
         m->kv += (uint64_t)p->group[i].n_pages * p->group[i].page_bytes;

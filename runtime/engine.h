@@ -76,6 +76,7 @@ typedef struct engine_info {
     bool rope_long;
 } engine_info;
 const engine_info *engine_about(const engine *g);
+bool engine_maps(const engine *g, const void *p); /* does this address lie in the mapping of its file? */
 /* Memory by kind, known before anything is computed: what a run that fills its context comes to. */
 typedef struct engine_memory {
     uint64_t weights;            /* the mapping of the file and its adapters; resident as far as it is read, and given back when others need it */

@@ -138,6 +138,46 @@ static void test_files_of_others(void **state) {
     assert_int_equal(site_end(SIGTERM), 0);
 }
 
+static void copy_model(const char *to, const char *how) {
+    char command[1200];
+    snprintf(command, sizeof command, "cp '%s' '%s/new' && %s '%s/new' '%s'", site.model, work_dir, how, work_dir, to);
+    assert_int_equal(system(command), 0);
+}
+
+/* A file that is cut while it is mapped: those who were using it are told, the server lives, and a whole file serves again. */
+static void test_file_cut_in_use(void **state) {
+    (void)state;
+    static const char body[] = "{\"prompt\":\"a\",\"max_tokens\":400,\"ignore_eos\":true,\"n\":8,\"stream\":true}";
+    static char path[600];
+    char command[700];
+    const char *model = site.model;
+    snprintf(path, sizeof path, "%s/cut.bin", work_dir);
+    copy_model(path, "mv");
+    site.model = path;
+    site_start("");
+    for (int round = 0; round < 2; round++) {
+        http_answer a = { 0 };
+        int fd = http_dial(site.port);
+        http_send(fd, "POST", "/v1/completions", body);
+        char first[200];
+        assert_true(recv(fd, first, sizeof first, MSG_PEEK) > 0); /* it streams */
+        assert_int_equal(truncate(path, round ? 0 : 300000), 0);
+        if (http_hear(fd, &a)) fail_msg("the stream broke off");
+        if (!strstr(a.body.p, "became shorter") || !strstr(a.body.p, "[DONE]")) fail_msg("%.300s", a.body.p + (a.body.n > 300 ? a.body.n - 300 : 0));
+        http_answer_free(&a);
+        close(fd);
+        a = site_post("/v1/completions", "{\"prompt\":\"a\",\"max_tokens\":2}", 500);
+        http_answer_free(&a);
+        site.model = model;
+        copy_model(path, "mv");
+        a = site_post("/v1/completions", "{\"prompt\":\"a\",\"max_tokens\":2}", 200);
+        http_answer_free(&a);
+    }
+    assert_int_equal(site_end(SIGTERM), 0);
+    snprintf(command, sizeof command, "rm '%s'", path);
+    assert_int_equal(system(command), 0);
+}
+
 static void ask_story(int i, int n) {
     static const char *const words[] = { "cat", "dog", "boat", "tree", "king", "bird", "fish", "hill", "lamp", "door" };
     char body[600];
@@ -353,7 +393,7 @@ static void test_trace(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_killed_and_warm), cmocka_unit_test(test_files_of_others), cmocka_unit_test(test_evicted_from_memory), cmocka_unit_test(test_slots), cmocka_unit_test(test_fallback),
+        cmocka_unit_test(test_killed_and_warm), cmocka_unit_test(test_files_of_others), cmocka_unit_test(test_file_cut_in_use), cmocka_unit_test(test_evicted_from_memory), cmocka_unit_test(test_slots), cmocka_unit_test(test_fallback),
         cmocka_unit_test(test_asked_before), cmocka_unit_test(test_pings), cmocka_unit_test(test_trace),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

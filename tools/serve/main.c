@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "runtime/options.h"
+#include "tools/serve/fault.h"
 #include "tools/serve/guard.h"
 #include "tools/serve/log.h"
 #include "tools/serve/memo.h"
@@ -278,6 +279,7 @@ static int serve(serve_opts *o, const program *p) {
     l.s.started_at = (int64_t)time(NULL);
     l.s.id_salt = hash_bytes(&l.s.started, sizeof l.s.started) ^ (uint64_t)getpid();
     block_signals();
+    fault_begin();
     rc = run(&l, &e);
     close_all(&l);
     if (rc) fprintf(stderr, "serve: %s\n", e.msg);

@@ -13,6 +13,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "tools/serve/fault.h"
+
 /* One file, or a file with adapters. Entries live until models_close: pointers to models stay good. */
 typedef struct model_state {
     model m;
@@ -20,6 +22,7 @@ typedef struct model_state {
     int refs;
     double keep_alive;
     uint64_t used;           /* the clock of its last use */
+    bool spoilt;             /* pages of it were not there when they were read */
     bool gone;               /* the file was not there when it was last looked for */
     int64_t opened_modified; /* of the file that is open */
     uint64_t opened_bytes;
@@ -312,6 +315,7 @@ static int look(entry *x, err *e) {
 
 static int open_entry(models *v, entry *x, err *e) {
     double start = now_seconds();
+    int faults = fault_count();
     engine *g;
     engine_opts o = opts_of(v, x);
     if (look(x, e)) return -1;
@@ -320,6 +324,8 @@ static int open_entry(models *v, entry *x, err *e) {
     if (make_room(v, x, need, bound, e)) return engine_close(g), -1;
     x->m.engine = g;
     if (open_texts(&x->m, e)) return close_entry(x), -1;
+    if (fault_count() != faults) return close_entry(x), fail(e, "%s: became shorter while it was opened", x->m.path);
+    x->spoilt = false;
     x->opened_modified = x->m.modified;
     x->opened_bytes = x->m.file_bytes;
     learn(x, g);
@@ -337,6 +343,7 @@ static int hold(models *v, entry *x, err *e) {
     /* A file that was replaced is opened anew once nobody works with the old one; one that is open stays so when its name is gone. */
     err unused = { 0 };
     if (x->m.engine && !x->refs && look(x, &unused) == 0 && (x->m.modified != x->opened_modified || x->m.file_bytes != x->opened_bytes)) close_entry(x);
+    if (x->m.engine && x->spoilt && x->refs) return fail(e, "model '%s': its file became shorter while it was in use; it is opened anew in a moment", x->m.name);
     if (!x->m.engine && open_entry(v, x, e)) return -1;
     x->refs++;
     x->used = ++v->clock;
@@ -347,7 +354,7 @@ static int hold(models *v, entry *x, err *e) {
 static void unhold(entry *x) {
     x->used = ++x->m.owner->clock;
     x->m.expires = expiry(x);
-    if (--x->refs == 0 && x->keep_alive == 0) close_entry(x);
+    if (--x->refs == 0 && (x->keep_alive == 0 || x->spoilt)) close_entry(x);
 }
 
 static entry *find(models *v, const char *name) {
@@ -410,6 +417,12 @@ void models_drop(model *m) {
     pthread_mutex_lock(&v->lock);
     unhold(m->state);
     pthread_mutex_unlock(&v->lock);
+}
+
+void models_spoil(model *m) {
+    pthread_mutex_lock(&m->owner->lock);
+    m->state->spoilt = true;
+    pthread_mutex_unlock(&m->owner->lock);
 }
 
 void models_set_work(model *m, void *work, void (*work_free)(void *work)) {
