@@ -496,6 +496,22 @@ static void test_statuses(void **state) {
         }
 }
 
+/* What all bodies take together has a bound, and is given back. */
+static void test_bodies_at_once(void **state) {
+    (void)state;
+    size_t before = fake.s.parsed;
+    atomic_fetch_add(&fake.s.parsed, (size_t)1 << 30);
+    ask("/v1/chat/completions", "{" MESSAGES "}");
+    refused(503, "out_of_memory", "the bodies of all requests under way");
+    atomic_fetch_sub(&fake.s.parsed, (size_t)1 << 30);
+    assert_int_equal(fake.s.parsed, before);
+    ask("/v1/chat/completions", "{" MESSAGES "}");
+    accepted();
+    assert_true(fake.s.parsed > before);
+    answer_with(END_EOS, NULL);
+    assert_int_equal(fake.s.parsed, before);
+}
+
 static void test_failure_in_a_stream(void **state) {
     (void)state;
     job_failure f = { .code = JOB_NOT_FINITE, .msg = "broken weights", .phase = "decode" };
@@ -738,7 +754,7 @@ int main(void) {
         cmocka_unit_test(test_chat_fills_the_job), cmocka_unit_test(test_chat_whole), cmocka_unit_test(test_streams_add_up), cmocka_unit_test(test_stream_of_usage),
         cmocka_unit_test(test_legacy_completions), cmocka_unit_test(test_best_of), cmocka_unit_test(test_embeddings), cmocka_unit_test(test_nothing_is_cut_in_silence),
         cmocka_unit_test(test_calls_whole), cmocka_unit_test(test_calls_streamed), cmocka_unit_test(test_structures_reach_the_job),
-        cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods),
+        cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_bodies_at_once), cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods),
         cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
         cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_cancel),
     };

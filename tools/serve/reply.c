@@ -36,6 +36,7 @@ void request_free(request *q) {
     buf_free(&q->text);
     buf_free(&q->parts);
     pthread_mutex_destroy(&q->lock);
+    atomic_fetch_sub(&q->s->parsed, q->parsed);
     arena_free(&q->mem);
     free(q);
 }

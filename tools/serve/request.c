@@ -10,6 +10,7 @@
 #include "tools/serve/memo.h"
 #include "tools/serve/ping.h"
 
+static const size_t MOST_PARSED = (size_t)1 << 30; /* bytes of all trees at a time */
 enum { MOST_PROMPTS = 2048, MOST_STOPS = 64, MOST_STOP_BYTES = 4096, MOST_CHOICES = 4096 };
 
 /* ---- failures and warnings ---- */
@@ -59,17 +60,28 @@ static int check_fields(request *q, uint32_t group, const json *object, const ch
     return request_fail(q, q->report.unsupported ? JOB_UNSUPPORTED : JOB_INVALID, q->report.param, "%s", q->report.msg);
 }
 
-int request_read(request *q) {
+/* A body of nothing but zeros and commas takes 40 times its size, for as long as its request waits: there is a bound for each, and one for all. */
+static int parse_body(request *q, json **body) {
     err e = { 0 };
+    q->mem.limit = ((size_t)64 << 20) + 8 * q->h->body_n;
+    int rc = json_parse(&q->mem, q->h->body, q->h->body_n, body, &e);
+    bool large = q->mem.limit - q->mem.used < q->h->body_n + 4096; /* else it was the machine that had no memory */
+    q->mem.limit = 0;
+    q->parsed = q->mem.used;
+    size_t all = atomic_fetch_add(&q->s->parsed, q->parsed) + q->parsed;
+    if (rc && e.code == ERR_MEMORY && large) return request_fail(q, JOB_INVALID, NULL, "the body holds too many values for one request");
+    if (rc && e.code == ERR_MEMORY) return request_fail(q, JOB_MEMORY, NULL, "out of memory: the body");
+    if (rc) return request_fail(q, JOB_INVALID, NULL, "the body is %s", e.msg);
+    if (all > MOST_PARSED) return request_fail(q, JOB_MEMORY, NULL, "the bodies of all requests under way take %zu MB, the most is %zu: try again later", all >> 20, MOST_PARSED >> 20);
+    return 0;
+}
+
+int request_read(request *q) {
     json *body;
     q->report.warnings = &q->warnings;
     if (!q->h->body_n && q->where->fields == FIELDS_SLOT) return 0; /* erase has none */
     if (!q->h->body_n) return request_fail(q, JOB_INVALID, NULL, "missing request body: expected a JSON object");
-    q->mem.limit = ((size_t)64 << 20) + 8 * q->h->body_n; /* a body of nothing but zeros and commas takes 40 times its size */
-    int rc = json_parse(&q->mem, q->h->body, q->h->body_n, &body, &e);
-    q->mem.limit = 0;
-    if (rc && e.code == ERR_MEMORY) return request_fail(q, JOB_INVALID, NULL, "the body holds too many values for one request");
-    if (rc) return request_fail(q, JOB_INVALID, NULL, "the body is %s", e.msg);
+    if (parse_body(q, &body)) return -1;
     if (body->type != JSON_OBJECT) return request_fail(q, JOB_INVALID, NULL, "the body is %s, expected a JSON object", json_type_name(body));
     q->body = body;
     if (check_fields(q, q->where->fields, body, "")) return -1;
