@@ -2,6 +2,7 @@
  * silent streams; a trace that ./run computes again, bit for bit. */
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <sys/resource.h>
 #include "tests/serve_site.h"
 
 static const char question[] = "{\"prompt\":\"Once upon a time there was a little girl who lived in a small house near the forest. She liked to play with her dog and her cat every "
@@ -391,10 +392,37 @@ static void test_trace(void **state) {
     buf_free(&said);
 }
 
+/* A disk that is full: requests are answered, what lies there stays whole, and the log says so. */
+static void test_full_disk(void **state) {
+    (void)state;
+    char trace[300], options[800];
+    buf said = { 0 };
+    struct rlimit before, small;
+    snprintf(trace, sizeof trace, "%s/small-trace", work_dir);
+    snprintf(options, sizeof options, "--slots 4 --trace '%s' --kv-dir '%s' --log none", trace, folder);
+    snprintf(options + strlen(options), sizeof options - strlen(options), " --response-cache 1M");
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = (struct rlimit){ .rlim_cur = 5000, .rlim_max = before.rlim_max };
+    char command[600];
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    site_start(options);
+    setrlimit(RLIMIT_FSIZE, &before);
+    for (int i = 0; i < 12; i++) ask_story(i, 40);
+    http_answer a = site_post("/slots/0?action=save", "{\"filename\":\"king\"}", 507);
+    if (!strstr(a.body.p, "disk_full")) fail_msg("%s", a.body.p);
+    http_answer_free(&a);
+    assert_int_equal(site_end(SIGTERM), 0);
+    assert_logged("a request is missing from it", true);
+    if (replay(trace, &said) || !strstr(said.p, "answers equal, bit for bit")) fail_msg("%s", said.p);
+    buf_free(&said);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_killed_and_warm), cmocka_unit_test(test_files_of_others), cmocka_unit_test(test_file_cut_in_use), cmocka_unit_test(test_evicted_from_memory), cmocka_unit_test(test_slots), cmocka_unit_test(test_fallback),
-        cmocka_unit_test(test_asked_before), cmocka_unit_test(test_pings), cmocka_unit_test(test_trace),
+        cmocka_unit_test(test_asked_before), cmocka_unit_test(test_pings), cmocka_unit_test(test_trace), cmocka_unit_test(test_full_disk),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -201,6 +201,9 @@ static void block_signals(void) {
     ending_signals(&set);
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* of all threads that come */
     signal(SIGPIPE, SIG_IGN);
+#ifdef SIGXFSZ
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of its writer */
+#endif
 }
 
 /* ---- start and end ---- */
@@ -247,13 +250,14 @@ static void close_all(life *l) {
 }
 
 /* How many there are. What is wrong with the first one is said now: with a bad option it is wrong with all of them. */
-static int check_models(const server *s) {
+static int check_models(const server *s, int ctx) {
     err e = { 0 };
     model *list, first;
     int n;
     bool open;
     if (models_list(s->models, &list, &n, &e)) return 0;
     if (n && models_describe(s->models, list[0].name, &open, &first, &e)) log_line(s, "model '%s' cannot be opened: %s", list[0].name, e.msg);
+    else if (n && first.info && first.info->ctx < ctx) log_line(s, "model '%s': context %d, its own: --ctx %d is more", list[0].name, first.info->ctx, ctx);
     free(list);
     return n;
 }
@@ -262,7 +266,7 @@ static int run(life *l, err *e) {
     server *s = &l->s;
     int n;
     if (open_all(l, e)) return -1;
-    if (!(n = check_models(s))) return fail(e, "no model file found: expected .bin files, as ./convert writes them");
+    if (!(n = check_models(s, l->o->ctx))) return fail(e, "no model file found: expected .bin files, as ./convert writes them");
     if (pthread_create(&l->keeper, NULL, keep, l)) return fail(e, "a thread could not be started: %s", strerror(errno));
     const char *host = l->o->host;
     log_line(s, "listening on http://%s%s%s:%d, %d model%s, %d slots%s", strchr(host, ':') ? "[" : "", host, strchr(host, ':') ? "]" : "", http_port(s->http), n, n == 1 ? "" : "s",
@@ -311,7 +315,7 @@ int main(int argc, char **argv) {
     const option options[] = {
         { "--host", NULL, OPT_TEXT, &o.host, "ADDRESS", "address to listen on (127.0.0.1: this machine only; 0.0.0.0: all)", NULL },
         { "--port", NULL, OPT_INT, &o.port, "N", "port (8080); 0: the system chooses one, and it is printed", NULL },
-        { "--ctx", "-c", OPT_INT, &o.ctx, "N", "positions of a sequence (the model's own, if the cache of all slots fits in a quarter of memory)", NULL },
+        { "--ctx", "-c", OPT_INT, &o.ctx, "N", "positions of a sequence, at most the model's own (the model's own, if the cache of all slots fits in a quarter of memory)", NULL },
         { "--threads", "-t", OPT_INT, &o.threads, "N", "threads that compute (physical cores, within the cgroup's quota)", NULL },
         { "--slots", NULL, OPT_INT, &o.slots, "N", "sequences at a time (8); others wait", NULL },
         { "--queue", NULL, OPT_INT, &o.queue, "N", "requests that may wait (512); more get 503 and Retry-After", NULL },
