@@ -57,10 +57,10 @@ static int choose_ctx(engine *g, const engine_opts *o, err *e) {
     int own = g->model.arch.n_ctx;
     i->model_ctx = own;
     if (o->ctx < 0) return fail(e, "--ctx: expected at least 1, found %d", o->ctx);
-    if (o->ctx > own)
+    if (o->ctx > own && !o->ctx_at_most)
         return fail_code(e, ERR_CONTEXT, "--ctx %d is more than this model's %d positions", o->ctx, own);
     if (o->ctx) {
-        i->ctx = o->ctx;
+        i->ctx = min_int(o->ctx, own);
         snprintf(i->ctx_reason, sizeof i->ctx_reason, "context %d, as asked, of the model's %d", i->ctx, own);
         return 0;
     }

@@ -27,6 +27,7 @@ typedef struct engine_opts {
     const char *kernels;  /* a table's name; NULL: $QUERN_KERNELS, else the best */
     int threads;          /* 0: min(affinity, physical cores, cgroup quota) */
     int ctx;              /* positions a session can hold; 0: the model's own if the cache of all sessions fits in a quarter of memory, else less */
+    bool ctx_at_most;     /* a larger ctx than the model's own is no mistake: it gets its own */
     int max_sessions;     /* 0: 1; -1: as many as the checkpoint's own num_beams */
     int max_rows;         /* most tokens of one forward pass; 0: a good default */
     bool vocab_only;      /* only engine_about's tokenizer is wanted: opens files made by convert --vocab-only too */

@@ -392,6 +392,17 @@ static void test_trace(void **state) {
     buf_free(&said);
 }
 
+/* One --ctx for models of all sizes: a smaller one gets its own. */
+static void test_context_bound(void **state) {
+    (void)state;
+    site_start("--ctx 50000");
+    http_answer a = site_post("/api/show", "{\"model\":\"pip-stories-q8\"}", 200);
+    if (!strstr(a.body.p, "\"context_length\":1024")) fail_msg("%s", a.body.p);
+    http_answer_free(&a);
+    assert_int_equal(site_end(SIGTERM), 0);
+    assert_logged("--ctx 50000 is more", true);
+}
+
 /* A disk that is full: requests are answered, what lies there stays whole, and the log says so. */
 static void test_full_disk(void **state) {
     (void)state;
@@ -422,7 +433,7 @@ static void test_full_disk(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_killed_and_warm), cmocka_unit_test(test_files_of_others), cmocka_unit_test(test_file_cut_in_use), cmocka_unit_test(test_evicted_from_memory), cmocka_unit_test(test_slots), cmocka_unit_test(test_fallback),
-        cmocka_unit_test(test_asked_before), cmocka_unit_test(test_pings), cmocka_unit_test(test_trace), cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_asked_before), cmocka_unit_test(test_pings), cmocka_unit_test(test_trace), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_context_bound),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

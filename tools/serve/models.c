@@ -276,6 +276,7 @@ static int make_room(models *v, const entry *for_whom, uint64_t need, uint64_t b
 static engine_opts opts_of(const models *v, const entry *x) {
     engine_opts o = v->o.engine;
     o.path = x->m.path;
+    o.ctx_at_most = true; /* one --ctx for models of all sizes */
     if (x->m.n_adapters) o.adapters = x->m.adapters, o.n_adapters = x->m.n_adapters;
     return o;
 }
