@@ -469,6 +469,9 @@ static void test_refusals_name_the_field(void **state) {
         { "/completion", "{\"prompt\":\"a\",\"mirostat\":2}", "mirostat: not supported" },
         { "/completion", "{\"prompt\":[1,\"a\",-1]}", "token id -1" },
         { "/detokenize", "{\"tokens\":[5000]}", "found 5000" },
+        { "/v1/chat/completions", "{\"model\":\"pip\\u0000x\"," MESSAGES "}", "model: a NUL character" },
+        { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"system\":\"a\\u0000b\"}", "system: a NUL character" },
+        { "/v1/responses", "{\"input\":\"a\",\"instructions\":\"a\\u0000b\"}", "instructions: a NUL character" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         ask(rows[i].path, rows[i].body);

@@ -84,6 +84,13 @@ static int check_number(const field *f, const json *j, const char *prefix, field
     return refuse(r, false, prefix, f->name, strlen(f->name), "expected %.15g to %.15g, found %s", f->min, f->max, found);
 }
 
+/* Texts are taken with their length; everything else is a name or a word, and would end at a NUL. */
+static int check_string(const field *f, const json *j, const char *prefix, field_report *r) {
+    bool text = f->key == F_PROMPT || f->key == F_INPUT || f->key == F_CONTENT || f->key == F_INPUT_PREFIX || f->key == F_INPUT_SUFFIX;
+    if (j->type != JSON_STRING || text || !memchr(j->s, 0, j->n)) return 0;
+    return refuse(r, false, prefix, f->name, strlen(f->name), "a NUL character (\\u0000) cannot stand here");
+}
+
 static int check_one(const field *f, const json *j, const char *prefix, bool strict, const json **v, field_report *r) {
     size_t n = strlen(f->name);
     if (f->fate == FIELD_REFUSE) return refuse(r, true, prefix, f->name, n, "not supported: %s", f->help);
@@ -94,7 +101,7 @@ static int check_one(const field *f, const json *j, const char *prefix, bool str
         if (*prefix) return refuse(r, false, prefix, f->name, n, "option \"%s\" must be of type %s, found %s", f->name, wanted, found);
         return refuse(r, false, prefix, f->name, n, "expected %s, found %s", wanted, found);
     }
-    if (check_number(f, j, prefix, r)) return -1;
+    if (check_number(f, j, prefix, r) || check_string(f, j, prefix, r)) return -1;
     if (f->fate == FIELD_INERT) {
         if (strict) return refuse(r, true, prefix, f->name, n, "has no effect here (%s); the server runs with --strict", f->help);
         fields_warn(r, "%s%s: accepted, has no effect: %s", prefix, f->name, f->help);

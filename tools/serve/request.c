@@ -445,7 +445,7 @@ static int take_adapters(request *q) {
         const json *name = json_get(k, "name"), *scale = json_get(k, "scale");
         double x = 1;
         if (!name || name->type != JSON_STRING || !name->n) return request_fail(q, JOB_INVALID, "lora", "lora: expected [{\"name\": \"...\", \"scale\": 1}]");
-        if (strchr(name->s, '/') || name->s[0] == '.') return request_fail(q, JOB_INVALID, "lora", "lora: \"%.60s\" is no file name", name->s);
+        if (strchr(name->s, '/') || name->s[0] == '.' || strlen(name->s) != name->n) return request_fail(q, JOB_INVALID, "lora", "lora: \"%.60s\" is no file name", name->s);
         if (scale && (json_num(scale, &x) || !(fabs(x) <= 1000))) return request_fail(q, JOB_INVALID, "lora", "lora: scale of \"%.60s\": expected -1000 to 1000", name->s);
         list[j->n_adapters++] = (job_adapter){ arena_copy(&j->mem, name->s, name->n), (float)x };
     }
