@@ -469,6 +469,8 @@ static void test_refusals_name_the_field(void **state) {
         { "/completion", "{\"prompt\":\"a\",\"mirostat\":2}", "mirostat: not supported" },
         { "/completion", "{\"prompt\":[1,\"a\",-1]}", "token id -1" },
         { "/detokenize", "{\"tokens\":[5000]}", "found 5000" },
+        { "/v1/responses", "{\"input\":[{\"type\":\"function_call\",\"call_id\":\"c\",\"arguments\":\"{}\"}]}", "input[0].name: expected the name of the function that was called, found " },
+        { "/v1/messages", "{\"max_tokens\":5,\"messages\":[{\"role\":\"assistant\",\"content\":[{\"type\":\"tool_use\",\"id\":\"c\",\"name\":5,\"input\":{}}]}]}", "messages[0].name: expected the name of the function that was called, found a number" },
         { "/v1/chat/completions", "{\"model\":\"pip\\u0000x\"," MESSAGES "}", "model: a NUL character" },
         { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"system\":\"a\\u0000b\"}", "system: a NUL character" },
         { "/v1/responses", "{\"input\":\"a\",\"instructions\":\"a\\u0000b\"}", "instructions: a NUL character" },
