@@ -469,6 +469,8 @@ static void test_refusals_name_the_field(void **state) {
         { "/completion", "{\"prompt\":\"a\",\"mirostat\":2}", "mirostat: not supported" },
         { "/completion", "{\"prompt\":[1,\"a\",-1]}", "token id -1" },
         { "/detokenize", "{\"tokens\":[5000]}", "found 5000" },
+        { "/v1/chat/completions", "{" MESSAGES ",\"max_tokens\":1000000000000000000}", "max_tokens: expected at most 1e+15, found 1000000000000000000" },
+        { "/v1/chat/completions", "{" MESSAGES ",\"seed\":18446744073709551615}", "seed: 18446744073709551615 is too large" },
         { "/v1/responses", "{\"input\":[{\"type\":\"function_call\",\"call_id\":\"c\",\"arguments\":\"{}\"}]}", "input[0].name: expected the name of the function that was called, found " },
         { "/v1/messages", "{\"max_tokens\":5,\"messages\":[{\"role\":\"assistant\",\"content\":[{\"type\":\"tool_use\",\"id\":\"c\",\"name\":5,\"input\":{}}]}]}", "messages[0].name: expected the name of the function that was called, found a number" },
         { "/v1/chat/completions", "{\"model\":\"pip\\u0000x\"," MESSAGES "}", "model: a NUL character" },
@@ -499,6 +501,15 @@ static void test_statuses(void **state) {
             refused(rows[i].status, rows[i].name, "\"message\":\"no\"");
             if (rows[i].status == 503) assert_non_null(strstr(x.extra, "Retry-After: 3\r\n"));
         }
+}
+
+/* llama-server's own defaults, sent back to it by clients that know them. */
+static void test_native_defaults(void **state) {
+    (void)state;
+    ask("/completion", "{\"prompt\":\"a\",\"n_predict\":-2,\"t_max_predict_ms\":-1,\"n_keep\":0,\"min_keep\":0,\"id_slot\":-1,\"n_indent\":0,\"mirostat\":0,\"dry_multiplier\":0.0}");
+    assert_int_equal(accepted()->max_tokens, -1);
+    assert_true(fake.submitted->deadline == 0);
+    drop();
 }
 
 /* What all bodies take together has a bound, and is given back. */
@@ -759,7 +770,7 @@ int main(void) {
         cmocka_unit_test(test_chat_fills_the_job), cmocka_unit_test(test_chat_whole), cmocka_unit_test(test_streams_add_up), cmocka_unit_test(test_stream_of_usage),
         cmocka_unit_test(test_legacy_completions), cmocka_unit_test(test_best_of), cmocka_unit_test(test_embeddings), cmocka_unit_test(test_nothing_is_cut_in_silence),
         cmocka_unit_test(test_calls_whole), cmocka_unit_test(test_calls_streamed), cmocka_unit_test(test_structures_reach_the_job),
-        cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_bodies_at_once), cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods),
+        cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_bodies_at_once), cmocka_unit_test(test_native_defaults), cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods),
         cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
         cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_cancel),
     };
