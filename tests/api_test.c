@@ -570,6 +570,17 @@ static void test_paths_and_methods(void **state) {
     assert_non_null(strstr(x.extra, "Allow: POST\r\n"));
     get("OPTIONS", "/api/chat");
     assert_int_equal(x.status, 204);
+    get("OPTIONS", "*");
+    assert_int_equal(x.status, 204);
+    x.h.n_headers = 1;
+    x.header[0] = (http_header){ "content-encoding", "gzip" };
+    ask("/v1/chat/completions", "{" MESSAGES "}");
+    refused(415, "unsupported_encoding", "gzip");
+    x.header[0] = (http_header){ "content-encoding", "identity" };
+    ask("/v1/chat/completions", "{" MESSAGES "}");
+    accepted();
+    drop();
+    x.h.n_headers = 0;
     get("HEAD", "/");
     assert_int_equal(x.status, 200);
     get("GET", "/v1/models/pip");

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "tools/serve/memo.h"
 #include "tools/serve/ping.h"
@@ -78,6 +79,8 @@ static int parse_body(request *q, json **body) {
 
 int request_read(request *q) {
     json *body;
+    const char *coding = exchange_header(q->x, "content-encoding");
+    if (coding && strcasecmp(coding, "identity")) return request_fail_status(q, 415, "unsupported_encoding", "Content-Encoding: %.40s is not known here: send the body as it is", coding);
     q->report.warnings = &q->warnings;
     if (!q->h->body_n && q->where->fields == FIELDS_SLOT) return 0; /* erase has none */
     if (!q->h->body_n) return request_fail(q, JOB_INVALID, NULL, "missing request body: expected a JSON object");
