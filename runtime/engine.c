@@ -140,6 +140,8 @@ static void fill_info(engine *g) {
     i->threads = pool_size(g->pool);
     i->n_vocab = a->n_vocab;
     i->n_layers = a->n_layers;
+    i->n_heads = a->n_heads;
+    i->n_kv_heads = a->n_kv_heads;
     i->d_model = a->d_model;
     i->d_embed = g->model.n_dense ? g->model.dense[g->model.n_dense - 1].n : a->d_model;
     i->has_encoder = a->n_enc_layers > 0;

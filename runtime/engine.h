@@ -48,7 +48,7 @@ typedef struct engine_info {
     const char *name, *family, *kernels;
     const char *type;            /* of the weights: that of the first layer's matrices, "q8" */
     char threads_reason[192], ctx_reason[160];
-    int threads, ctx, model_ctx, n_vocab, n_layers, d_model;
+    int threads, ctx, model_ctx, n_vocab, n_layers, n_heads, n_kv_heads, d_model;
     bool exact;                  /* f32 activations and cache */
     int max_rows;                /* most tokens of one forward pass */
     int max_sessions;

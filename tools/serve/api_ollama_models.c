@@ -179,6 +179,8 @@ static void put_model_info(const model *m, buf *b) {
     put_key(b, i->family, "context_length", i->ctx == 4096 ? 4095 : i->ctx);
     put_key(b, i->family, "embedding_length", i->d_model);
     put_key(b, i->family, "block_count", i->n_layers);
+    put_key(b, i->family, "attention.head_count", i->n_heads);
+    put_key(b, i->family, "attention.head_count_kv", i->n_kv_heads);
     put_key(b, i->family, "vocab_size", i->n_vocab);
     if (m->tok) {
         buf_fmt(b, ",\"tokenizer.ggml.bos_token_id\":%d,\"tokenizer.ggml.eos_token_id\":%d", tokenizer_bos(m->tok), tokenizer_eos(m->tok));
