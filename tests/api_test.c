@@ -675,6 +675,7 @@ static void test_ollama_figures(void **state) {
     has(",559,560],");
     has("options.keep_alive: accepted, has no effect");
     ask("/api/show", "{\"model\":\"pip\"}");
+    has("\"llama.attention.head_count\":8");
     has("\"capabilities\":[\"completion\"]");
     has("\"llama.context_length\":64");
     has("\"general.architecture\":\"llama\"");

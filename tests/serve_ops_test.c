@@ -403,6 +403,27 @@ static void test_context_bound(void **state) {
     assert_logged("--ctx 50000 is more", true);
 }
 
+/* Few files allowed: connections leave some for models and logs. */
+static void test_few_files(void **state) {
+    (void)state;
+    struct rlimit before, small;
+    int fd[60];
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    small = (struct rlimit){ .rlim_cur = 48, .rlim_max = before.rlim_max };
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
+    site_start("");
+    setrlimit(RLIMIT_NOFILE, &before);
+    for (int i = 0; i < 60; i++) fd[i] = http_dial(site.port);
+    usleep(200000);
+    http_answer a;
+    http_send(fd[0], "POST", "/v1/completions", "{\"prompt\":\"a\",\"max_tokens\":2}");
+    assert_int_equal(http_hear(fd[0], &a), 0);
+    if (a.status != 200) fail_msg("%d %s", a.status, a.body.p);
+    http_answer_free(&a);
+    for (int i = 0; i < 60; i++) close(fd[i]);
+    assert_int_equal(site_end(SIGTERM), 0);
+}
+
 /* A disk that is full: requests are answered, what lies there stays whole, and the log says so. */
 static void test_full_disk(void **state) {
     (void)state;
@@ -433,7 +454,7 @@ static void test_full_disk(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_killed_and_warm), cmocka_unit_test(test_files_of_others), cmocka_unit_test(test_file_cut_in_use), cmocka_unit_test(test_evicted_from_memory), cmocka_unit_test(test_slots), cmocka_unit_test(test_fallback),
-        cmocka_unit_test(test_asked_before), cmocka_unit_test(test_pings), cmocka_unit_test(test_trace), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_context_bound),
+        cmocka_unit_test(test_asked_before), cmocka_unit_test(test_pings), cmocka_unit_test(test_trace), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_few_files), cmocka_unit_test(test_context_bound),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
