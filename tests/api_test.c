@@ -503,6 +503,20 @@ static void test_statuses(void **state) {
         }
 }
 
+/* Log-probabilities for which there is no room: an error, not an answer with some of them. */
+static void test_no_room_for_probs(void **state) {
+    (void)state;
+    for (int full = 0; full < 2; full++) {
+        ask("/v1/chat/completions", "{" MESSAGES ",\"logprobs\":true,\"top_logprobs\":2}");
+        request *q = accepted()->arg;
+        assert_true(q->mem.limit > 0);
+        if (full) q->mem.limit = q->mem.used;
+        answer_with(END_EOS, NULL);
+        if (full) refused(503, "out_of_memory", NULL);
+        else has("\"top_logprobs\":[{");
+    }
+}
+
 /* llama-server's own defaults, sent back to it by clients that know them. */
 static void test_native_defaults(void **state) {
     (void)state;
@@ -782,7 +796,7 @@ int main(void) {
         cmocka_unit_test(test_chat_fills_the_job), cmocka_unit_test(test_chat_whole), cmocka_unit_test(test_streams_add_up), cmocka_unit_test(test_stream_of_usage),
         cmocka_unit_test(test_legacy_completions), cmocka_unit_test(test_best_of), cmocka_unit_test(test_embeddings), cmocka_unit_test(test_nothing_is_cut_in_silence),
         cmocka_unit_test(test_calls_whole), cmocka_unit_test(test_calls_streamed), cmocka_unit_test(test_structures_reach_the_job),
-        cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_bodies_at_once), cmocka_unit_test(test_native_defaults), cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods),
+        cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_bodies_at_once), cmocka_unit_test(test_no_room_for_probs), cmocka_unit_test(test_native_defaults), cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods),
         cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
         cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_cancel),
     };

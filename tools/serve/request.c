@@ -11,7 +11,7 @@
 #include "tools/serve/memo.h"
 #include "tools/serve/ping.h"
 
-static const size_t MOST_PARSED = (size_t)1 << 30; /* bytes of all trees at a time */
+static const size_t MOST_PARSED = (size_t)1 << 30, MOST_KEPT = (size_t)512 << 20; /* bytes of all trees at a time; of what one answer is kept with until its end */
 enum { MOST_PROMPTS = 2048, MOST_STOPS = 64, MOST_STOP_BYTES = 4096, MOST_CHOICES = 4096 };
 
 /* ---- failures and warnings ---- */
@@ -513,6 +513,7 @@ int request_submit(request *q, const renderer *r) {
     schedule *s = q->s->schedule;
     q->r = r;
     if (request_answers(q) || structured_apply(q)) return -1;
+    q->mem.limit = q->mem.used + MOST_KEPT;
     j->take = reply_take;
     j->arg = q;
     j->traced = q->s->trace != NULL;
