@@ -2,6 +2,7 @@
  * silent streams; a trace that ./run computes again, bit for bit. */
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <pthread.h>
 #include <sys/resource.h>
 #include "tests/serve_site.h"
 
@@ -392,6 +393,41 @@ static void test_trace(void **state) {
     buf_free(&said);
 }
 
+static void *save_often(void *arg) {
+    for (int i = 0; i < 40; i++) {
+        http_answer a;
+        if (!http_ask(site.port, "POST", "/slots/0?action=save", "{\"filename\":\"same\"}", &a)) http_answer_free(&a);
+    }
+    return arg;
+}
+
+static long bytes_of_folder(void) {
+    long sum = 0;
+    DIR *d = opendir(folder);
+    for (struct dirent *x; d && (x = readdir(d));) {
+        char path[700];
+        snprintf(path, sizeof path, "%s/%s", folder, x->d_name);
+        sum += (long)file_bytes(path);
+    }
+    if (d) closedir(d);
+    return sum;
+}
+
+/* One name saved by many at a time: a whole file in the end, and its bytes are counted once. */
+static void test_saves_at_once(void **state) {
+    (void)state;
+    pthread_t thread[4];
+    start_with_disk("--slots 1");
+    ask_story(3, 8);
+    site_wait_metric("quern_kv_disk_saved_total", 1);
+    for (int i = 0; i < 4; i++) assert_int_equal(pthread_create(&thread[i], NULL, save_often, NULL), 0);
+    for (int i = 0; i < 4; i++) pthread_join(thread[i], NULL);
+    assert_int_equal(site_metric("quern_kv_disk_bytes"), bytes_of_folder());
+    http_answer a = site_post("/slots/0?action=restore", "{\"filename\":\"same\"}", 200);
+    http_answer_free(&a);
+    assert_int_equal(site_end(SIGTERM), 0);
+}
+
 /* One --ctx for models of all sizes: a smaller one gets its own. */
 static void test_context_bound(void **state) {
     (void)state;
@@ -453,7 +489,7 @@ static void test_full_disk(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_killed_and_warm), cmocka_unit_test(test_files_of_others), cmocka_unit_test(test_file_cut_in_use), cmocka_unit_test(test_evicted_from_memory), cmocka_unit_test(test_slots), cmocka_unit_test(test_fallback),
+        cmocka_unit_test(test_killed_and_warm), cmocka_unit_test(test_files_of_others), cmocka_unit_test(test_file_cut_in_use), cmocka_unit_test(test_evicted_from_memory), cmocka_unit_test(test_slots), cmocka_unit_test(test_saves_at_once), cmocka_unit_test(test_fallback),
         cmocka_unit_test(test_asked_before), cmocka_unit_test(test_pings), cmocka_unit_test(test_trace), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_few_files), cmocka_unit_test(test_context_bound),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

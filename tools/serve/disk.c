@@ -51,7 +51,7 @@ struct disk {
     void (*log)(void *arg, const char *line);
     void *log_arg;
     pthread_t thread;
-    pthread_mutex_t lock;
+    pthread_mutex_t lock, putting; /* putting: one client's file at a time; taken before lock */
     pthread_cond_t wake;
     /* under the lock: */
     item *items;
@@ -484,6 +484,7 @@ int disk_put(disk *d, const char *name, const buf *bytes, err *e) {
     char file[140];
     char *path = own_path(d, &a, name, file);
     if (!path) return fail_memory(e, 200, "a file's name");
+    pthread_mutex_lock(&d->putting);
     int64_t before = (int64_t)file_bytes(path);
     pthread_mutex_lock(&d->lock);
     d->own_bytes -= before;
@@ -497,6 +498,7 @@ int disk_put(disk *d, const char *name, const buf *bytes, err *e) {
         d->own_bytes += before - (int64_t)bytes->n;
         pthread_mutex_unlock(&d->lock);
     }
+    pthread_mutex_unlock(&d->putting);
     arena_free(&a);
     return rc;
 }
@@ -541,6 +543,7 @@ static void free_disk(disk *d) {
     if (d->lock_file >= 0) close(d->lock_file);
     pthread_cond_destroy(&d->wake);
     pthread_mutex_destroy(&d->lock);
+    pthread_mutex_destroy(&d->putting);
     free(d->folder);
     free(d);
 }
@@ -554,6 +557,7 @@ int disk_open(disk **out, const char *folder, uint64_t most_bytes, void (*log)(v
     d->log_arg = arg;
     d->lock_file = -1;
     pthread_mutex_init(&d->lock, NULL);
+    pthread_mutex_init(&d->putting, NULL);
     pthread_cond_init(&d->wake, NULL);
     int rc = take_folder(d, e) || scan(d, e) ? -1 : 0;
     if (!rc) make_room(d, 0); /* the bound may be smaller than the last time */
