@@ -34,6 +34,8 @@ typedef struct model_state {
     struct model_state *next;
 } entry;
 
+enum { MOST_IDLE_ADAPTED = 8 };
+
 typedef struct lora_file {
     char *name, *path;
     struct lora_file *next;
@@ -449,6 +451,21 @@ static bool same_adapters(const entry *x, const adapter *a, int n) {
     return true;
 }
 
+/* Every scale is an engine of its own, with threads and a cache: few of those that nobody holds stay open. */
+static void close_idle_adapted(models *v) {
+    for (;;) {
+        entry *oldest = NULL;
+        int n = 0;
+        for (entry *x = v->first; x; x = x->next) {
+            if (!x->base || !x->m.engine || x->refs) continue;
+            n++;
+            if (!oldest || x->used < oldest->used) oldest = x;
+        }
+        if (n < MOST_IDLE_ADAPTED) return;
+        close_entry(oldest);
+    }
+}
+
 /* An entry for other adapters: one that is closed anew, so that requests with ever other scales leave no trail; else a new one. */
 static entry *entry_for_adapters(models *v, err *e) {
     for (entry *x = v->first; x; x = x->next)
@@ -503,6 +520,7 @@ static int hold_adapted(models *v, entry *base, const model_adapter *from, int n
         x->m.n_adapters = all;
         x->keep_alive = v->o.keep_alive;
     } else arena_free(&mem);
+    if (!x->m.engine) close_idle_adapted(v);
     int rc = hold(v, x, e);
     if (!rc) *m = &x->m;
     return rc;
