@@ -555,10 +555,8 @@ int session_fork(session *dst, const session *src, err *e) {
     if (dst == src) return 0;
     ids copy = { 0 };
     for (int i = 0; i < src->kv.len; i++) ids_add(&copy, src->tokens.p[i]);
-    if (copy.failed || kv_fork(&dst->kv, &src->kv, e) || kv_fork(&dst->enc, &src->enc, e)) {
-        ids_free(&copy);
-        return copy.failed ? fail_memory(e, (size_t)src->kv.len * 4, "a forked session") : -1;
-    }
+    int rc = copy.failed ? fail_memory(e, (size_t)src->kv.len * 4, "a forked session") : 0;
+    if (rc || kv_fork(&dst->kv, &src->kv, e) || kv_fork(&dst->enc, &src->enc, e)) return ids_free(&copy), -1;
     ids_free(&dst->tokens);
     dst->tokens = copy;
     dst->has_logits = src->has_logits;

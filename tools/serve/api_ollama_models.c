@@ -86,7 +86,7 @@ static void put_entry(const model *m, buf *b) {
 
 static int list_models(request *q, model **list, int *n) {
     err e = { 0 };
-    return models_list(q->s->models, list, n, &e) ? request_fail(q, JOB_FAILED, NULL, "%s", e.msg) : 0;
+    return models_list(q->s->models, list, n, &e) ? request_fail_server(q, &e) : 0;
 }
 
 int ollama_tags(request *q) {
@@ -223,7 +223,7 @@ static int describe(request *q, const char *name, model *m) {
     bool open;
     snprintf(q->model_name, sizeof q->model_name, "%s", name);
     if (!models_describe(q->s->models, server_model_name(q->s, name), &open, m, &e)) return 0;
-    return e.code == MODELS_NOT_FOUND ? request_fail(q, JOB_MODEL_NOT_FOUND, "model", "model '%.200s' not found", name) : request_fail(q, JOB_FAILED, NULL, "%s", e.msg);
+    return e.code == MODELS_NOT_FOUND ? request_fail(q, JOB_MODEL_NOT_FOUND, "model", "model '%.200s' not found", name) : request_fail_server(q, &e);
 }
 
 int ollama_not_here(request *q) {

@@ -293,6 +293,7 @@ static int open_texts(model *m, err *e) {
     if (!i->tokenizer_bytes) return snprintf(m->no_chat, sizeof m->no_chat, "the file has no tokenizer: only token ids can be given"), 0;
     if (chat_open(&m->chat, m->tok, NULL, 0, &why)) {
         m->chat = NULL;
+        if (why.code == ERR_MEMORY) return fail_code(e, ERR_MEMORY, "%s", why.msg); /* that passes: it is no model without a template */
         snprintf(m->no_chat, sizeof m->no_chat, "%.*s", (int)sizeof m->no_chat - 1, why.msg);
         return 0;
     }

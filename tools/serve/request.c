@@ -45,6 +45,8 @@ int request_fail_err(request *q, const char *param, const err *e) {
     return request_fail(q, e->code == ERR_MEMORY ? JOB_MEMORY : JOB_INVALID, param, "%s%s%s", param ? param : "", param ? ": " : "", e->msg);
 }
 
+int request_fail_server(request *q, const err *e) { return request_fail(q, e->code == ERR_MEMORY ? JOB_MEMORY : JOB_FAILED, NULL, "%s", e->msg); }
+
 void request_warn(request *q, const char *fmt, ...) {
     char text[512];
     va_list args;
