@@ -469,6 +469,7 @@ static void test_refusals_name_the_field(void **state) {
         { "/completion", "{\"prompt\":\"a\",\"mirostat\":2}", "mirostat: not supported" },
         { "/completion", "{\"prompt\":[1,\"a\",-1]}", "token id -1" },
         { "/detokenize", "{\"tokens\":[5000]}", "found 5000" },
+        { "/api/pull", "{\"model\":\"\"}", "expected the name of a model, found an empty one" },
         { "/v1/chat/completions", "{" MESSAGES ",\"max_tokens\":1000000000000000000}", "max_tokens: expected at most 1e+15, found 1000000000000000000" },
         { "/v1/chat/completions", "{" MESSAGES ",\"seed\":18446744073709551615}", "seed: 18446744073709551615 is too large" },
         { "/v1/responses", "{\"input\":[{\"type\":\"function_call\",\"call_id\":\"c\",\"arguments\":\"{}\"}]}", "input[0].name: expected the name of the function that was called, found " },
@@ -524,6 +525,21 @@ static void test_native_defaults(void **state) {
     assert_int_equal(accepted()->max_tokens, -1);
     assert_true(fake.submitted->deadline == 0);
     drop();
+}
+
+/* No name is the first model, but not where files are changed. */
+static void test_deleting_nothing(void **state) {
+    (void)state;
+    static const char *const bodies[] = { "{\"model\":\"\"}", "{\"name\":\"\"}", "{}" };
+    fake.s.allow_delete = true;
+    for (size_t i = 0; i < 3; i++) {
+        buf_free(&x.body);
+        fake_ask(&x, "DELETE", "/api/delete", bodies[i], strlen(bodies[i]));
+        refused(400, "invalid_request", "model");
+    }
+    ask("/api/copy", "{\"source\":\"\",\"destination\":\"b\"}");
+    refused(400, "invalid_request", "an empty one");
+    fake.s.allow_delete = false;
 }
 
 /* What all bodies take together has a bound, and is given back. */
@@ -796,7 +812,7 @@ int main(void) {
         cmocka_unit_test(test_chat_fills_the_job), cmocka_unit_test(test_chat_whole), cmocka_unit_test(test_streams_add_up), cmocka_unit_test(test_stream_of_usage),
         cmocka_unit_test(test_legacy_completions), cmocka_unit_test(test_best_of), cmocka_unit_test(test_embeddings), cmocka_unit_test(test_nothing_is_cut_in_silence),
         cmocka_unit_test(test_calls_whole), cmocka_unit_test(test_calls_streamed), cmocka_unit_test(test_structures_reach_the_job),
-        cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_bodies_at_once), cmocka_unit_test(test_no_room_for_probs), cmocka_unit_test(test_native_defaults), cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods),
+        cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_bodies_at_once), cmocka_unit_test(test_deleting_nothing), cmocka_unit_test(test_no_room_for_probs), cmocka_unit_test(test_native_defaults), cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods),
         cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
         cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_cancel),
     };
