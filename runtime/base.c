@@ -393,7 +393,7 @@ int map_file(const char *path, mapping *m, err *e) {
     else if (!S_ISREG(st.st_mode)) rc = fail(e, "%s: not a regular file", path);
     else if (st.st_size > 0) {
         void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
-        if (p == MAP_FAILED) rc = fail(e, "%s: cannot be mapped: %s", path, strerror(errno));
+        if (p == MAP_FAILED) rc = fail_code(e, errno == ENOMEM ? ERR_MEMORY : ERR_FAILED, "%s: cannot be mapped: %s", path, strerror(errno));
         else *m = (mapping){ p, (size_t)st.st_size, false };
     }
     close(fd);

@@ -152,6 +152,7 @@ int map_file(const char *path, mapping *m, err *e); /* read-only; unmap_file end
  * page tables' cache). Before anyone has a pointer into it. */
 int map_copy(mapping *m, err *e);
 void unmap_file(mapping *m);
+static inline bool mapping_has(const mapping *m, const void *p) { return m->p && (uintptr_t)p - (uintptr_t)m->p < m->n; }
 char *path_join(arena *a, const char *dir, const char *name);
 bool file_exists(const char *path);
 bool is_folder(const char *path);

@@ -57,10 +57,10 @@ static int choose_ctx(engine *g, const engine_opts *o, err *e) {
     int own = g->model.arch.n_ctx;
     i->model_ctx = own;
     if (o->ctx < 0) return fail(e, "--ctx: expected at least 1, found %d", o->ctx);
-    if (o->ctx > own)
+    if (o->ctx > own && !o->ctx_at_most)
         return fail_code(e, ERR_CONTEXT, "--ctx %d is more than this model's %d positions", o->ctx, own);
     if (o->ctx) {
-        i->ctx = o->ctx;
+        i->ctx = min_int(o->ctx, own);
         snprintf(i->ctx_reason, sizeof i->ctx_reason, "context %d, as asked, of the model's %d", i->ctx, own);
         return 0;
     }
@@ -140,6 +140,8 @@ static void fill_info(engine *g) {
     i->threads = pool_size(g->pool);
     i->n_vocab = a->n_vocab;
     i->n_layers = a->n_layers;
+    i->n_heads = a->n_heads;
+    i->n_kv_heads = a->n_kv_heads;
     i->d_model = a->d_model;
     i->d_embed = g->model.n_dense ? g->model.dense[g->model.n_dense - 1].n : a->d_model;
     i->has_encoder = a->n_enc_layers > 0;
@@ -245,6 +247,9 @@ void engine_close(engine *g) {
 }
 
 const engine_info *engine_about(const engine *g) { return &g->info; }
+
+bool engine_maps(const engine *g, const void *p) { return mapping_has(&g->model.file.map, p) || lora_maps(&g->lora, p); }
+
 static void add_pool(const kv_pool *p, engine_memory *m) {
     for (int i = 0; i < p->n_groups; i++) {
         m->kv += (uint64_t)p->group[i].n_pages * p->group[i].page_bytes;
@@ -550,10 +555,8 @@ int session_fork(session *dst, const session *src, err *e) {
     if (dst == src) return 0;
     ids copy = { 0 };
     for (int i = 0; i < src->kv.len; i++) ids_add(&copy, src->tokens.p[i]);
-    if (copy.failed || kv_fork(&dst->kv, &src->kv, e) || kv_fork(&dst->enc, &src->enc, e)) {
-        ids_free(&copy);
-        return copy.failed ? fail_memory(e, (size_t)src->kv.len * 4, "a forked session") : -1;
-    }
+    int rc = copy.failed ? fail_memory(e, (size_t)src->kv.len * 4, "a forked session") : 0;
+    if (rc || kv_fork(&dst->kv, &src->kv, e) || kv_fork(&dst->enc, &src->enc, e)) return ids_free(&copy), -1;
     ids_free(&dst->tokens);
     dst->tokens = copy;
     dst->has_logits = src->has_logits;

@@ -27,6 +27,7 @@ typedef struct engine_opts {
     const char *kernels;  /* a table's name; NULL: $QUERN_KERNELS, else the best */
     int threads;          /* 0: min(affinity, physical cores, cgroup quota) */
     int ctx;              /* positions a session can hold; 0: the model's own if the cache of all sessions fits in a quarter of memory, else less */
+    bool ctx_at_most;     /* a larger ctx than the model's own is no mistake: it gets its own */
     int max_sessions;     /* 0: 1; -1: as many as the checkpoint's own num_beams */
     int max_rows;         /* most tokens of one forward pass; 0: a good default */
     bool vocab_only;      /* only engine_about's tokenizer is wanted: opens files made by convert --vocab-only too */
@@ -47,7 +48,7 @@ typedef struct engine_info {
     const char *name, *family, *kernels;
     const char *type;            /* of the weights: that of the first layer's matrices, "q8" */
     char threads_reason[192], ctx_reason[160];
-    int threads, ctx, model_ctx, n_vocab, n_layers, d_model;
+    int threads, ctx, model_ctx, n_vocab, n_layers, n_heads, n_kv_heads, d_model;
     bool exact;                  /* f32 activations and cache */
     int max_rows;                /* most tokens of one forward pass */
     int max_sessions;
@@ -76,6 +77,7 @@ typedef struct engine_info {
     bool rope_long;
 } engine_info;
 const engine_info *engine_about(const engine *g);
+bool engine_maps(const engine *g, const void *p); /* does this address lie in the mapping of its file? */
 /* Memory by kind, known before anything is computed: what a run that fills its context comes to. */
 typedef struct engine_memory {
     uint64_t weights;            /* the mapping of the file and its adapters; resident as far as it is read, and given back when others need it */

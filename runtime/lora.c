@@ -228,6 +228,12 @@ int lora_open(lora_set *s, model *m, const char *path, float scale, err *e) {
     return use(s, m, &l->f, scale, e);
 }
 
+bool lora_maps(const lora_set *s, const void *p) {
+    bool has = false;
+    for (const struct lora_file *l = s->files; l; l = l->next) has |= mapping_has(&l->f.map, p);
+    return has;
+}
+
 void lora_close(lora_set *s) {
     for (struct lora_file *l = s->files; l; l = l->next) file_close(&l->f);
     arena_free(&s->mem);

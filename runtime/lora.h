@@ -36,6 +36,7 @@ typedef struct lora_set {
  * not scaled, as PEFT does not (rescale_adapter_scale). Scale 0 changes nothing at all: the adapter is left away. */
 int lora_open(lora_set *s, model *m, const char *path, float scale, err *e);
 void lora_close(lora_set *s);
+bool lora_maps(const lora_set *s, const void *p); /* does this address lie in a file of theirs? */
 
 bool lora_is(const file *f);               /* an adapter file? */
 uint64_t lora_vectors_hash(const file *f); /* LORA_VECTORS_KEY of a model file */

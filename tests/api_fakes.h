@@ -133,7 +133,7 @@ static int fake_open(err *e) {
     static tokenizer *t;
     static chat *c;
     if (tokenizer_load(&t, "weights/pip-stories", NULL, e) || chat_open(&c, t, NULL, 0, e)) return -1;
-    fake.info = (engine_info){ .name = "pip", .family = "llama", .kernels = "scalar", .type = "q8", .ctx = 64, .n_vocab = 4096, .n_layers = 6, .d_model = 4, .max_sessions = 4,
+    fake.info = (engine_info){ .name = "pip", .family = "llama", .kernels = "scalar", .type = "q8", .ctx = 64, .n_vocab = 4096, .n_layers = 6, .n_heads = 8, .n_kv_heads = 2, .d_model = 4, .max_sessions = 4,
                                .has_decoder = true, .pooling = 2, .d_embed = 4, .bos = 0, .eos = eos, .n_eos = 2, .temperature = 0.7f, .top_p = 0.95f, .min_p = -1, .repeat_penalty = -1,
                                .top_k = -1, .num_beams = 1, .length_penalty = 1 };
     fake.m = (model){ .name = "pip", .path = "models/pip.bin", .file_bytes = 100, .memory = 200, .modified = 1700000000, .digest = "0123456789abcdef", .info = &fake.info,

@@ -469,6 +469,14 @@ static void test_refusals_name_the_field(void **state) {
         { "/completion", "{\"prompt\":\"a\",\"mirostat\":2}", "mirostat: not supported" },
         { "/completion", "{\"prompt\":[1,\"a\",-1]}", "token id -1" },
         { "/detokenize", "{\"tokens\":[5000]}", "found 5000" },
+        { "/api/pull", "{\"model\":\"\"}", "expected the name of a model, found an empty one" },
+        { "/v1/chat/completions", "{" MESSAGES ",\"max_tokens\":1000000000000000000}", "max_tokens: expected at most 1e+15, found 1000000000000000000" },
+        { "/v1/chat/completions", "{" MESSAGES ",\"seed\":18446744073709551615}", "seed: 18446744073709551615 is too large" },
+        { "/v1/responses", "{\"input\":[{\"type\":\"function_call\",\"call_id\":\"c\",\"arguments\":\"{}\"}]}", "input[0].name: expected the name of the function that was called, found " },
+        { "/v1/messages", "{\"max_tokens\":5,\"messages\":[{\"role\":\"assistant\",\"content\":[{\"type\":\"tool_use\",\"id\":\"c\",\"name\":5,\"input\":{}}]}]}", "messages[0].name: expected the name of the function that was called, found a number" },
+        { "/v1/chat/completions", "{\"model\":\"pip\\u0000x\"," MESSAGES "}", "model: a NUL character" },
+        { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"system\":\"a\\u0000b\"}", "system: a NUL character" },
+        { "/v1/responses", "{\"input\":\"a\",\"instructions\":\"a\\u0000b\"}", "instructions: a NUL character" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         ask(rows[i].path, rows[i].body);
@@ -494,6 +502,60 @@ static void test_statuses(void **state) {
             refused(rows[i].status, rows[i].name, "\"message\":\"no\"");
             if (rows[i].status == 503) assert_non_null(strstr(x.extra, "Retry-After: 3\r\n"));
         }
+}
+
+/* Log-probabilities for which there is no room: an error, not an answer with some of them. */
+static void test_no_room_for_probs(void **state) {
+    (void)state;
+    for (int full = 0; full < 2; full++) {
+        ask("/v1/chat/completions", "{" MESSAGES ",\"logprobs\":true,\"top_logprobs\":2}");
+        request *q = accepted()->arg;
+        assert_true(q->mem.limit > 0);
+        if (full) q->mem.limit = q->mem.used;
+        answer_with(END_EOS, NULL);
+        if (full) refused(503, "out_of_memory", NULL);
+        else has("\"top_logprobs\":[{");
+    }
+}
+
+/* llama-server's own defaults, sent back to it by clients that know them. */
+static void test_native_defaults(void **state) {
+    (void)state;
+    ask("/completion", "{\"prompt\":\"a\",\"n_predict\":-2,\"t_max_predict_ms\":-1,\"n_keep\":0,\"min_keep\":0,\"id_slot\":-1,\"n_indent\":0,\"mirostat\":0,\"dry_multiplier\":0.0}");
+    assert_int_equal(accepted()->max_tokens, -1);
+    assert_true(fake.submitted->deadline == 0);
+    drop();
+}
+
+/* No name is the first model, but not where files are changed. */
+static void test_deleting_nothing(void **state) {
+    (void)state;
+    static const char *const bodies[] = { "{\"model\":\"\"}", "{\"name\":\"\"}", "{}" };
+    fake.s.allow_delete = true;
+    for (size_t i = 0; i < 3; i++) {
+        buf_free(&x.body);
+        fake_ask(&x, "DELETE", "/api/delete", bodies[i], strlen(bodies[i]));
+        refused(400, "invalid_request", "model");
+    }
+    ask("/api/copy", "{\"source\":\"\",\"destination\":\"b\"}");
+    refused(400, "invalid_request", "an empty one");
+    fake.s.allow_delete = false;
+}
+
+/* What all bodies take together has a bound, and is given back. */
+static void test_bodies_at_once(void **state) {
+    (void)state;
+    size_t before = fake.s.parsed;
+    atomic_fetch_add(&fake.s.parsed, (size_t)1 << 30);
+    ask("/v1/chat/completions", "{" MESSAGES "}");
+    refused(503, "out_of_memory", "the bodies of all requests under way");
+    atomic_fetch_sub(&fake.s.parsed, (size_t)1 << 30);
+    assert_int_equal(fake.s.parsed, before);
+    ask("/v1/chat/completions", "{" MESSAGES "}");
+    accepted();
+    assert_true(fake.s.parsed > before);
+    answer_with(END_EOS, NULL);
+    assert_int_equal(fake.s.parsed, before);
 }
 
 static void test_failure_in_a_stream(void **state) {
@@ -538,6 +600,17 @@ static void test_paths_and_methods(void **state) {
     assert_non_null(strstr(x.extra, "Allow: POST\r\n"));
     get("OPTIONS", "/api/chat");
     assert_int_equal(x.status, 204);
+    get("OPTIONS", "*");
+    assert_int_equal(x.status, 204);
+    x.h.n_headers = 1;
+    x.header[0] = (http_header){ "content-encoding", "gzip" };
+    ask("/v1/chat/completions", "{" MESSAGES "}");
+    refused(415, "unsupported_encoding", "gzip");
+    x.header[0] = (http_header){ "content-encoding", "identity" };
+    ask("/v1/chat/completions", "{" MESSAGES "}");
+    accepted();
+    drop();
+    x.h.n_headers = 0;
     get("HEAD", "/");
     assert_int_equal(x.status, 200);
     get("GET", "/v1/models/pip");
@@ -632,6 +705,7 @@ static void test_ollama_figures(void **state) {
     has(",559,560],");
     has("options.keep_alive: accepted, has no effect");
     ask("/api/show", "{\"model\":\"pip\"}");
+    has("\"llama.attention.head_count\":8");
     has("\"capabilities\":[\"completion\"]");
     has("\"llama.context_length\":64");
     has("\"general.architecture\":\"llama\"");
@@ -738,7 +812,7 @@ int main(void) {
         cmocka_unit_test(test_chat_fills_the_job), cmocka_unit_test(test_chat_whole), cmocka_unit_test(test_streams_add_up), cmocka_unit_test(test_stream_of_usage),
         cmocka_unit_test(test_legacy_completions), cmocka_unit_test(test_best_of), cmocka_unit_test(test_embeddings), cmocka_unit_test(test_nothing_is_cut_in_silence),
         cmocka_unit_test(test_calls_whole), cmocka_unit_test(test_calls_streamed), cmocka_unit_test(test_structures_reach_the_job),
-        cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods),
+        cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_bodies_at_once), cmocka_unit_test(test_deleting_nothing), cmocka_unit_test(test_no_room_for_probs), cmocka_unit_test(test_native_defaults), cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods),
         cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
         cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_cancel),
     };

@@ -1,4 +1,7 @@
 /* base: JSON, UTF-8, hash and buffers against known answers and hostile input. */
+#define _GNU_SOURCE
+#include <sys/resource.h>
+#include <unistd.h>
 #include "tests/test.h"
 
 static int parses(const char *text, size_t n) {
@@ -106,7 +109,28 @@ static void test_buffers(void **state) {
     assert_true(c.failed);
 }
 
+/* A mapping that the system has no room for is a want of memory, which passes, not a bad file. */
+static void test_map_without_room(void **state) {
+    (void)state;
+    char path[] = "/tmp/quern-map-XXXXXX";
+    err e = { 0 };
+    mapping m;
+    struct rlimit before, small = { .rlim_cur = 64 << 20 };
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, (off_t)1 << 36), 0); /* all of it a hole */
+    close(fd);
+    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+    small.rlim_max = before.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_AS, &small), 0);
+    int rc = map_file(path, &m, &e);
+    setrlimit(RLIMIT_AS, &before);
+    unlink(path);
+    assert_int_equal(rc, -1);
+    assert_int_equal(e.code, ERR_MEMORY);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_json), cmocka_unit_test(test_utf8), cmocka_unit_test(test_hash), cmocka_unit_test(test_buffers) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_json), cmocka_unit_test(test_utf8), cmocka_unit_test(test_hash), cmocka_unit_test(test_buffers), cmocka_unit_test(test_map_without_room) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -904,6 +904,31 @@ static void test_adapters(void **state) {
     end(&x);
 }
 
+/* Every scale is an engine: those that nobody holds do not pile up. */
+static void test_many_scales(void **state) {
+    (void)state;
+    char folder[300];
+    err e = { 0 };
+    models *v;
+    model *base, *m;
+    uint64_t bound, each = 0;
+    snprintf(folder, sizeof folder, "%s/scales", work_dir);
+    run_command("mkdir -p '%s'", folder);
+    run_command("cp '%s' '%s/base.bin'", converted(GOLDEN "llama", "f32"), folder);
+    run_command("%s/convert " GOLDEN "lora_llama --base " GOLDEN "llama -o '%s/tuned.lora' 2>/dev/null", bin_dir(), folder);
+    must(models_open(&v, &(models_opts){ .paths = (const char *const[]){ folder }, .n_paths = 1, .keep_alive = -1, .engine.threads = 1 }, &e), &e);
+    must(models_hold(v, "base", &base, &e), &e);
+    for (int round = 0; round < 2; round++)
+        for (int i = 0; i < 30; i++) {
+            must(models_hold_adapted(v, base, &(model_adapter){ "tuned", 1 + (float)i }, 1, &m, &e), &e);
+            each = m->memory;
+            models_release(v, m, NAN);
+        }
+    assert_true(models_bytes(v, &bound) <= base->memory + 8 * each);
+    models_release(v, base, NAN);
+    models_close(v);
+}
+
 /* Two models at once; keep_alive 0 closes one while the other works; JOB_LOAD. */
 static void test_two_models(void **state) {
     (void)state;
@@ -950,7 +975,7 @@ int main(void) {
         cmocka_unit_test(test_deadline),        cmocka_unit_test(test_fairness),        cmocka_unit_test(test_one_fails),
         cmocka_unit_test(test_not_finite),      cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_as_run),          cmocka_unit_test(test_drain),           cmocka_unit_test(test_slow_receiver),   cmocka_unit_test(test_models),
-        cmocka_unit_test(test_models_memory),   cmocka_unit_test(test_adapters),        cmocka_unit_test(test_two_models),
+        cmocka_unit_test(test_models_memory),   cmocka_unit_test(test_adapters), cmocka_unit_test(test_many_scales),        cmocka_unit_test(test_two_models),
     };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);

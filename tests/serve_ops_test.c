@@ -2,6 +2,8 @@
  * silent streams; a trace that ./run computes again, bit for bit. */
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <pthread.h>
+#include <sys/resource.h>
 #include "tests/serve_site.h"
 
 static const char question[] = "{\"prompt\":\"Once upon a time there was a little girl who lived in a small house near the forest. She liked to play with her dog and her cat every "
@@ -104,6 +106,78 @@ static void test_killed_and_warm(void **state) {
         assert_int_equal(site_end(SIGTERM), 0);
     }
     http_answer_free(&first);
+}
+
+static void put_file(const char *name) {
+    char path[700];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    fputs("of somebody else", f);
+    fclose(f);
+}
+
+static bool has_file(const char *name) {
+    char path[700];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return access(path, F_OK) == 0;
+}
+
+/* A folder that other things lie in, too: only what has a name of ours is read, and removed. */
+static void test_files_of_others(void **state) {
+    (void)state;
+    static const char *const theirs[] = { "notes.kv", "mail.tmp", "0123456789abcdef-0123456789abcdeX.kv", "0123456789abcdef-0123456789abcdef.kv.old" };
+    static const char *const left[] = { "0123456789abcdef-0123456789abcdef.kv", "0123456789abcdef-0123456789abcdee.kv.tmp", "king.slot.tmp" };
+    start_with_disk("");
+    assert_int_equal(site_end(SIGTERM), 0);
+    for (size_t i = 0; i < sizeof theirs / sizeof *theirs; i++) put_file(theirs[i]);
+    for (size_t i = 0; i < sizeof left / sizeof *left; i++) put_file(left[i]);
+    start_with_disk("");
+    for (size_t i = 0; i < sizeof theirs / sizeof *theirs; i++)
+        if (!has_file(theirs[i])) fail_msg("%s is gone", theirs[i]);
+    for (size_t i = 0; i < sizeof left / sizeof *left; i++)
+        if (has_file(left[i])) fail_msg("%s is still there", left[i]);
+    assert_int_equal(site_end(SIGTERM), 0);
+}
+
+static void copy_model(const char *to, const char *how) {
+    char command[1200];
+    snprintf(command, sizeof command, "cp '%s' '%s/new' && %s '%s/new' '%s'", site.model, work_dir, how, work_dir, to);
+    assert_int_equal(system(command), 0);
+}
+
+/* A file that is cut while it is mapped: those who were using it are told, the server lives, and a whole file serves again. */
+static void test_file_cut_in_use(void **state) {
+    (void)state;
+    static const char body[] = "{\"prompt\":\"a\",\"max_tokens\":400,\"ignore_eos\":true,\"n\":8,\"stream\":true}";
+    static char path[600];
+    char command[700];
+    const char *model = site.model;
+    snprintf(path, sizeof path, "%s/cut.bin", work_dir);
+    copy_model(path, "mv");
+    site.model = path;
+    site_start("");
+    for (int round = 0; round < 2; round++) {
+        http_answer a = { 0 };
+        int fd = http_dial(site.port);
+        http_send(fd, "POST", "/v1/completions", body);
+        char first[200];
+        assert_true(recv(fd, first, sizeof first, MSG_PEEK) > 0); /* it streams */
+        assert_int_equal(truncate(path, round ? 0 : 300000), 0);
+        if (http_hear(fd, &a)) fail_msg("the stream broke off");
+        if (!strstr(a.body.p, "became shorter") || !strstr(a.body.p, "[DONE]")) fail_msg("%.300s", a.body.p + (a.body.n > 300 ? a.body.n - 300 : 0));
+        http_answer_free(&a);
+        close(fd);
+        a = site_post("/v1/completions", "{\"prompt\":\"a\",\"max_tokens\":2}", 500);
+        http_answer_free(&a);
+        site.model = model;
+        copy_model(path, "mv");
+        a = site_post("/v1/completions", "{\"prompt\":\"a\",\"max_tokens\":2}", 200);
+        http_answer_free(&a);
+    }
+    assert_int_equal(site_end(SIGTERM), 0);
+    snprintf(command, sizeof command, "rm '%s'", path);
+    assert_int_equal(system(command), 0);
 }
 
 static void ask_story(int i, int n) {
@@ -319,10 +393,104 @@ static void test_trace(void **state) {
     buf_free(&said);
 }
 
+static void *save_often(void *arg) {
+    for (int i = 0; i < 40; i++) {
+        http_answer a;
+        if (!http_ask(site.port, "POST", "/slots/0?action=save", "{\"filename\":\"same\"}", &a)) http_answer_free(&a);
+    }
+    return arg;
+}
+
+static long bytes_of_folder(void) {
+    long sum = 0;
+    DIR *d = opendir(folder);
+    for (struct dirent *x; d && (x = readdir(d));) {
+        char path[700];
+        snprintf(path, sizeof path, "%s/%s", folder, x->d_name);
+        sum += (long)file_bytes(path);
+    }
+    if (d) closedir(d);
+    return sum;
+}
+
+/* One name saved by many at a time: a whole file in the end, and its bytes are counted once. */
+static void test_saves_at_once(void **state) {
+    (void)state;
+    pthread_t thread[4];
+    start_with_disk("--slots 1");
+    ask_story(3, 8);
+    site_wait_metric("quern_kv_disk_saved_total", 1);
+    for (int i = 0; i < 4; i++) assert_int_equal(pthread_create(&thread[i], NULL, save_often, NULL), 0);
+    for (int i = 0; i < 4; i++) pthread_join(thread[i], NULL);
+    assert_int_equal(site_metric("quern_kv_disk_bytes"), bytes_of_folder());
+    http_answer a = site_post("/slots/0?action=restore", "{\"filename\":\"same\"}", 200);
+    http_answer_free(&a);
+    assert_int_equal(site_end(SIGTERM), 0);
+}
+
+/* One --ctx for models of all sizes: a smaller one gets its own. */
+static void test_context_bound(void **state) {
+    (void)state;
+    site_start("--ctx 50000");
+    http_answer a = site_post("/api/show", "{\"model\":\"pip-stories-q8\"}", 200);
+    if (!strstr(a.body.p, "\"context_length\":1024")) fail_msg("%s", a.body.p);
+    http_answer_free(&a);
+    assert_int_equal(site_end(SIGTERM), 0);
+    assert_logged("--ctx 50000 is more", true);
+}
+
+/* Few files allowed: connections leave some for models and logs. */
+static void test_few_files(void **state) {
+    (void)state;
+    struct rlimit before, small;
+    int fd[60];
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    small = (struct rlimit){ .rlim_cur = 48, .rlim_max = before.rlim_max };
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
+    site_start("");
+    setrlimit(RLIMIT_NOFILE, &before);
+    for (int i = 0; i < 60; i++) fd[i] = http_dial(site.port);
+    usleep(200000);
+    http_answer a;
+    http_send(fd[0], "POST", "/v1/completions", "{\"prompt\":\"a\",\"max_tokens\":2}");
+    assert_int_equal(http_hear(fd[0], &a), 0);
+    if (a.status != 200) fail_msg("%d %s", a.status, a.body.p);
+    http_answer_free(&a);
+    for (int i = 0; i < 60; i++) close(fd[i]);
+    assert_int_equal(site_end(SIGTERM), 0);
+}
+
+/* A disk that is full: requests are answered, what lies there stays whole, and the log says so. */
+static void test_full_disk(void **state) {
+    (void)state;
+    char trace[300], options[800];
+    buf said = { 0 };
+    struct rlimit before, small;
+    snprintf(trace, sizeof trace, "%s/small-trace", work_dir);
+    snprintf(options, sizeof options, "--slots 4 --trace '%s' --kv-dir '%s' --log none", trace, folder);
+    snprintf(options + strlen(options), sizeof options - strlen(options), " --response-cache 1M");
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = (struct rlimit){ .rlim_cur = 5000, .rlim_max = before.rlim_max };
+    char command[600];
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    site_start(options);
+    setrlimit(RLIMIT_FSIZE, &before);
+    for (int i = 0; i < 12; i++) ask_story(i, 40);
+    http_answer a = site_post("/slots/0?action=save", "{\"filename\":\"king\"}", 507);
+    if (!strstr(a.body.p, "disk_full")) fail_msg("%s", a.body.p);
+    http_answer_free(&a);
+    assert_int_equal(site_end(SIGTERM), 0);
+    assert_logged("a request is missing from it", true);
+    if (replay(trace, &said) || !strstr(said.p, "answers equal, bit for bit")) fail_msg("%s", said.p);
+    buf_free(&said);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_killed_and_warm), cmocka_unit_test(test_evicted_from_memory), cmocka_unit_test(test_slots), cmocka_unit_test(test_fallback),
-        cmocka_unit_test(test_asked_before), cmocka_unit_test(test_pings), cmocka_unit_test(test_trace),
+        cmocka_unit_test(test_killed_and_warm), cmocka_unit_test(test_files_of_others), cmocka_unit_test(test_file_cut_in_use), cmocka_unit_test(test_evicted_from_memory), cmocka_unit_test(test_slots), cmocka_unit_test(test_saves_at_once), cmocka_unit_test(test_fallback),
+        cmocka_unit_test(test_asked_before), cmocka_unit_test(test_pings), cmocka_unit_test(test_trace), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_few_files), cmocka_unit_test(test_context_bound),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

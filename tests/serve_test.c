@@ -401,13 +401,26 @@ static void test_drain(void **state) {
     if (!strstr(a.body.p, "\"shutting_down\"")) fail_msg("%d %s", a.status, a.body.p);
     http_answer_free(&a);
     assert_int_equal(end_server(0), 0);
+    start_server(""); /* the terminal was closed: as SIGTERM */
+    assert_int_equal(end_server(SIGHUP), 0);
+}
+
+static void test_usage(void **state) {
+    (void)state;
+    static const char *const wrong[] = { "--drain -1", "--max-connections -1", "--sse-ping-interval -1", "--max-delay -1", "--cache-type q3", "--slots 0" };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char command[1400];
+        snprintf(command, sizeof command, "timeout 20 '%s/serve' '%s' --port 0 %s 2>/dev/null", bin_dir(), server.model, wrong[i]);
+        int rc = system(command);
+        if (!WIFEXITED(rc) || WEXITSTATUS(rc) != 2) fail_msg("%s: %d", wrong[i], rc);
+    }
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_same_everywhere), cmocka_unit_test(test_a_crowd_changes_nothing), cmocka_unit_test(test_all_is_allowed), cmocka_unit_test(test_calls_always_validate), cmocka_unit_test(test_history_with_calls),
         cmocka_unit_test(test_errors), cmocka_unit_test(test_a_client_that_goes),
-        cmocka_unit_test(test_a_busy_port), cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_a_busy_port), cmocka_unit_test(test_drain), cmocka_unit_test(test_usage),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

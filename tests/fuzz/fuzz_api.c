@@ -28,6 +28,13 @@ static void play(int how) {
     else fake_event((job_event){ .kind = EVENT_END, .timings = { .n_prompt = 3, .n_decoded = 2 } });
 }
 
+/* QUERN_FUZZ_DIALECT=openai, ollama, anthropic or native: only the paths of that one. */
+static bool is_asked(const endpoint *p) {
+    static const char *const names[] = { [DIALECT_OPENAI] = "openai", [DIALECT_OLLAMA] = "ollama", [DIALECT_ANTHROPIC] = "anthropic", [DIALECT_NATIVE] = "native" };
+    const char *only = getenv("QUERN_FUZZ_DIALECT");
+    return p->fields && (!only || strcmp(only, names[p->dialect]) == 0);
+}
+
 /* The first byte chooses the path and how the answer goes; the rest is the body. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static bool open;
@@ -36,10 +43,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     open = true;
     if (!size) return 0;
     int n = 0, which = data[0] / 4;
-    for (int i = 0; i < endpoints_n; i++) n += endpoints[i].fields != 0;
+    for (int i = 0; i < endpoints_n; i++) n += is_asked(&endpoints[i]);
+    if (!n) abort(); /* no dialect of that name */
     which %= n;
     const endpoint *p = endpoints;
-    while (!p->fields || which--) p++;
+    while (!is_asked(p) || which--) p++;
     char *body = malloc(size);
     if (!body) return 0;
     memcpy(body, data + 1, size - 1);

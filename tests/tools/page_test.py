@@ -102,7 +102,7 @@ class Mock(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self.allowed(): return
         self.state["asked"].append(body)
-        what = [m for m in body["messages"] if m["role"] == "user"][-1]["content"]
+        what = [m for m in body["messages"] if m["role"] == "user"][-1]["content"].split("\n\n")[-1]
         if what == "full":
             self.state["full"] += 1
             if self.state["full"] == 1: return self.fail(503, "queue_full", "512 requests wait already", [("Retry-After", "2"), ("Retry-After-Ms", "1500")])
@@ -352,6 +352,16 @@ def test_errors(b):
     b.send("long")
     assert "most tokens allowed" in b.last() and "foo: unknown field, ignored" in b.last() and "Reasoning" in b.last()
     b.wait("document.querySelector('#context').textContent.includes('nearly full')")
+
+def test_turns(b):
+    b.open()
+    b.send("context")  # refused: it would be refused again
+    b.send("proxy")  # not answered: part of what comes next
+    b.send("nothing")
+    b.send("one")
+    assert [(m["role"], m["content"]) for m in b.asked()["messages"]] == [("user", "proxy\n\nnothing\n\none")], b.asked()["messages"]
+    b.send("two")
+    assert [m["role"] for m in b.asked()["messages"]] == ["user", "assistant", "user"], b.asked()["messages"]
 
 def test_key(b):
     Mock.state["key"] = "secret"

@@ -86,7 +86,7 @@ static void put_entry(const model *m, buf *b) {
 
 static int list_models(request *q, model **list, int *n) {
     err e = { 0 };
-    return models_list(q->s->models, list, n, &e) ? request_fail(q, JOB_FAILED, NULL, "%s", e.msg) : 0;
+    return models_list(q->s->models, list, n, &e) ? request_fail_server(q, &e) : 0;
 }
 
 int ollama_tags(request *q) {
@@ -179,6 +179,8 @@ static void put_model_info(const model *m, buf *b) {
     put_key(b, i->family, "context_length", i->ctx == 4096 ? 4095 : i->ctx);
     put_key(b, i->family, "embedding_length", i->d_model);
     put_key(b, i->family, "block_count", i->n_layers);
+    put_key(b, i->family, "attention.head_count", i->n_heads);
+    put_key(b, i->family, "attention.head_count_kv", i->n_kv_heads);
     put_key(b, i->family, "vocab_size", i->n_vocab);
     if (m->tok) {
         buf_fmt(b, ",\"tokenizer.ggml.bos_token_id\":%d,\"tokenizer.ggml.eos_token_id\":%d", tokenizer_bos(m->tok), tokenizer_eos(m->tok));
@@ -220,8 +222,9 @@ static int describe(request *q, const char *name, model *m) {
     err e = { 0 };
     bool open;
     snprintf(q->model_name, sizeof q->model_name, "%s", name);
+    if (!*name) return request_fail(q, JOB_INVALID, "model", "expected the name of a model, found an empty one"); /* elsewhere that is the first: not where files are changed */
     if (!models_describe(q->s->models, server_model_name(q->s, name), &open, m, &e)) return 0;
-    return e.code == MODELS_NOT_FOUND ? request_fail(q, JOB_MODEL_NOT_FOUND, "model", "model '%.200s' not found", name) : request_fail(q, JOB_FAILED, NULL, "%s", e.msg);
+    return e.code == MODELS_NOT_FOUND ? request_fail(q, JOB_MODEL_NOT_FOUND, "model", "model '%.200s' not found", name) : request_fail_server(q, &e);
 }
 
 int ollama_not_here(request *q) {

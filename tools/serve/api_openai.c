@@ -33,7 +33,7 @@ int openai_models(request *q) {
     model *list;
     int n;
     buf b = { 0 };
-    if (models_list(q->s->models, &list, &n, &e)) return request_fail(q, JOB_FAILED, NULL, "%s", e.msg);
+    if (models_list(q->s->models, &list, &n, &e)) return request_fail_server(q, &e);
     buf_str(&b, "{\"object\":\"list\",\"data\":[");
     for (int i = 0; i < n; i++) {
         if (i) buf_byte(&b, ',');
@@ -57,7 +57,7 @@ int openai_model(request *q) {
     buf b = { 0 };
     snprintf(q->model_name, sizeof q->model_name, "%s", q->arg);
     if (models_describe(q->s->models, server_model_name(q->s, q->arg), &open, &m, &e))
-        return e.code == MODELS_NOT_FOUND ? request_fail(q, JOB_MODEL_NOT_FOUND, "model", "model '%.200s' not found", q->arg) : request_fail(q, JOB_FAILED, NULL, "%s", e.msg);
+        return e.code == MODELS_NOT_FOUND ? request_fail(q, JOB_MODEL_NOT_FOUND, "model", "model '%.200s' not found", q->arg) : request_fail_server(q, &e);
     put_model(&b, q->arg, m.modified);
     int rc = reply_json(q, 200, &b);
     buf_free(&b);

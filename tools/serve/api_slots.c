@@ -17,7 +17,7 @@ static void whole(request *q, buf *b) {
     err e = { 0 };
     double start = now_seconds();
     if (o->a.what == SLOT_SAVE && disk_put(q->s->disk, o->filename, &o->a.bytes, &e)) {
-        request_fail(q, JOB_FAILED, "filename", "%s", e.msg);
+        request_fail_status(q, 507, "disk_full", "the slot could not be saved: %s", e.msg);
         return;
     }
     double ms = (o->a.seconds + (o->a.what == SLOT_SAVE ? now_seconds() - start : 0)) * 1e3;

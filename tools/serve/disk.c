@@ -51,7 +51,7 @@ struct disk {
     void (*log)(void *arg, const char *line);
     void *log_arg;
     pthread_t thread;
-    pthread_mutex_t lock;
+    pthread_mutex_t lock, putting; /* putting: one client's file at a time; taken before lock */
     pthread_cond_t wake;
     /* under the lock: */
     item *items;
@@ -188,6 +188,14 @@ static bool ends_with(const char *s, const char *end) {
     return n > k && strcmp(s + n - k, end) == 0;
 }
 
+static bool is_hex(const char *s, size_t n) {
+    while (n && ((*s >= '0' && *s <= '9') || (*s >= 'a' && *s <= 'f'))) s++, n--;
+    return !n;
+}
+
+/* Does the name begin as name_of writes it? A folder may hold other people's files, too: those stay as they are. */
+static bool is_ours(const char *name) { return strlen(name) >= 36 && is_hex(name, 16) && name[16] == '-' && is_hex(name + 17, 16) && strncmp(name + 33, ".kv", 3) == 0; }
+
 /* What was there before: files with times of their last use. Unfinished ones go. */
 static int scan(disk *d, err *e) {
     DIR *dir = opendir(d->folder);
@@ -195,9 +203,9 @@ static int scan(disk *d, err *e) {
     for (struct dirent *x; (x = readdir(dir));) {
         arena a = { 0 };
         char *path = path_of(d, &a, x->d_name);
-        if (path && ends_with(x->d_name, ".tmp")) unlink(path);
+        if (path && ((is_ours(x->d_name) && strcmp(x->d_name + 36, ".tmp") == 0) || ends_with(x->d_name, ".slot.tmp"))) unlink(path);
         else if (path && ends_with(x->d_name, ".slot")) d->own_bytes += (int64_t)file_bytes(path);
-        else if (path && ends_with(x->d_name, ".kv")) {
+        else if (path && is_ours(x->d_name) && !x->d_name[36]) {
             item *i = read_item(path, x->d_name);
             if (i) {
                 add_item(d, i);
@@ -476,6 +484,7 @@ int disk_put(disk *d, const char *name, const buf *bytes, err *e) {
     char file[140];
     char *path = own_path(d, &a, name, file);
     if (!path) return fail_memory(e, 200, "a file's name");
+    pthread_mutex_lock(&d->putting);
     int64_t before = (int64_t)file_bytes(path);
     pthread_mutex_lock(&d->lock);
     d->own_bytes -= before;
@@ -489,6 +498,7 @@ int disk_put(disk *d, const char *name, const buf *bytes, err *e) {
         d->own_bytes += before - (int64_t)bytes->n;
         pthread_mutex_unlock(&d->lock);
     }
+    pthread_mutex_unlock(&d->putting);
     arena_free(&a);
     return rc;
 }
@@ -533,6 +543,7 @@ static void free_disk(disk *d) {
     if (d->lock_file >= 0) close(d->lock_file);
     pthread_cond_destroy(&d->wake);
     pthread_mutex_destroy(&d->lock);
+    pthread_mutex_destroy(&d->putting);
     free(d->folder);
     free(d);
 }
@@ -546,6 +557,7 @@ int disk_open(disk **out, const char *folder, uint64_t most_bytes, void (*log)(v
     d->log_arg = arg;
     d->lock_file = -1;
     pthread_mutex_init(&d->lock, NULL);
+    pthread_mutex_init(&d->putting, NULL);
     pthread_cond_init(&d->wake, NULL);
     int rc = take_folder(d, e) || scan(d, e) ? -1 : 0;
     if (!rc) make_room(d, 0); /* the bound may be smaller than the last time */

@@ -80,8 +80,16 @@ static int check_number(const field *f, const json *j, const char *prefix, field
     if (f->min > f->max || (x >= f->min && x <= f->max)) return 0;
     if (f->fate == FIELD_NEUTRAL)
         return refuse(r, true, prefix, f->name, strlen(f->name), "not supported (%s): leave it out or send %g, found %s", f->help, f->min, found);
+    if (f->max >= 1e15 && x > f->max) return refuse(r, false, prefix, f->name, strlen(f->name), "expected at most %.15g, found %s", f->max, found);
     if (f->max >= 1e15) return refuse(r, false, prefix, f->name, strlen(f->name), "expected at least %.15g, found %s", f->min, found);
     return refuse(r, false, prefix, f->name, strlen(f->name), "expected %.15g to %.15g, found %s", f->min, f->max, found);
+}
+
+/* Texts are taken with their length; everything else is a name or a word, and would end at a NUL. */
+static int check_string(const field *f, const json *j, const char *prefix, field_report *r) {
+    bool text = f->key == F_PROMPT || f->key == F_INPUT || f->key == F_CONTENT || f->key == F_INPUT_PREFIX || f->key == F_INPUT_SUFFIX;
+    if (j->type != JSON_STRING || text || !memchr(j->s, 0, j->n)) return 0;
+    return refuse(r, false, prefix, f->name, strlen(f->name), "a NUL character (\\u0000) cannot stand here");
 }
 
 static int check_one(const field *f, const json *j, const char *prefix, bool strict, const json **v, field_report *r) {
@@ -91,10 +99,11 @@ static int check_one(const field *f, const json *j, const char *prefix, bool str
         char wanted[120], found[80];
         name_types(f->types, wanted);
         show(j, found);
+        if (j->type == JSON_NUMBER && strspn(j->s, "-0123456789") == strlen(j->s)) return refuse(r, false, prefix, f->name, n, "%s is too large: expected at most 63 bits", found);
         if (*prefix) return refuse(r, false, prefix, f->name, n, "option \"%s\" must be of type %s, found %s", f->name, wanted, found);
         return refuse(r, false, prefix, f->name, n, "expected %s, found %s", wanted, found);
     }
-    if (check_number(f, j, prefix, r)) return -1;
+    if (check_number(f, j, prefix, r) || check_string(f, j, prefix, r)) return -1;
     if (f->fate == FIELD_INERT) {
         if (strict) return refuse(r, true, prefix, f->name, n, "has no effect here (%s); the server runs with --strict", f->help);
         fields_warn(r, "%s%s: accepted, has no effect: %s", prefix, f->name, f->help);

@@ -69,14 +69,14 @@ const field fields_table[] = {
     { "max_completion_tokens", F_MAX_COMPLETION_TOKENS, FIELDS_CHAT, T_INT, FROM(1), "-", FIELD_HONOUR, "as max_tokens; the smaller counts" },
     { "max_output_tokens", F_MAX_TOKENS, FIELDS_RESPONSES, T_INT, FROM(1), "until the context is full", FIELD_HONOUR, "most tokens of an answer" },
     { "num_predict", F_MAX_TOKENS, FIELDS_OPTIONS, T_INT, -2, 1e9, "-1", FIELD_HONOUR, "most tokens of an answer; -1 and -2: until the context is full" },
-    { "n_predict", F_MAX_TOKENS, NATIVE, T_INT, -1, 1e9, "-1", FIELD_HONOUR, "most tokens of an answer; -1: until the context is full" },
-    { "max_tokens", F_MAX_TOKENS, NATIVE, T_INT, -1, 1e9, "-1", FIELD_HONOUR, "another name of n_predict" },
-    { "max_completion_tokens", F_MAX_TOKENS, NATIVE, T_INT, -1, 1e9, "-1", FIELD_HONOUR, "another name of n_predict" },
+    { "n_predict", F_MAX_TOKENS, NATIVE, T_INT, -2, 1e9, "-1", FIELD_HONOUR, "most tokens of an answer; -1 and -2: until the context is full" },
+    { "max_tokens", F_MAX_TOKENS, NATIVE, T_INT, -2, 1e9, "-1", FIELD_HONOUR, "another name of n_predict" },
+    { "max_completion_tokens", F_MAX_TOKENS, NATIVE, T_INT, -2, 1e9, "-1", FIELD_HONOUR, "another name of n_predict" },
     { "stop", F_STOP, OPENAI | FIELDS_OPTIONS | NATIVE, T_STR | T_ARR, ANY, "none", FIELD_HONOUR, "a string or up to 64 that end the answer and are not part of it" },
     { "stop_sequences", F_STOP, FIELDS_MESSAGES, T_ARR, ANY, "none", FIELD_HONOUR, "strings that end the answer and are not part of it" },
     { "ignore_eos", F_IGNORE_EOS, OPENAI | NATIVE, T_BOOL, ANY, "false", FIELD_HONOUR, "the model's own end of text ends nothing" },
     { "timeout_ms", F_TIMEOUT_MS, GENERATING | FIELDS_EMBEDDINGS | EMBED, T_NUM, 1, 1e9, "--timeout", FIELD_HONOUR, "deadline; what there is by then is the answer, and it says so" },
-    { "t_max_predict_ms", F_TIMEOUT_MS, NATIVE, T_NUM, 0, 1e9, "0: none", FIELD_HONOUR, "as timeout_ms, the prompt's time included" },
+    { "t_max_predict_ms", F_TIMEOUT_MS, NATIVE, T_NUM, -1, 1e9, "-1 and 0: none", FIELD_HONOUR, "as timeout_ms, the prompt's time included" },
     { "min_length", F_MIN_LENGTH, SAMPLED, T_INT, 0, 1e9, "checkpoint", FIELD_HONOUR, "no end of text before so many tokens" },
 
     /* sampling */

@@ -473,7 +473,7 @@ static void welcome(http *h, int fd, const struct sockaddr_storage *from) {
     atomic_fetch_add(&h->accepted, 1);
     bool full = atomic_load(&h->open) - h->refused >= h->o.max_connections;
     conn *c = NULL;
-    if (set_up(fd) && !(full && h->refused >= MOST_REFUSED)) {
+    if (set_up(fd) && !(full && h->refused >= h->most_refused)) {
         set_up_client(fd);
         c = new_conn(h, fd, from);
     }
@@ -584,9 +584,12 @@ static void fill_defaults(http *h) {
     http_opts *o = &h->o;
     struct rlimit files;
     if (o->max_connections <= 0) o->max_connections = 1024;
+    h->most_refused = MOST_REFUSED;
     if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur != RLIM_INFINITY) {
-        long room = (long)files.rlim_cur - SPARE_FILES - MOST_REFUSED;
-        if (room < o->max_connections) o->max_connections = room < 16 ? 16 : (int)room;
+        long quarter = (long)files.rlim_cur / 4, spare = quarter < SPARE_FILES ? quarter : SPARE_FILES;
+        if (quarter < h->most_refused) h->most_refused = (int)quarter;
+        long room = (long)files.rlim_cur - spare - h->most_refused;
+        if (room < o->max_connections) o->max_connections = room < 4 ? 4 : (int)room;
     }
     if (!o->host || !*o->host) o->host = "127.0.0.1";
     if (!o->max_header) o->max_header = 64 << 10;

@@ -66,7 +66,7 @@ struct http {
     poller *poller;
     pthread_t io_thread;
     conn *first, *dead;
-    int refused;               /* connections beyond the most, being told so */
+    int refused, most_refused; /* connections beyond the most, being told so */
     size_t held;               /* bytes of all requests' bodies */
     double now, next_check, accept_again;
     bool stopping;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "runtime/options.h"
+#include "tools/serve/fault.h"
 #include "tools/serve/guard.h"
 #include "tools/serve/log.h"
 #include "tools/serve/memo.h"
@@ -131,6 +132,8 @@ static int check(const program *p, life *l) {
     if (o->port < 0 || o->port > 65535) return usage_error(p, "--port: expected 0 to 65535, found %d", o->port);
     if (o->slots < 1 || o->slots > 1024) return usage_error(p, "--slots: expected 1 to 1024, found %d", o->slots);
     if (o->rate < 0 || o->queue < 0 || o->timeout < 0 || o->ctx < 0 || o->threads < 0) return usage_error(p, "--rate, --queue, --timeout, --ctx and --threads: expected no negative number");
+    if (o->drain < 0 || o->max_connections < 0 || o->ping < 0 || o->max_delay < 0) return usage_error(p, "--drain, --max-connections, --sse-ping-interval and --max-delay: expected no negative number");
+    if (o->cache_type && strcmp(o->cache_type, "f16") && strcmp(o->cache_type, "q8")) return usage_error(p, "--cache-type: expected f16 or q8, found \"%s\"", o->cache_type);
     if (o->memory && parse_bytes(o->memory, &l->memory)) return usage_error(p, "--memory: expected bytes such as 8G, found \"%s\"", o->memory);
     if (parse_time(o->keep_alive, &l->s.keep_alive)) return usage_error(p, "--keep-alive: expected a time such as 5m, found \"%s\"", o->keep_alive);
     if (strcmp(o->log, "text") && strcmp(o->log, "json") && strcmp(o->log, "none")) return usage_error(p, "--log: expected text, json or none, found \"%s\"", o->log);
@@ -158,20 +161,28 @@ static void *drain(void *arg) {
 static void begin_drain(life *l, int sig) {
     pthread_t t;
     atomic_store(&l->s.draining, true);
-    log_line(&l->s, "%s: no new requests; what runs has %d s to end (again: end at once)", sig == SIGINT ? "interrupted" : "terminated", l->o->drain);
+    log_line(&l->s, "%s: no new requests; what runs has %d s to end (again: end at once)", sig == SIGINT ? "interrupted" : sig == SIGHUP ? "hung up" : "terminated", l->o->drain);
     if (pthread_create(&t, NULL, drain, l)) drain(l);
     else pthread_detach(t);
+}
+
+/* What ends the server. A hang-up does unless whoever started it said otherwise (nohup). */
+static void ending_signals(sigset_t *set) {
+    struct sigaction now;
+    sigemptyset(set);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGTERM);
+    if (sigaction(SIGHUP, NULL, &now) || now.sa_handler != SIG_IGN) sigaddset(set, SIGHUP);
 }
 
 /* Signals, and once a second the models whose time is over and the streams that are silent. */
 static void *keep(void *arg) {
     life *l = arg;
     sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    while (!atomic_load(&l->stopping)) {
+    ending_signals(&set);
+    for (;;) {
         int sig = sigtimedwait(&set, NULL, &(struct timespec){ .tv_sec = 1 });
+        if (atomic_load(&l->stopping)) break;
         if (sig > 0 && atomic_load(&l->s.draining)) {
             log_line(&l->s, "a second signal: ended at once");
             _exit(128 + sig);
@@ -187,11 +198,12 @@ static void *keep(void *arg) {
 
 static void block_signals(void) {
     sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
+    ending_signals(&set);
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* of all threads that come */
     signal(SIGPIPE, SIG_IGN);
+#ifdef SIGXFSZ
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of its writer */
+#endif
 }
 
 /* ---- start and end ---- */
@@ -237,11 +249,15 @@ static void close_all(life *l) {
     buf_free(&l->key_text);
 }
 
-static int count_models(const server *s) {
+/* How many there are. What is wrong with the first one is said now: with a bad option it is wrong with all of them. */
+static int check_models(const server *s, int ctx) {
     err e = { 0 };
-    model *list;
+    model *list, first;
     int n;
+    bool open;
     if (models_list(s->models, &list, &n, &e)) return 0;
+    if (n && models_describe(s->models, list[0].name, &open, &first, &e)) log_line(s, "model '%s' cannot be opened: %s", list[0].name, e.msg);
+    else if (n && first.info && first.info->ctx < ctx) log_line(s, "model '%s': context %d, its own: --ctx %d is more", list[0].name, first.info->ctx, ctx);
     free(list);
     return n;
 }
@@ -250,13 +266,14 @@ static int run(life *l, err *e) {
     server *s = &l->s;
     int n;
     if (open_all(l, e)) return -1;
-    if (!(n = count_models(s))) return fail(e, "no model file found: expected .bin files, as ./convert writes them");
+    if (!(n = check_models(s, l->o->ctx))) return fail(e, "no model file found: expected .bin files, as ./convert writes them");
     if (pthread_create(&l->keeper, NULL, keep, l)) return fail(e, "a thread could not be started: %s", strerror(errno));
     const char *host = l->o->host;
     log_line(s, "listening on http://%s%s%s:%d, %d model%s, %d slots%s", strchr(host, ':') ? "[" : "", host, strchr(host, ':') ? "]" : "", http_port(s->http), n, n == 1 ? "" : "s",
              s->n_slots, l->n_keys ? ", keys needed" : "");
     int rc = http_run(s->http, e);
     atomic_store(&l->stopping, true);
+    pthread_kill(l->keeper, SIGTERM); /* it waits for one */
     pthread_join(l->keeper, NULL);
     return rc;
 }
@@ -278,6 +295,7 @@ static int serve(serve_opts *o, const program *p) {
     l.s.started_at = (int64_t)time(NULL);
     l.s.id_salt = hash_bytes(&l.s.started, sizeof l.s.started) ^ (uint64_t)getpid();
     block_signals();
+    fault_begin();
     rc = run(&l, &e);
     close_all(&l);
     if (rc) fprintf(stderr, "serve: %s\n", e.msg);
@@ -297,7 +315,7 @@ int main(int argc, char **argv) {
     const option options[] = {
         { "--host", NULL, OPT_TEXT, &o.host, "ADDRESS", "address to listen on (127.0.0.1: this machine only; 0.0.0.0: all)", NULL },
         { "--port", NULL, OPT_INT, &o.port, "N", "port (8080); 0: the system chooses one, and it is printed", NULL },
-        { "--ctx", "-c", OPT_INT, &o.ctx, "N", "positions of a sequence (the model's own, if the cache of all slots fits in a quarter of memory)", NULL },
+        { "--ctx", "-c", OPT_INT, &o.ctx, "N", "positions of a sequence, at most the model's own (the model's own, if the cache of all slots fits in a quarter of memory)", NULL },
         { "--threads", "-t", OPT_INT, &o.threads, "N", "threads that compute (physical cores, within the cgroup's quota)", NULL },
         { "--slots", NULL, OPT_INT, &o.slots, "N", "sequences at a time (8); others wait", NULL },
         { "--queue", NULL, OPT_INT, &o.queue, "N", "requests that may wait (512); more get 503 and Retry-After", NULL },

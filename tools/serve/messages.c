@@ -127,6 +127,8 @@ static json *arguments_of(reader *r, const json *v) {
     return tree_share(r->q, v);
 }
 
+static int check_call(reader *r, const json *name) { return name && name->type == JSON_STRING && name->n ? 0 : wrong(r, "name", "the name of the function that was called", name); }
+
 static json *make_call(reader *r, const json *id, const json *name, const json *arguments) {
     json *call = tree_new(r->q, JSON_OBJECT), *function = tree_new(r->q, JSON_OBJECT);
     set_str(r->q, call, "id", id);
@@ -221,6 +223,7 @@ static int take_blocks(reader *r, const json *in, const char *role) {
         if (json_is(type, "tool_result")) {
             if (take_tool_result(r, k)) return -1;
         } else if (json_is(type, "tool_use")) {
+            if (check_call(r, json_get(k, "name"))) return -1;
             *call_at = make_call(r, json_get(k, "id"), json_get(k, "name"), json_get(k, "input"));
             call_at = &(*call_at)->next;
             calls->n++;
@@ -291,6 +294,7 @@ static int take_item(reader *r, const json *k) {
     const json *type = json_get(k, "type");
     if (!type || json_is(type, "message")) return take_message(r, k);
     if (json_is(type, "function_call")) {
+        if (check_call(r, json_get(k, "name"))) return -1;
         json *m = begin_message(r, "assistant"), *calls = tree_new(r->q, JSON_ARRAY);
         tree_add(m, "content", tree_str(r->q, "", 0));
         tree_add(calls, NULL, make_call(r, json_get(k, "call_id"), json_get(k, "name"), json_get(k, "arguments")));

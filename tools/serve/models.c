@@ -13,6 +13,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "tools/serve/fault.h"
+
 /* One file, or a file with adapters. Entries live until models_close: pointers to models stay good. */
 typedef struct model_state {
     model m;
@@ -20,6 +22,7 @@ typedef struct model_state {
     int refs;
     double keep_alive;
     uint64_t used;           /* the clock of its last use */
+    bool spoilt;             /* pages of it were not there when they were read */
     bool gone;               /* the file was not there when it was last looked for */
     int64_t opened_modified; /* of the file that is open */
     uint64_t opened_bytes;
@@ -30,6 +33,8 @@ typedef struct model_state {
     struct model_state *base; /* of a model with adapters: the one without; NULL: it is one without */
     struct model_state *next;
 } entry;
+
+enum { MOST_IDLE_ADAPTED = 8 };
 
 typedef struct lora_file {
     char *name, *path;
@@ -273,6 +278,7 @@ static int make_room(models *v, const entry *for_whom, uint64_t need, uint64_t b
 static engine_opts opts_of(const models *v, const entry *x) {
     engine_opts o = v->o.engine;
     o.path = x->m.path;
+    o.ctx_at_most = true; /* one --ctx for models of all sizes */
     if (x->m.n_adapters) o.adapters = x->m.adapters, o.n_adapters = x->m.n_adapters;
     return o;
 }
@@ -287,6 +293,7 @@ static int open_texts(model *m, err *e) {
     if (!i->tokenizer_bytes) return snprintf(m->no_chat, sizeof m->no_chat, "the file has no tokenizer: only token ids can be given"), 0;
     if (chat_open(&m->chat, m->tok, NULL, 0, &why)) {
         m->chat = NULL;
+        if (why.code == ERR_MEMORY) return fail_code(e, ERR_MEMORY, "%s", why.msg); /* that passes: it is no model without a template */
         snprintf(m->no_chat, sizeof m->no_chat, "%.*s", (int)sizeof m->no_chat - 1, why.msg);
         return 0;
     }
@@ -312,6 +319,7 @@ static int look(entry *x, err *e) {
 
 static int open_entry(models *v, entry *x, err *e) {
     double start = now_seconds();
+    int faults = fault_count();
     engine *g;
     engine_opts o = opts_of(v, x);
     if (look(x, e)) return -1;
@@ -320,6 +328,8 @@ static int open_entry(models *v, entry *x, err *e) {
     if (make_room(v, x, need, bound, e)) return engine_close(g), -1;
     x->m.engine = g;
     if (open_texts(&x->m, e)) return close_entry(x), -1;
+    if (fault_count() != faults) return close_entry(x), fail(e, "%s: became shorter while it was opened", x->m.path);
+    x->spoilt = false;
     x->opened_modified = x->m.modified;
     x->opened_bytes = x->m.file_bytes;
     learn(x, g);
@@ -337,6 +347,7 @@ static int hold(models *v, entry *x, err *e) {
     /* A file that was replaced is opened anew once nobody works with the old one; one that is open stays so when its name is gone. */
     err unused = { 0 };
     if (x->m.engine && !x->refs && look(x, &unused) == 0 && (x->m.modified != x->opened_modified || x->m.file_bytes != x->opened_bytes)) close_entry(x);
+    if (x->m.engine && x->spoilt && x->refs) return fail(e, "model '%s': its file became shorter while it was in use; it is opened anew in a moment", x->m.name);
     if (!x->m.engine && open_entry(v, x, e)) return -1;
     x->refs++;
     x->used = ++v->clock;
@@ -347,7 +358,7 @@ static int hold(models *v, entry *x, err *e) {
 static void unhold(entry *x) {
     x->used = ++x->m.owner->clock;
     x->m.expires = expiry(x);
-    if (--x->refs == 0 && x->keep_alive == 0) close_entry(x);
+    if (--x->refs == 0 && (x->keep_alive == 0 || x->spoilt)) close_entry(x);
 }
 
 static entry *find(models *v, const char *name) {
@@ -412,6 +423,12 @@ void models_drop(model *m) {
     pthread_mutex_unlock(&v->lock);
 }
 
+void models_spoil(model *m) {
+    pthread_mutex_lock(&m->owner->lock);
+    m->state->spoilt = true;
+    pthread_mutex_unlock(&m->owner->lock);
+}
+
 void models_set_work(model *m, void *work, void (*work_free)(void *work)) {
     pthread_mutex_lock(&m->owner->lock);
     m->work = work;
@@ -433,6 +450,21 @@ static bool same_adapters(const entry *x, const adapter *a, int n) {
     for (int i = 0; i < n; i++)
         if (x->m.adapters[i].scale != a[i].scale || strcmp(x->m.adapters[i].path, a[i].path)) return false;
     return true;
+}
+
+/* Every scale is an engine of its own, with threads and a cache: few of those that nobody holds stay open. */
+static void close_idle_adapted(models *v) {
+    for (;;) {
+        entry *oldest = NULL;
+        int n = 0;
+        for (entry *x = v->first; x; x = x->next) {
+            if (!x->base || !x->m.engine || x->refs) continue;
+            n++;
+            if (!oldest || x->used < oldest->used) oldest = x;
+        }
+        if (n < MOST_IDLE_ADAPTED) return;
+        close_entry(oldest);
+    }
 }
 
 /* An entry for other adapters: one that is closed anew, so that requests with ever other scales leave no trail; else a new one. */
@@ -489,6 +521,7 @@ static int hold_adapted(models *v, entry *base, const model_adapter *from, int n
         x->m.n_adapters = all;
         x->keep_alive = v->o.keep_alive;
     } else arena_free(&mem);
+    if (!x->m.engine) close_idle_adapted(v);
     int rc = hold(v, x, e);
     if (!rc) *m = &x->m;
     return rc;

@@ -71,6 +71,8 @@ int models_describe(models *v, const char *name, bool *open, model *copy, err *e
 void models_expire(models *v, double now); /* closes those whose time is over */
 /* Names of the adapters there are [n]; the caller frees the array, the names stay until models_close. */
 int models_adapters(models *v, const char ***names, int *n, err *e);
+/* Its file became shorter while it was mapped (fault.h): nobody gets it any more until it has been closed, by those who hold it, and opened anew. */
+void models_spoil(model *m);
 uint64_t models_bytes(models *v, uint64_t *bound); /* what all that are open take by their plans, and the most they may */
 
 #endif

@@ -36,6 +36,7 @@ void request_free(request *q) {
     buf_free(&q->text);
     buf_free(&q->parts);
     pthread_mutex_destroy(&q->lock);
+    atomic_fetch_sub(&q->s->parsed, q->parsed);
     arena_free(&q->mem);
     free(q);
 }
@@ -171,8 +172,8 @@ static void keep_prob(request *q, answer *a, const job_event *v) {
     }
     token_prob p = event_prob(v);
     job_token_prob *top = p.n_top ? arena_alloc(&q->mem, (size_t)p.n_top * sizeof *top) : NULL;
+    if (p.n_top && !top) { a->text.failed = true; return; }
     if (top) memcpy(top, v->top, (size_t)p.n_top * sizeof *top);
-    else p.n_top = 0;
     p.top = top;
     a->probs[a->n_probs++] = p;
 }

@@ -6,10 +6,12 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "tools/serve/memo.h"
 #include "tools/serve/ping.h"
 
+static const size_t MOST_PARSED = (size_t)1 << 30, MOST_KEPT = (size_t)512 << 20; /* bytes of all trees at a time; of what one answer is kept with until its end */
 enum { MOST_PROMPTS = 2048, MOST_STOPS = 64, MOST_STOP_BYTES = 4096, MOST_CHOICES = 4096 };
 
 /* ---- failures and warnings ---- */
@@ -43,6 +45,8 @@ int request_fail_err(request *q, const char *param, const err *e) {
     return request_fail(q, e->code == ERR_MEMORY ? JOB_MEMORY : JOB_INVALID, param, "%s%s%s", param ? param : "", param ? ": " : "", e->msg);
 }
 
+int request_fail_server(request *q, const err *e) { return request_fail(q, e->code == ERR_MEMORY ? JOB_MEMORY : JOB_FAILED, NULL, "%s", e->msg); }
+
 void request_warn(request *q, const char *fmt, ...) {
     char text[512];
     va_list args;
@@ -59,17 +63,30 @@ static int check_fields(request *q, uint32_t group, const json *object, const ch
     return request_fail(q, q->report.unsupported ? JOB_UNSUPPORTED : JOB_INVALID, q->report.param, "%s", q->report.msg);
 }
 
-int request_read(request *q) {
+/* A body of nothing but zeros and commas takes 40 times its size, for as long as its request waits: there is a bound for each, and one for all. */
+static int parse_body(request *q, json **body) {
     err e = { 0 };
+    q->mem.limit = ((size_t)64 << 20) + 8 * q->h->body_n;
+    int rc = json_parse(&q->mem, q->h->body, q->h->body_n, body, &e);
+    bool large = q->mem.limit - q->mem.used < q->h->body_n + 4096; /* else it was the machine that had no memory */
+    q->mem.limit = 0;
+    q->parsed = q->mem.used;
+    size_t all = atomic_fetch_add(&q->s->parsed, q->parsed) + q->parsed;
+    if (rc && e.code == ERR_MEMORY && large) return request_fail(q, JOB_INVALID, NULL, "the body holds too many values for one request");
+    if (rc && e.code == ERR_MEMORY) return request_fail(q, JOB_MEMORY, NULL, "out of memory: the body");
+    if (rc) return request_fail(q, JOB_INVALID, NULL, "the body is %s", e.msg);
+    if (all > MOST_PARSED) return request_fail(q, JOB_MEMORY, NULL, "the bodies of all requests under way take %zu MB, the most is %zu: try again later", all >> 20, MOST_PARSED >> 20);
+    return 0;
+}
+
+int request_read(request *q) {
     json *body;
+    const char *coding = exchange_header(q->x, "content-encoding");
+    if (coding && strcasecmp(coding, "identity")) return request_fail_status(q, 415, "unsupported_encoding", "Content-Encoding: %.40s is not known here: send the body as it is", coding);
     q->report.warnings = &q->warnings;
     if (!q->h->body_n && q->where->fields == FIELDS_SLOT) return 0; /* erase has none */
     if (!q->h->body_n) return request_fail(q, JOB_INVALID, NULL, "missing request body: expected a JSON object");
-    q->mem.limit = ((size_t)64 << 20) + 8 * q->h->body_n; /* a body of nothing but zeros and commas takes 40 times its size */
-    int rc = json_parse(&q->mem, q->h->body, q->h->body_n, &body, &e);
-    q->mem.limit = 0;
-    if (rc && e.code == ERR_MEMORY) return request_fail(q, JOB_INVALID, NULL, "the body holds too many values for one request");
-    if (rc) return request_fail(q, JOB_INVALID, NULL, "the body is %s", e.msg);
+    if (parse_body(q, &body)) return -1;
     if (body->type != JSON_OBJECT) return request_fail(q, JOB_INVALID, NULL, "the body is %s, expected a JSON object", json_type_name(body));
     q->body = body;
     if (check_fields(q, q->where->fields, body, "")) return -1;
@@ -433,7 +450,7 @@ static int take_adapters(request *q) {
         const json *name = json_get(k, "name"), *scale = json_get(k, "scale");
         double x = 1;
         if (!name || name->type != JSON_STRING || !name->n) return request_fail(q, JOB_INVALID, "lora", "lora: expected [{\"name\": \"...\", \"scale\": 1}]");
-        if (strchr(name->s, '/') || name->s[0] == '.') return request_fail(q, JOB_INVALID, "lora", "lora: \"%.60s\" is no file name", name->s);
+        if (strchr(name->s, '/') || name->s[0] == '.' || strlen(name->s) != name->n) return request_fail(q, JOB_INVALID, "lora", "lora: \"%.60s\" is no file name", name->s);
         if (scale && (json_num(scale, &x) || !(fabs(x) <= 1000))) return request_fail(q, JOB_INVALID, "lora", "lora: scale of \"%.60s\": expected -1000 to 1000", name->s);
         list[j->n_adapters++] = (job_adapter){ arena_copy(&j->mem, name->s, name->n), (float)x };
     }
@@ -498,6 +515,7 @@ int request_submit(request *q, const renderer *r) {
     schedule *s = q->s->schedule;
     q->r = r;
     if (request_answers(q) || structured_apply(q)) return -1;
+    q->mem.limit = q->mem.used + MOST_KEPT;
     j->take = reply_take;
     j->arg = q;
     j->traced = q->s->trace != NULL;

@@ -12,6 +12,7 @@ static inline bool model_is_open(const model *m) { return m->expires != 0; }
 int request_fail(request *q, job_error code, const char *param, const char *fmt, ...) PRINTF_LIKE(4, 5); /* -1; the first wins */
 int request_fail_status(request *q, int status, const char *code, const char *fmt, ...) PRINTF_LIKE(4, 5);
 int request_fail_err(request *q, const char *param, const err *e); /* JOB_INVALID, or JOB_MEMORY */
+int request_fail_server(request *q, const err *e); /* JOB_FAILED, or JOB_MEMORY: nothing that the client could mend */
 void request_warn(request *q, const char *fmt, ...) PRINTF_LIKE(2, 3);
 int request_read(request *q); /* the body: JSON, checked against the table; `options` too */
 bool request_flag(const request *q, field_key k, bool otherwise);

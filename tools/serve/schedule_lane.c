@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
+#include "tools/serve/fault.h"
 #include "tools/serve/schedule_parts.h"
 
 /* ---- lanes ---- */
@@ -35,8 +36,21 @@ lane *lane_of(schedule *s, model *m, err *e) {
         return lane_free(l), NULL;
     }
     l->key = engine_cache_key(m->engine);
+    l->faults = fault_count();
     models_set_work(m, l, lane_free);
     return l;
+}
+
+/* Since the last time no page of the file was missing, or it was another's. */
+bool lane_sound(lane *l, err *e) {
+    const void *at[FAULTS_KEPT];
+    if (fault_count() != l->faults && !l->hurt) {
+        l->faults = fault_count();
+        for (int i = 0, n = fault_recent(at); i < n; i++) l->hurt |= engine_maps(l->m->engine, at[i]);
+        if (l->hurt) models_spoil(l->m);
+    }
+    if (l->hurt) fail(e, "model '%s': its file became shorter while it was in use: put another in its place with mv, not by writing over it", l->m->name);
+    return !l->hurt;
 }
 
 /* ---- sessions ---- */

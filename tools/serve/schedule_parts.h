@@ -70,6 +70,8 @@ typedef struct lane {
     float *row;              /* [n_vocab] logits that a grammar masks: the model's own stay as they are */
     double base, per_token;  /* seconds of a step without prompts; more, a token of a prompt; 0: not known yet */
     int last_budget;
+    int faults;              /* fault_count() when it was last asked */
+    bool hurt;               /* pages of the file were missing: nothing more is computed with it */
     bool listed;             /* in the schedule's list: it has jobs, and the model is held */
     struct lane *next;
 } lane;
@@ -120,6 +122,7 @@ int lane_new_session(lane *l, session **s, err *e); /* one to fill, whatever it 
 void lane_give_back(lane *l, session *s, bool keep, int slot);
 void job_fail(job_state *js, job_error code, const char *phase, const char *fmt, ...) PRINTF_LIKE(4, 5);
 void job_fail_err(job_state *js, const char *phase, const err *e);
+bool lane_sound(lane *l, err *e);         /* is what was just computed of the file as it was opened? */
 void job_cut(job_state *js, job_end end); /* cancelled, too late, shutting down */
 void unit_ended(job_state *js);           /* its unit is done: the job too, if it was the last */
 

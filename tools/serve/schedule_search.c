@@ -74,6 +74,7 @@ void embed_unit(lane *l, job_state *js, int unit) {
         begin_alone(l->s, js);
         rc = session_embed(q.s, text->p, (int)text->n, j->pooling, x, &e);
         end_alone(l->s, js, rc ? 0 : text->n);
+        if (!rc && !lane_sound(l, &e)) rc = -1;
     }
     lane_give_back(l, q.s, false, -1);
     js->u->served += (double)text->n;

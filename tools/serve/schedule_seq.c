@@ -77,6 +77,7 @@ static int find_session(seq *q, err *e) {
         begin_alone(l->s, js);
         int rc = session_encode(q->s, text->p, (int)text->n, NULL, e);
         end_alone(l->s, js, rc ? 0 : text->n);
+        if (!rc && !lane_sound(l, e)) rc = -1;
         js->u->served += (double)text->n;
         return rc;
     }

@@ -155,14 +155,25 @@ static void measure(lane *l, const planned *p, double seconds) {
     pthread_mutex_unlock(&s->lock);
 }
 
+/* Pages of the file are gone: all jobs of the model fail, and what hangs on it goes with it. */
+static bool fail_all(lane *l, const err *e) {
+    for (job_state *js = l->first, *next; js; js = next) {
+        next = js->next;
+        job_fail_err(js, "decode", e);
+    }
+    return true;
+}
+
 bool lane_step(lane *l) {
     planned p = { 0 };
-    err e = { 0 };
+    err e = { 0 }, hurt = { 0 };
+    if (!lane_sound(l, &hurt)) return fail_all(l, &hurt);
     plan_decodes(l, &p);
     plan_prompts(l, &p);
     if (!p.n) return false;
     double start = now_seconds();
     if (engine_step(l->m->engine, l->steps, p.n, &e)) compute_apart(l, &p);
+    if (!lane_sound(l, &hurt)) return fail_all(l, &hurt);
     double now = now_seconds();
     measure(l, &p, now - start);
     for (int k = 0; k < l->n_slots; k++) {

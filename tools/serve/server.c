@@ -164,6 +164,7 @@ static int handle(request *q) {
     char allow[64];
     q->where = route(q->h->method, q->h->path, &q->arg, allow);
     if (!q->where) {
+        if (strcmp(q->h->path, "*") == 0) return reply_text(q, 204, NULL, "Allow: GET, HEAD, POST, DELETE, OPTIONS\r\n", "", 0); /* OPTIONS: of the server as a whole */
         if (*allow && strcmp(q->h->method, "OPTIONS") == 0) {
             char extra[96];
             snprintf(extra, sizeof extra, "Allow: %s, OPTIONS\r\n", allow);

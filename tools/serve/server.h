@@ -46,6 +46,7 @@ typedef struct server {
     bool strict, allow_delete, quiet, log_json;
     atomic_bool draining;
     atomic_int next_id;
+    atomic_size_t parsed;       /* bytes of the trees of all bodies under way */
     uint64_t id_salt;           /* ids of two runs differ */
 } server;
 
@@ -71,6 +72,7 @@ struct request {
     const char *arg;            /* the path behind a route's '*' */
     const char *user;
     arena mem;
+    size_t parsed;              /* what of server.parsed is its own */
     const json *body, *v[F_COUNT];
     field_report report;
     buf warnings;               /* JSON strings with commas */

@@ -7,12 +7,15 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "tools/serve/log.h"
 #include "tools/serve/render.h"
 
 struct trace {
     int fd;
+    bool told;          /* that it cannot be written */
     pthread_mutex_t lock;
 };
 
@@ -83,6 +86,20 @@ static void put_answers(const request *q, const job *j, buf *b) {
     buf_byte(b, ']');
 }
 
+/* Whole or not at all: the next line would be read as the rest of one that a full disk has cut. */
+static void put_line(struct trace *t, const server *s, const buf *b) {
+    struct stat st;
+    pthread_mutex_lock(&t->lock);
+    bool plain = fstat(t->fd, &st) == 0 && S_ISREG(st.st_mode);
+    ssize_t n = b->failed ? -1 : write(t->fd, b->p, b->n);
+    const char *why = b->failed ? "out of memory" : n < 0 ? strerror(errno) : strerror(ENOSPC);
+    bool lost = b->failed || n != (ssize_t)b->n, tell = lost && !t->told;
+    if (n > 0 && lost && plain && ftruncate(t->fd, st.st_size)) tell = true;
+    t->told = lost; /* once, until it works again */
+    pthread_mutex_unlock(&t->lock);
+    if (tell) log_line(s, "the trace: a request is missing from it: %s", why);
+}
+
 void trace_job(struct trace *t, const request *q, const job *j) {
     buf b = { 0 };
     if (j->kind != JOB_GENERATE && j->kind != JOB_EMBED) return;
@@ -103,8 +120,6 @@ void trace_job(struct trace *t, const request *q, const job *j) {
     put_answers(q, j, &b);
     if (q->failure.code) buf_fmt(&b, ",\"error\":\"%s\"", job_error_name(q->failure.code));
     buf_str(&b, "}\n");
-    pthread_mutex_lock(&t->lock);
-    if (!b.failed && write(t->fd, b.p, b.n) != (ssize_t)b.n) {} /* a full disk: the line is cut, and --replay says so */
-    pthread_mutex_unlock(&t->lock);
+    put_line(t, q->s, &b);
     buf_free(&b);
 }

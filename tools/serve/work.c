@@ -40,10 +40,13 @@ static void *worker(void *arg) {
     return NULL;
 }
 
-/* Signals are for the thread that started the workers: theirs stay blocked. */
+/* Signals are for the thread that started the workers: theirs stay blocked, and those of threads that they start. But for what an instruction of
+ * their own brings about: blocked, that would end the program at once. */
 static int start_threads(work *w, int threads, err *e) {
     sigset_t all, before;
+    static const int own[] = { SIGBUS, SIGSEGV, SIGFPE, SIGILL };
     sigfillset(&all);
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) sigdelset(&all, own[i]);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = 0;
     while (w->n < threads && !error) {
