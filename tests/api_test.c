@@ -559,6 +559,41 @@ static void test_paths_and_methods(void **state) {
     }
 }
 
+/* Adapters by number or name; those that were set are for requests of every dialect that name none. */
+static void test_adapters(void **state) {
+    (void)state;
+    get("GET", "/lora-adapters");
+    has("[{\"id\":0,\"name\":\"polite\",\"path\":\"models/polite.lora\",\"scale\":0},{\"id\":1,\"name\":\"terse\"");
+    ask("/completion", "{\"prompt\":\"a\",\"lora\":[{\"id\":1,\"scale\":0.5},{\"name\":\"polite\"},{\"id\":0,\"scale\":0}]}");
+    refused(400, "invalid_request", "named twice");
+    ask("/completion", "{\"prompt\":\"a\",\"lora\":[{\"id\":1,\"scale\":0.5},{\"name\":\"polite\"}]}");
+    job *j = accepted();
+    assert_int_equal(j->n_adapters, 2);
+    assert_string_equal(j->adapters[0].name, "terse");
+    assert_true(j->adapters[0].scale == 0.5f && j->adapters[1].scale == 1);
+    drop();
+    has("\"lora\":[{\"name\":\"terse\",\"scale\":0.5},{\"name\":\"polite\",\"scale\":1}]");
+    ask("/completion", "{\"prompt\":\"a\",\"lora\":[{\"id\":5,\"scale\":0.5}]}");
+    refused(400, "invalid_request", "lora: id 5: expected 0 to 1");
+    ask("/lora-adapters", "[{\"id\":0,\"scale\":0.5}]");
+    has("{\"success\":true}");
+    static const char *const asks[][2] = { { "/v1/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}" }, { "/v1/completions", "{\"prompt\":\"a\"}" },
+        { "/v1/responses", "{\"input\":\"a\"}" }, { "/v1/messages", "{\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}" },
+        { "/api/chat", "{\"model\":\"pip\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}" }, { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\"}" }, { "/completion", "{\"prompt\":\"a\"}" },
+        { "/v1/embeddings", "{\"input\":\"a\"}" } };
+    for (size_t i = 0; i < sizeof asks / sizeof *asks; i++) {
+        ask(asks[i][0], asks[i][1]);
+        j = accepted();
+        if (j->n_adapters != 1 || strcmp(j->adapters[0].name, "polite") || j->adapters[0].scale != 0.5f) fail_msg("%s: %d adapters", asks[i][0], j->n_adapters);
+        drop();
+    }
+    ask("/completion", "{\"prompt\":\"a\",\"lora\":[]}");
+    assert_int_equal(accepted()->n_adapters, 0);
+    drop();
+    ask("/lora-adapters", "[]");
+    assert_int_equal(fake.n_defaults, 0);
+}
+
 /* Ollama's clients find Ollama, a browser finds the page. */
 static void test_root(void **state) {
     (void)state;
@@ -740,7 +775,7 @@ int main(void) {
         cmocka_unit_test(test_calls_whole), cmocka_unit_test(test_calls_streamed), cmocka_unit_test(test_structures_reach_the_job),
         cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods),
         cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
-        cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_adapters), cmocka_unit_test(test_cancel),
     };
     return cmocka_run_group_tests(tests, open_fakes, close_fakes);
 }

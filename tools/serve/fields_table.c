@@ -156,7 +156,7 @@ const field fields_table[] = {
     { "num_keep", F_NONE, FIELDS_OPTIONS, T_INT, ANY, "-", FIELD_INERT, "the context is never shifted" },
     { "id_slot", F_NONE, OPENAI | NATIVE, T_INT, ANY, "-", FIELD_INERT, "sequences are placed by the scheduler" },
     { "lookup", F_LOOKUP, SAMPLED, T_BOOL, ANY, "false", FIELD_HONOUR, "propose tokens that followed the same words before; the answer stays the same" },
-    { "lora", F_LORA, OPENAI | NATIVE, T_ARR, ANY, "none", FIELD_HONOUR, "[{name, scale}]: adapters (.lora files beside the models)" },
+    { "lora", F_LORA, OPENAI | NATIVE | FIELDS_EMBEDDINGS, T_ARR, ANY, "what POST /lora-adapters has set", FIELD_HONOUR, "[{name, scale}] or, by GET /lora-adapters, [{id, scale}]: adapters (.lora files beside the models); an empty list: none" },
     { "user", F_USER, OPENAI | FIELDS_EMBEDDINGS | FIELDS_RESPONSES, T_STR, ANY, "the key, or the address", FIELD_HONOUR, "steps are shared among users first" },
     { "metadata", F_NONE, FIELDS_CHAT | FIELDS_RESPONSES | FIELDS_MESSAGES, T_OBJ, ANY, "-", FIELD_INERT, "nothing is stored" },
     { "store", F_STORE, FIELDS_CHAT | FIELDS_RESPONSES, T_BOOL, ANY, "false", FIELD_HONOUR, "only false: nothing is stored" },

@@ -81,6 +81,7 @@ struct request {
     char id[40], model_name[128];
     model *m;                   /* held until the request ends */
     double keep_alive, load_seconds; /* keep_alive: NAN: the default */
+    const char *adapters;       /* the job's, as JSON; NULL: none */
     int64_t created;            /* seconds since 1970 */
 
     job *j;                     /* NULL before it is made and once its last event came */
