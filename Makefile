@@ -110,12 +110,14 @@ $(BUILD)/tests/line_test $(BUILD)/fuzz_line: $(patsubst %,$(BUILD)/tools/run/%.o
 $(BUILD)/tests/chat_test $(BUILD)/fuzz_conversation: $(patsubst %,$(BUILD)/tools/run/%.o,conversation conversation_file)
 # The server's HTTP.
 $(BUILD)/tests/http_test $(BUILD)/tests/http_load_test: $(patsubst %,$(BUILD)/tools/serve/%.o,work http http_exchange http_parse poll)
-$(BUILD)/tests/http_parse_test $(BUILD)/fuzz_http: $(BUILD)/tools/serve/http_parse.o
+$(BUILD)/tests/http_parse_test: $(BUILD)/tools/serve/http_parse.o
+$(BUILD)/fuzz_http: $(BUILD)/tools/serve/http_parse.o $(BUILD)/tools/serve/proxy.o
+$(BUILD)/tests/proxy_test: $(BUILD)/tools/serve/proxy.o
 # The server's scheduler, between models and a queue of the test's own; steps of the engine are made to fail.
 $(BUILD)/tests/schedule_test: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/models.c tools/serve/job.c tools/serve/prefix.c tools/serve/disk.c tools/serve/grammars.c tools/serve/calls.c tools/serve/constrain.c tools/serve/schedule*.c))
 $(BUILD)/tests/schedule_test: LDFLAGS += -Wl,--wrap=engine_step
 # The server's dialects, between HTTP, models and a scheduler of the tests' own.
-$(BUILD)/tests/api_test $(BUILD)/fuzz_api: $(patsubst %,$(BUILD)/tools/serve/%.o,job fields fields_table request messages structured calls calls_parse grammars infill reply render server guard metrics log memo ping trace disk page) $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/api_*.c))
+$(BUILD)/tests/api_test $(BUILD)/fuzz_api: $(patsubst %,$(BUILD)/tools/serve/%.o,job fields fields_table request messages structured calls calls_parse grammars infill reply render server guard proxy metrics log memo ping trace disk page) $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/api_*.c))
 # What answers are read by, and what constrains them.
 $(BUILD)/tests/calls_test $(BUILD)/fuzz_calls: $(patsubst %,$(BUILD)/tools/serve/%.o,calls calls_parse grammars constrain)
 # What the load generator makes of replies.

@@ -640,6 +640,32 @@ static void test_keys_and_rates(void **state) {
     fake.s.guard = open;
 }
 
+/* Behind a proxy that is trusted its clients are counted, each by itself; who is not trusted is counted himself, whatever he says. */
+static void test_proxies(void **state) {
+    (void)state;
+    struct guard *open = fake.s.guard;
+    err e = { 0 };
+    assert_int_equal(guard_new(&fake.s.guard, NULL, 0, 1, &e), 0);
+    static const struct { const char *trust, *client; int status; } rows[] = { { "10.0.0.1", "203.0.113.7", 200 }, { "10.0.0.1", "203.0.113.8", 429 }, { "127.0.0.1", "203.0.113.7", 200 },
+        { "127.0.0.1", "203.0.113.8", 200 }, { "127.0.0.1", "1.1.1.1, 203.0.113.8", 429 }, { "127.0.0.1", "2001:db8::1", 200 }, { "127.0.0.1", "2001:DB8::1", 429 }, { "127.0.0.1", "bogus", 429 } };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        fake.s.proxies.n = 0;
+        assert_int_equal(proxies_add(&fake.s.proxies, rows[i].trust, &e), 0);
+        x.h.n_headers = 1;
+        x.header[0] = (http_header){ "x-forwarded-for", rows[i].client };
+        get("GET", "/v1/models");
+        if (x.status != rows[i].status) fail_msg("row %zu: %d", i, x.status);
+    }
+    guard_free(fake.s.guard);
+    fake.s.guard = open;
+    x.header[0] = (http_header){ "x-forwarded-for", "203.0.113.7" };
+    ask("/v1/completions", "{\"prompt\":\"a\"}");
+    assert_string_equal(accepted()->user, "203.0.113.7");
+    drop();
+    x.h.n_headers = 0;
+    fake.s.proxies.n = 0;
+}
+
 /* ---- Ollama ---- */
 
 static void test_ollama_loads(void **state) {
@@ -774,7 +800,7 @@ int main(void) {
         cmocka_unit_test(test_legacy_completions), cmocka_unit_test(test_best_of), cmocka_unit_test(test_embeddings), cmocka_unit_test(test_nothing_is_cut_in_silence),
         cmocka_unit_test(test_calls_whole), cmocka_unit_test(test_calls_streamed), cmocka_unit_test(test_structures_reach_the_job),
         cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods),
-        cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
+        cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_proxies), cmocka_unit_test(test_root), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
         cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_adapters), cmocka_unit_test(test_cancel),
     };
     return cmocka_run_group_tests(tests, open_fakes, close_fakes);

@@ -27,7 +27,7 @@ typedef struct serve_opts {
     const char *host, *memory, *keep_alive, *cors, *key_file, *log, *cache_type, *kernels, *kv_dir, *kv_disk, *response_cache, *trace;
     int ping, port, ctx, threads, slots, queue, rate, max_connections, drain;
     float timeout, max_delay;
-    texts keys, aliases, fallbacks;
+    texts keys, aliases, fallbacks, proxies;
     bool strict, allow_delete, exact, help_fields, markdown, drain_given;
 } serve_opts;
 
@@ -143,6 +143,10 @@ static int check(const program *p, life *l) {
         l->keys[l->n_keys++] = o->keys.p[i];
     }
     if (key && *key) l->keys[l->n_keys++] = key;
+    for (int i = 0; i < o->proxies.n; i++) {
+        err e = { 0 };
+        if (proxies_add(&l->s.proxies, o->proxies.p[i], &e)) return usage_error(p, "--trust-proxy: %s", e.msg);
+    }
     return check_caches(p, l);
 }
 
@@ -316,6 +320,7 @@ int main(int argc, char **argv) {
         { "--api-key", NULL, OPT_TEXTS, &o.keys, "KEY", "clients must send it (Authorization: Bearer KEY, X-Api-Key); also $QUERN_API_KEY", NULL },
         { "--api-key-file", NULL, OPT_TEXT, &o.key_file, "FILE", "keys, one a line", NULL },
         { "--rate", NULL, OPT_INT, &o.rate, "N", "requests a minute of a key or address (0: any number)", NULL },
+        { "--trust-proxy", NULL, OPT_TEXTS, &o.proxies, "ADDRESS,...", "proxies (addresses, or nets such as 10.0.0.0/8) whose X-Forwarded-For says who asks: for --rate, fair shares and the log", NULL },
         { "--cors", NULL, OPT_TEXT, &o.cors, "ORIGIN", "lets pages of this origin ask; * for all", NULL },
         { "--max-connections", NULL, OPT_INT, &o.max_connections, "N", "open connections (1024)", NULL },
         { "--strict", NULL, OPT_FLAG, &o.strict, NULL, "unknown fields and fields without effect are errors, not warnings", NULL },

@@ -8,6 +8,7 @@
 #include "tools/serve/answer.h"
 #include "tools/serve/fields.h"
 #include "tools/serve/http.h"
+#include "tools/serve/proxy.h"
 #include "tools/serve/schedule.h"
 
 struct guard; /* guard.h */
@@ -31,6 +32,7 @@ typedef struct server {
     schedule *schedule;
     http *http;
     struct guard *guard;
+    proxies proxies;            /* whose X-Forwarded-For is believed */
     struct metrics *metrics;
     struct memo *memo;          /* NULL: there is none; as with those below */
     struct pings *pings;
@@ -70,6 +72,7 @@ struct request {
     dialect dialect;
     const char *arg;            /* the path behind a route's '*' */
     const char *user;
+    char client[PROXY_ADDRESS]; /* who asks: the peer, or for whom a trusted proxy asks */
     arena mem;
     const json *body, *v[F_COUNT];
     field_report report;
