@@ -666,6 +666,30 @@ static void test_proxies(void **state) {
     fake.s.proxies.n = 0;
 }
 
+/* The request's pooling, else the checkpoint's, else the server's, and then the reply says so. */
+static void test_poolings(void **state) {
+    (void)state;
+    static const struct { int own, server; const char *asked; int want; bool said; } rows[] = { { 0, 0, NULL, 0, false }, { 2, 3, NULL, 0, false }, { 0, 3, NULL, 3, true }, { 0, 2, ",\"pooling\":\"cls\"", 1, false },
+        { 2, 0, ",\"pooling\":\"last\"", 3, false }, { 0, 2, ",\"pooling\":null", 2, true } };
+    static const char *const paths[] = { "/v1/embeddings", "/api/embed", "/api/embeddings" };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (size_t k = 0; k < sizeof paths / sizeof *paths; k++) {
+            char body[120];
+            fake.info.pooling = rows[i].own;
+            fake.s.pooling = rows[i].server;
+            snprintf(body, sizeof body, "{\"model\":\"pip\",\"%s\":\"a\"%s}", k == 2 ? "prompt" : "input", rows[i].asked ? rows[i].asked : "");
+            ask(paths[k], body);
+            if (accepted()->pooling != rows[i].want) fail_msg("row %zu: %d", i, accepted()->pooling);
+            float one[2] = { 0.6f, 0.8f };
+            fake_event((job_event){ .kind = EVENT_EMBEDDING, .embedding = one, .n_embedding = 2 });
+            drop();
+            if (rows[i].said != (strstr(reply(), "as serve --pooling says") != NULL)) fail_msg("row %zu: %s", i, reply());
+        }
+    fake.info.pooling = fake.s.pooling = 0;
+    ask("/v1/embeddings", "{\"input\":\"a\",\"pooling\":\"sum\"}");
+    refused(400, "invalid_request", "pooling: expected first, mean or last, found");
+}
+
 /* ---- Ollama ---- */
 
 static void test_ollama_loads(void **state) {
@@ -800,7 +824,7 @@ int main(void) {
         cmocka_unit_test(test_legacy_completions), cmocka_unit_test(test_best_of), cmocka_unit_test(test_embeddings), cmocka_unit_test(test_nothing_is_cut_in_silence),
         cmocka_unit_test(test_calls_whole), cmocka_unit_test(test_calls_streamed), cmocka_unit_test(test_structures_reach_the_job),
         cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods),
-        cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_proxies), cmocka_unit_test(test_root), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
+        cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_proxies), cmocka_unit_test(test_poolings), cmocka_unit_test(test_root), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
         cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_adapters), cmocka_unit_test(test_cancel),
     };
     return cmocka_run_group_tests(tests, open_fakes, close_fakes);

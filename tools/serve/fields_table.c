@@ -182,7 +182,7 @@ const field fields_table[] = {
     { "truncate", F_TRUNCATE, FIELDS_EMBEDDINGS | EMBED, T_BOOL, ANY, "false (Ollama: true)", FIELD_HONOUR, "true: a text that is too long is cut, and `warnings` says so; else it is refused" },
     { "truncate", F_TRUNCATE, OLLAMA, T_BOOL, ANY, "false (Ollama: true)", FIELD_HONOUR, "false; true is accepted with a warning: messages are never dropped" },
     { "shift", F_SHIFT, OLLAMA, T_BOOL, ANY, "false (Ollama: true)", FIELD_HONOUR, "false; true is accepted with a warning: a full context ends the answer with `length`" },
-    { "pooling", F_POOLING, FIELDS_EMBEDDINGS | EMBED, T_STR, ANY, "checkpoint", FIELD_HONOUR, "first, mean or last" },
+    { "pooling", F_POOLING, FIELDS_EMBEDDINGS | EMBED, T_STR, ANY, "the checkpoint's, else --pooling", FIELD_HONOUR, "first (or cls), mean or last" },
 
     /* Ollama's rest */
     { "options", F_OPTIONS, OLLAMA | EMBED, T_OBJ, ANY, "{}", FIELD_HONOUR, "see below" },

@@ -43,6 +43,7 @@ typedef struct server {
     work *workers;
     const name_alias *aliases;  /* [n_aliases] */
     int n_aliases, n_slots;
+    int pooling;                /* of models whose checkpoint says none; 0: none */
     double keep_alive, started; /* seconds; started: now_seconds() */
     int64_t started_at;         /* seconds since 1970 */
     bool strict, allow_delete, quiet, log_json;
