@@ -3,7 +3,7 @@
 #   all            run, convert, inspect, quality, bench/model, bench/kernels, bench/tokenizer, bench/grammar, bench/serve
 #   demo           converts the demo checkpoint and generates from it
 #   test           builds and runs every test (cmocka; installs it where missing)
-#   test-clients   openai-python and ollama-python against ./serve, in a throw-away environment
+#   test-clients   openai-python, ollama-python and LangChain against ./serve, in a throw-away environment
 #   soak           the server under 200 rude clients for a minute
 #   test-emulated  the kernels of CPUs that this machine is not, under qemu where it is installed
 #   asan ubsan tsan  the tests under a sanitizer
