@@ -5,6 +5,7 @@
 #   test           builds and runs every test (cmocka; installs it where missing)
 #   test-clients   openai-python, ollama-python and LangChain against ./serve, in a throw-away environment
 #   soak           the server under 200 rude clients for a minute
+#   test-kqueue    the server's HTTP tests over kqueue, with libkqueue (KQUEUE=PREFIX)
 #   test-emulated  the kernels of CPUs that this machine is not, under qemu where it is installed
 #   asan ubsan tsan  the tests under a sanitizer
 #   fuzz           fuzzers over the parsers (clang)      FUZZ_SECONDS=60
@@ -56,7 +57,7 @@ BENCHES   := $(foreach b,$(basename $(wildcard bench/*.c)),$(if $(findstring _,$
 TESTS     := $(patsubst tests/%.c,%,$(wildcard tests/*_test.c))
 PROGRAMS  := $(TOOLS:%=$(BIN)/%) $(BENCHES:%=$(BIN)/%)
 
-.PHONY: all demo test soak test-emulated test-clients bench asan ubsan tsan fuzz taps lint install clean
+.PHONY: all demo test soak test-kqueue test-emulated test-clients bench asan ubsan tsan fuzz taps lint install clean
 .SECONDARY:
 all: $(PROGRAMS)
 
@@ -142,6 +143,17 @@ $(BUILD)/taps: $(BUILD)/tests/tools/taps.o $(BUILD)/libquern.a
 # The server under 200 clients for a minute, with the limits that it promises.
 soak: cmocka all $(BUILD)/tests/serve_load_test
 	QUERN_BIN=$(BIN) QUERN_LOAD_SECONDS=60 QUERN_LOAD_CLIENTS=200 $(BUILD)/tests/serve_load_test
+
+# The server's HTTP tests over kqueue, as BSD and macOS have it: libkqueue does it on Linux. KQUEUE: where that is installed (Debian 12 has no
+# package; github.com/mheily/libkqueue builds with cmake in a minute).
+KQUEUE ?= /usr
+$(BUILD)/kqueue/poll.o: tools/serve/poll.c tools/serve/poll.h
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -DPOLL_KQUEUE -I$(KQUEUE)/include/kqueue -c $< -o $@
+$(BUILD)/kqueue/%_test: $(BUILD)/tests/%_test.o $(BUILD)/kqueue/poll.o $(patsubst %,$(BUILD)/tools/serve/%.o,work http http_exchange http_parse) $(BUILD)/libquern.a | cmocka
+	$(CC) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -L$(KQUEUE)/lib -Wl,-rpath,$(KQUEUE)/lib -lkqueue -o $@
+test-kqueue: $(BUILD)/kqueue/http_test $(BUILD)/kqueue/http_load_test
+	@set -e; for t in $^; do echo "== $$t"; $$t; done
 
 test-emulated:
 	@MAKE="$(MAKE)" sh tests/emulated.sh $(BUILD)

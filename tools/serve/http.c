@@ -494,7 +494,9 @@ static void welcome(http *h, int fd, const struct sockaddr_storage *from) {
 
 /* When files run out, the waiting connection would be reported for ever: look away until one has been closed, or for a moment. */
 static void listen_again(http *h, bool on) {
-    poll_watch(h->poller, h->listener, POLL_BROKEN, on ? POLL_BROKEN | POLL_READ : POLL_BROKEN, &h->listener);
+    const unsigned look = POLL_BROKEN | POLL_READ;
+    bool paused = h->accept_again < INFINITY;
+    if (on == paused) poll_watch(h->poller, h->listener, on ? POLL_BROKEN : look, on ? look : POLL_BROKEN, &h->listener);
     h->accept_again = on ? INFINITY : h->now + ACCEPT_PAUSE;
 }
 
