@@ -68,6 +68,7 @@ static void text_line(const request *q, int status, buf *b) {
         put_plain(b, q->model_name);
     }
     if (count_prompt(q)) buf_fmt(b, " prompt %d (%d cached) answer %d", count_prompt(q), t->n_cached, t->n_decoded);
+    if (q->n_answers && !q->failure.code) buf_fmt(b, " %s", end_name(q->answers[0].end));
     if (t->n_decoded > 1 && t->decode > 0) buf_fmt(b, " %.1f tok/s", (t->n_decoded - 1) / t->decode);
     if (q->failure.code) {
         buf_fmt(b, " %s: ", q->code ? q->code : job_error_name(q->failure.code));
