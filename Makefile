@@ -3,8 +3,9 @@
 #   all            run, convert, inspect, quality, bench/model, bench/kernels, bench/tokenizer, bench/grammar, bench/serve
 #   demo           converts the demo checkpoint and generates from it
 #   test           builds and runs every test (cmocka; installs it where missing)
-#   test-clients   openai-python and ollama-python against ./serve, in a throw-away environment
+#   test-clients   openai-python, ollama-python and LangChain against ./serve, in a throw-away environment
 #   soak           the server under 200 rude clients for a minute
+#   test-kqueue    the server's HTTP tests over kqueue, with libkqueue (KQUEUE=PREFIX)
 #   test-emulated  the kernels of CPUs that this machine is not, under qemu where it is installed
 #   asan ubsan tsan  the tests under a sanitizer
 #   fuzz           fuzzers over the parsers (clang)      FUZZ_SECONDS=60
@@ -56,7 +57,7 @@ BENCHES   := $(foreach b,$(basename $(wildcard bench/*.c)),$(if $(findstring _,$
 TESTS     := $(patsubst tests/%.c,%,$(wildcard tests/*_test.c))
 PROGRAMS  := $(TOOLS:%=$(BIN)/%) $(BENCHES:%=$(BIN)/%)
 
-.PHONY: all demo test soak test-emulated test-clients bench asan ubsan tsan fuzz taps lint install clean
+.PHONY: all demo test soak test-kqueue test-emulated test-clients bench asan ubsan tsan fuzz taps lint install clean
 .SECONDARY:
 all: $(PROGRAMS)
 
@@ -110,12 +111,14 @@ $(BUILD)/tests/line_test $(BUILD)/fuzz_line: $(patsubst %,$(BUILD)/tools/run/%.o
 $(BUILD)/tests/chat_test $(BUILD)/fuzz_conversation: $(patsubst %,$(BUILD)/tools/run/%.o,conversation conversation_file)
 # The server's HTTP.
 $(BUILD)/tests/http_test $(BUILD)/tests/http_load_test: $(patsubst %,$(BUILD)/tools/serve/%.o,work http http_exchange http_parse poll)
-$(BUILD)/tests/http_parse_test $(BUILD)/fuzz_http: $(BUILD)/tools/serve/http_parse.o
+$(BUILD)/tests/http_parse_test: $(BUILD)/tools/serve/http_parse.o
+$(BUILD)/fuzz_http: $(BUILD)/tools/serve/http_parse.o $(BUILD)/tools/serve/proxy.o
+$(BUILD)/tests/proxy_test: $(BUILD)/tools/serve/proxy.o
 # The server's scheduler, between models and a queue of the test's own; steps of the engine are made to fail.
 $(BUILD)/tests/schedule_test: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/models.c tools/serve/fault.c tools/serve/job.c tools/serve/prefix.c tools/serve/disk.c tools/serve/grammars.c tools/serve/calls.c tools/serve/constrain.c tools/serve/schedule*.c))
 $(BUILD)/tests/schedule_test: LDFLAGS += -Wl,--wrap=engine_step
 # The server's dialects, between HTTP, models and a scheduler of the tests' own.
-$(BUILD)/tests/api_test $(BUILD)/fuzz_api: $(patsubst %,$(BUILD)/tools/serve/%.o,job fields fields_table request messages structured calls calls_parse grammars infill reply render server guard metrics log memo ping trace disk page) $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/api_*.c))
+$(BUILD)/tests/api_test $(BUILD)/fuzz_api: $(patsubst %,$(BUILD)/tools/serve/%.o,job fields fields_table request messages structured calls calls_parse grammars infill reply render server guard proxy metrics log memo ping trace disk page) $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/api_*.c))
 # What answers are read by, and what constrains them.
 $(BUILD)/tests/calls_test $(BUILD)/fuzz_calls: $(patsubst %,$(BUILD)/tools/serve/%.o,calls calls_parse grammars constrain)
 # What the load generator makes of replies.
@@ -140,6 +143,17 @@ $(BUILD)/taps: $(BUILD)/tests/tools/taps.o $(BUILD)/libquern.a
 # The server under 200 clients for a minute, with the limits that it promises.
 soak: cmocka all $(BUILD)/tests/serve_load_test
 	QUERN_BIN=$(BIN) QUERN_LOAD_SECONDS=60 QUERN_LOAD_CLIENTS=200 $(BUILD)/tests/serve_load_test
+
+# The server's HTTP tests over kqueue, as BSD and macOS have it: libkqueue does it on Linux. KQUEUE: where that is installed (Debian 12 has no
+# package; github.com/mheily/libkqueue builds with cmake in a minute).
+KQUEUE ?= /usr
+$(BUILD)/kqueue/poll.o: tools/serve/poll.c tools/serve/poll.h
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -DPOLL_KQUEUE -I$(KQUEUE)/include/kqueue -c $< -o $@
+$(BUILD)/kqueue/%_test: $(BUILD)/tests/%_test.o $(BUILD)/kqueue/poll.o $(patsubst %,$(BUILD)/tools/serve/%.o,work http http_exchange http_parse) $(BUILD)/libquern.a | cmocka
+	$(CC) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -L$(KQUEUE)/lib -Wl,-rpath,$(KQUEUE)/lib -lkqueue -o $@
+test-kqueue: $(BUILD)/kqueue/http_test $(BUILD)/kqueue/http_load_test
+	@set -e; for t in $^; do echo "== $$t"; $$t; done
 
 test-emulated:
 	@MAKE="$(MAKE)" sh tests/emulated.sh $(BUILD)

@@ -32,6 +32,8 @@ static struct {
     job *submitted;
     job_failure refuse; /* code: what schedule_submit says instead */
     int cancelled;
+    model_adapter defaults[16];
+    int n_defaults;
 } fake;
 
 const http_request *exchange_request(const exchange *x) { return &x->h; }
@@ -97,11 +99,38 @@ int models_describe(models *v, const char *name, bool *open, model *copy, err *e
     *copy = fake.m;
     return 0;
 }
-int models_adapters(models *v, const char ***names, int *n, err *e) {
+int models_adapters(models *v, lora_file **list, int *n, err *e) {
     (void)v;
+    *n = 2;
+    *list = malloc(2 * sizeof **list);
+    if (!*list) return fail_memory(e, 2 * sizeof **list, "a list");
+    (*list)[0] = (lora_file){ "polite", "models/polite.lora" };
+    (*list)[1] = (lora_file){ "terse", "models/terse.lora" };
+    return 0;
+}
+int models_hold_adapted(models *v, model *m, const model_adapter *adapters, int n, model **adapted, err *e) {
+    (void)v;
+    for (int i = 0; i < n; i++)
+        if (strcmp(adapters[i].name, "polite") && strcmp(adapters[i].name, "terse")) return fail_code(e, MODELS_NOT_FOUND, "adapter '%s' not found", adapters[i].name);
+    fake.held++;
+    *adapted = m;
+    return 0;
+}
+int models_set_default_adapters(models *v, model *m, const model_adapter *list, int n, err *e) {
+    (void)v;
+    (void)m;
     (void)e;
-    *n = 0;
-    *names = NULL;
+    for (int i = 0; i < n; i++) fake.defaults[i] = (model_adapter){ strcmp(list[i].name, "terse") ? "polite" : "terse", list[i].scale };
+    fake.n_defaults = n;
+    return 0;
+}
+int models_default_adapters(models *v, const model *m, model_adapter **list, int *n, err *e) {
+    (void)v;
+    (void)m;
+    *n = fake.n_defaults;
+    *list = malloc(sizeof fake.defaults);
+    if (!*list) return fail_memory(e, sizeof fake.defaults, "a list");
+    memcpy(*list, fake.defaults, sizeof fake.defaults);
     return 0;
 }
 

@@ -632,6 +632,41 @@ static void test_paths_and_methods(void **state) {
     }
 }
 
+/* Adapters by number or name; those that were set are for requests of every dialect that name none. */
+static void test_adapters(void **state) {
+    (void)state;
+    get("GET", "/lora-adapters");
+    has("[{\"id\":0,\"name\":\"polite\",\"path\":\"models/polite.lora\",\"scale\":0},{\"id\":1,\"name\":\"terse\"");
+    ask("/completion", "{\"prompt\":\"a\",\"lora\":[{\"id\":1,\"scale\":0.5},{\"name\":\"polite\"},{\"id\":0,\"scale\":0}]}");
+    refused(400, "invalid_request", "named twice");
+    ask("/completion", "{\"prompt\":\"a\",\"lora\":[{\"id\":1,\"scale\":0.5},{\"name\":\"polite\"}]}");
+    job *j = accepted();
+    assert_int_equal(j->n_adapters, 2);
+    assert_string_equal(j->adapters[0].name, "terse");
+    assert_true(j->adapters[0].scale == 0.5f && j->adapters[1].scale == 1);
+    drop();
+    has("\"lora\":[{\"name\":\"terse\",\"scale\":0.5},{\"name\":\"polite\",\"scale\":1}]");
+    ask("/completion", "{\"prompt\":\"a\",\"lora\":[{\"id\":5,\"scale\":0.5}]}");
+    refused(400, "invalid_request", "lora: id 5: expected 0 to 1");
+    ask("/lora-adapters", "[{\"id\":0,\"scale\":0.5}]");
+    has("{\"success\":true}");
+    static const char *const asks[][2] = { { "/v1/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}" }, { "/v1/completions", "{\"prompt\":\"a\"}" },
+        { "/v1/responses", "{\"input\":\"a\"}" }, { "/v1/messages", "{\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}" },
+        { "/api/chat", "{\"model\":\"pip\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}" }, { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\"}" }, { "/completion", "{\"prompt\":\"a\"}" },
+        { "/v1/embeddings", "{\"input\":\"a\"}" } };
+    for (size_t i = 0; i < sizeof asks / sizeof *asks; i++) {
+        ask(asks[i][0], asks[i][1]);
+        j = accepted();
+        if (j->n_adapters != 1 || strcmp(j->adapters[0].name, "polite") || j->adapters[0].scale != 0.5f) fail_msg("%s: %d adapters", asks[i][0], j->n_adapters);
+        drop();
+    }
+    ask("/completion", "{\"prompt\":\"a\",\"lora\":[]}");
+    assert_int_equal(accepted()->n_adapters, 0);
+    drop();
+    ask("/lora-adapters", "[]");
+    assert_int_equal(fake.n_defaults, 0);
+}
+
 /* Ollama's clients find Ollama, a browser finds the page. */
 static void test_root(void **state) {
     (void)state;
@@ -676,6 +711,56 @@ static void test_keys_and_rates(void **state) {
     x.h.n_headers = 0;
     guard_free(fake.s.guard);
     fake.s.guard = open;
+}
+
+/* Behind a proxy that is trusted its clients are counted, each by itself; who is not trusted is counted himself, whatever he says. */
+static void test_proxies(void **state) {
+    (void)state;
+    struct guard *open = fake.s.guard;
+    err e = { 0 };
+    assert_int_equal(guard_new(&fake.s.guard, NULL, 0, 1, &e), 0);
+    static const struct { const char *trust, *client; int status; } rows[] = { { "10.0.0.1", "203.0.113.7", 200 }, { "10.0.0.1", "203.0.113.8", 429 }, { "127.0.0.1", "203.0.113.7", 200 },
+        { "127.0.0.1", "203.0.113.8", 200 }, { "127.0.0.1", "1.1.1.1, 203.0.113.8", 429 }, { "127.0.0.1", "2001:db8::1", 200 }, { "127.0.0.1", "2001:DB8::1", 429 }, { "127.0.0.1", "bogus", 429 } };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        fake.s.proxies.n = 0;
+        assert_int_equal(proxies_add(&fake.s.proxies, rows[i].trust, &e), 0);
+        x.h.n_headers = 1;
+        x.header[0] = (http_header){ "x-forwarded-for", rows[i].client };
+        get("GET", "/v1/models");
+        if (x.status != rows[i].status) fail_msg("row %zu: %d", i, x.status);
+    }
+    guard_free(fake.s.guard);
+    fake.s.guard = open;
+    x.header[0] = (http_header){ "x-forwarded-for", "203.0.113.7" };
+    ask("/v1/completions", "{\"prompt\":\"a\"}");
+    assert_string_equal(accepted()->user, "203.0.113.7");
+    drop();
+    x.h.n_headers = 0;
+    fake.s.proxies.n = 0;
+}
+
+/* The request's pooling, else the checkpoint's, else the server's, and then the reply says so. */
+static void test_poolings(void **state) {
+    (void)state;
+    static const struct { int own, server; const char *asked; int want; bool said; } rows[] = { { 0, 0, NULL, 0, false }, { 2, 3, NULL, 0, false }, { 0, 3, NULL, 3, true }, { 0, 2, ",\"pooling\":\"cls\"", 1, false },
+        { 2, 0, ",\"pooling\":\"last\"", 3, false }, { 0, 2, ",\"pooling\":null", 2, true } };
+    static const char *const paths[] = { "/v1/embeddings", "/api/embed", "/api/embeddings" };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (size_t k = 0; k < sizeof paths / sizeof *paths; k++) {
+            char body[120];
+            fake.info.pooling = rows[i].own;
+            fake.s.pooling = rows[i].server;
+            snprintf(body, sizeof body, "{\"model\":\"pip\",\"%s\":\"a\"%s}", k == 2 ? "prompt" : "input", rows[i].asked ? rows[i].asked : "");
+            ask(paths[k], body);
+            if (accepted()->pooling != rows[i].want) fail_msg("row %zu: %d", i, accepted()->pooling);
+            float one[2] = { 0.6f, 0.8f };
+            fake_event((job_event){ .kind = EVENT_EMBEDDING, .embedding = one, .n_embedding = 2 });
+            drop();
+            if (rows[i].said != (strstr(reply(), "as serve --pooling says") != NULL)) fail_msg("row %zu: %s", i, reply());
+        }
+    fake.info.pooling = fake.s.pooling = 0;
+    ask("/v1/embeddings", "{\"input\":\"a\",\"pooling\":\"sum\"}");
+    refused(400, "invalid_request", "pooling: expected first, mean or last, found");
 }
 
 /* ---- Ollama ---- */
@@ -812,9 +897,12 @@ int main(void) {
         cmocka_unit_test(test_chat_fills_the_job), cmocka_unit_test(test_chat_whole), cmocka_unit_test(test_streams_add_up), cmocka_unit_test(test_stream_of_usage),
         cmocka_unit_test(test_legacy_completions), cmocka_unit_test(test_best_of), cmocka_unit_test(test_embeddings), cmocka_unit_test(test_nothing_is_cut_in_silence),
         cmocka_unit_test(test_calls_whole), cmocka_unit_test(test_calls_streamed), cmocka_unit_test(test_structures_reach_the_job),
-        cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_bodies_at_once), cmocka_unit_test(test_deleting_nothing), cmocka_unit_test(test_no_room_for_probs), cmocka_unit_test(test_native_defaults), cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods),
-        cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
-        cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_bodies_at_once),
+        cmocka_unit_test(test_deleting_nothing), cmocka_unit_test(test_no_room_for_probs), cmocka_unit_test(test_native_defaults),
+        cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods), cmocka_unit_test(test_keys_and_rates),
+        cmocka_unit_test(test_root), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures),
+        cmocka_unit_test(test_messages_are_normalised), cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native),
+        cmocka_unit_test(test_cancel), cmocka_unit_test(test_proxies), cmocka_unit_test(test_poolings), cmocka_unit_test(test_adapters),
     };
     return cmocka_run_group_tests(tests, open_fakes, close_fakes);
 }

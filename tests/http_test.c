@@ -216,6 +216,7 @@ static void most_connections(void **state) {
         c[i] = dial(s);
         say(&c[i], GET("/now"));
         expect(&c[i], &a, 200, "now");
+        say(&c[i], "GET /now HT"); /* none is idle */
     }
     for (int i = 0; i < 3; i++) {
         more_clients[i] = dial(s);
@@ -233,10 +234,47 @@ static void most_connections(void **state) {
     c[0] = dial(s);
     say(&c[0], GET("/now"));
     expect(&c[0], &a, 200, "now");
+    say(&c[0], "GET");
     client again = dial(s); /* the refused ones, now gone, have left no room */
     expect_error(&again, &a, 503, "too_many_connections");
     hang_up(&again);
     for (int i = 0; i < 4; i++) hang_up(&c[i]);
+    buf_free(&a.body);
+    close_site(s);
+}
+
+/* Who waits for nothing makes room for who asks: first who was idle longest, never who has begun to ask or waits for an answer. */
+static void idle_makes_room(void **state) {
+    (void)state;
+    site *s = open_site((http_opts){ .max_connections = 5 });
+    answer a = { 0 };
+    client c[5], new_one[3];
+    for (int i = 0; i < 5; i++) {
+        c[i] = dial(s);
+        say(&c[i], i == 0 ? GET("/late") : i == 1 ? "GET /now HTTP/1.1\r\nHo" : GET("/now"));
+        if (i > 1) expect(&c[i], &a, 200, "now");
+        usleep(20000); /* one after the other */
+    }
+    exchange *x = wait_held(s);
+    usleep(1100000);
+    for (int i = 0; i < 3; i++) {
+        new_one[i] = dial(s);
+        say(&new_one[i], GET("/now"));
+        expect(&new_one[i], &a, 200, "now");
+        say(&new_one[i], "G");
+        for (int k = 2; k < 5; k++) /* those before are closed, those behind are not */
+            if (k <= 2 + i) assert_true(closed(&c[k]));
+            else if (recv(c[k].fd, &(char){ 0 }, 1, MSG_DONTWAIT | MSG_PEEK) >= 0) fail_msg("%d was closed for %d", k, i);
+    }
+    client last = dial(s); /* nobody is idle now */
+    expect_error(&last, &a, 503, "too_many_connections");
+    hang_up(&last);
+    say(&c[1], "st: x\r\n\r\n");
+    expect(&c[1], &a, 200, "now");
+    exchange_reply(x, 200, "text/plain", "", "late", 4);
+    expect(&c[0], &a, 200, "late");
+    for (int i = 0; i < 5; i++) hang_up(&c[i]);
+    for (int i = 0; i < 3; i++) hang_up(&new_one[i]);
     buf_free(&a.body);
     close_site(s);
 }
@@ -576,7 +614,7 @@ int main(void) {
         cmocka_unit_test_setup(keep_alive, no_stall), cmocka_unit_test_setup(pipelined, no_stall),
         cmocka_unit_test_setup(chunked_both_ways, no_stall), cmocka_unit_test_setup(old_clients_and_head, no_stall),
         cmocka_unit_test_setup(cors, no_stall), cmocka_unit_test_setup(refusals, no_stall),
-        cmocka_unit_test_setup(most_connections, no_stall), cmocka_unit_test_setup(no_files_left, no_stall),
+        cmocka_unit_test_setup(most_connections, no_stall), cmocka_unit_test_setup(idle_makes_room, no_stall), cmocka_unit_test_setup(no_files_left, no_stall),
         cmocka_unit_test_setup(timeouts, no_stall), cmocka_unit_test_setup(slow_reader, no_stall),
         cmocka_unit_test_setup(gone, no_stall), cmocka_unit_test_setup(half_closed, no_stall),
         cmocka_unit_test_setup(closing_races_ending, no_stall), cmocka_unit_test_setup(stop_drains, no_stall),

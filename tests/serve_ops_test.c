@@ -1,5 +1,5 @@
 /* ./serve's keeping and telling: the cache on disk, also after kill -9 and with damaged files; slots; fallbacks; answers given again; pings in
- * silent streams; a trace that ./run computes again, bit for bit. */
+ * silent streams; a trace that ./run computes again, bit for bit; adapters set for all. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <pthread.h>
@@ -487,10 +487,129 @@ static void test_full_disk(void **state) {
     buf_free(&said);
 }
 
+/* ---- adapters ---- */
+
+#define GOLDEN "tests/fixtures/golden/"
+
+/* The ids and log-probabilities of an answer. */
+static void take_probabilities(const http_answer *a, char out[6000]) {
+    const char *from = strstr(a->body.p, "\"completion_probabilities\""), *to = from ? strstr(from, "]}],") : NULL;
+    if (!to) fail_msg("%d %s", a->status, a->body.p);
+    snprintf(out, 6000, "%.*s", (int)(to - from), from);
+}
+
+/* The caller frees nothing: the text is in one of a few places. */
+static const char *answered(const char *more) {
+    static char place[4][6000];
+    static int turn;
+    char body[400];
+    snprintf(body, sizeof body, "{\"prompt\":[5,9,14,3,77,30,2,41],\"n_predict\":12,\"n_probs\":1,\"temperature\":0,\"ignore_eos\":true%s}", more);
+    http_answer a = site_post("/completion", body, 200);
+    char *to = place[turn++ % 4];
+    take_probabilities(&a, to);
+    http_answer_free(&a);
+    return to;
+}
+
+static void set_adapters(const char *path, const char *body, int status, const char *says) {
+    http_answer a = site_post(path, body, status);
+    if (!strstr(a.body.p, says)) fail_msg("%s: expected %s in %s", body, says, a.body.p);
+    http_answer_free(&a);
+}
+
+static void listed(const char *path, const char *want) {
+    http_answer a;
+    assert_int_equal(http_ask(site.port, "GET", path, "", &a), 0);
+    if (a.status != 200 || !strstr(a.body.p, want)) fail_msg("expected %s in %s", want, a.body.p);
+    http_answer_free(&a);
+}
+
+static void start_with_adapters(void) {
+    char command[4000], base[800];
+    static char first[400];
+    snprintf(first, sizeof first, "%s/adapted/a-base.bin", work_dir);
+    snprintf(base, sizeof base, "%s", converted(GOLDEN "llama", "f32"));
+    snprintf(command, sizeof command, "mkdir -p '%s/adapted' && cp '%s' '%s' && '%s/convert' " GOLDEN "lora_llama --base " GOLDEN "llama -o '%s/adapted/one.lora' --force 2>/dev/null && cp '%s/adapted/one.lora' '%s/adapted/two.lora'",
+             work_dir, base, first, bin_dir(), work_dir, work_dir, work_dir);
+    assert_int_equal(system(command), 0);
+    char options[1300];
+    snprintf(options, sizeof options, "'%s/adapted/one.lora' '%s/adapted/two.lora' '%s' --slots 1", work_dir, work_dir, site.model);
+    const char *model = site.model;
+    site.model = first; /* the first: it is meant where no name is given */
+    site_start(options);
+    site.model = model;
+}
+
+/* Set for all, named by number, by name: the same bits; nothing set: those of the model alone. */
+static void test_default_adapters(void **state) {
+    (void)state;
+    start_with_adapters();
+    listed("/lora-adapters", "[{\"id\":0,\"name\":\"one\",\"path\":\"");
+    char plain[6000], half[6000], both[6000];
+    snprintf(plain, sizeof plain, "%s", answered(""));
+    snprintf(half, sizeof half, "%s", answered(",\"lora\":[{\"name\":\"two\",\"scale\":0.5}]"));
+    snprintf(both, sizeof both, "%s", answered(",\"lora\":[{\"id\":0,\"scale\":0.25},{\"id\":1,\"scale\":0.5}]"));
+    if (!strcmp(plain, half) || !strcmp(half, both)) fail_msg("an adapter changes nothing: %s", plain);
+    assert_string_equal(answered(",\"lora\":[{\"id\":1,\"scale\":0.5}]"), half);
+    assert_string_equal(answered(",\"lora\":[{\"id\":1,\"scale\":0.5},{\"id\":0,\"scale\":0}]"), half);
+    set_adapters("/lora-adapters", "[{\"id\":1,\"scale\":0.5}]", 200, "{\"success\":true}");
+    listed("/lora-adapters", "\"scale\":0},{\"id\":1,\"name\":\"two\"");
+    listed("/lora-adapters", "\"scale\":0.5}]");
+    listed("/lora-adapters?model=pip-stories-q8", "two.lora\",\"scale\":0}]"); /* another model has its own */
+    assert_string_equal(answered(""), half);
+    assert_string_equal(answered(",\"lora\":[]"), plain);
+    assert_string_equal(answered(",\"lora\":null"), half);
+    assert_string_equal(answered(",\"lora\":[{\"id\":1,\"scale\":0.5},{\"id\":0,\"scale\":0.25}]"), answered(",\"lora\":[{\"id\":1,\"scale\":0.5},{\"id\":0,\"scale\":0.25}]"));
+    http_answer a = site_post("/v1/completions", "{\"model\":\"pip-stories-q8\",\"prompt\":\"The cat\",\"max_tokens\":4}", 200);
+    http_answer_free(&a);
+    static const struct { const char *body, *says; } wrong[] = {
+        { "[{\"id\":2,\"scale\":1}]", "id 2: expected 0 to 1" }, { "[{\"id\":-1,\"scale\":1}]", "id -1" }, { "[{\"id\":\"x\",\"scale\":1}]", "id a string" }, { "[{\"id\":0}]", "scale is missing" },
+        { "[{\"id\":0,\"scale\":\"x\"}]", "scale of" }, { "[{\"id\":0,\"scale\":1e9}]", "-1000 to 1000" }, { "{\"id\":0}", "is an object, expected [" }, { "[0]", "expected [{" }, { "[{\"id\":0", "the body is" },
+        { "", "missing request body" }, { "[{\"id\":0,\"scale\":1},{\"name\":\"one\",\"scale\":1}]", "named twice" }, { "[{\"name\":\"three\",\"scale\":1}]", "'three' not found" },
+        { "[{\"name\":\"../one\",\"scale\":1}]", "no file name" } };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) set_adapters("/lora-adapters", wrong[i].body, 400, wrong[i].says);
+    set_adapters("/lora-adapters?model=pip-stories-q8", "[{\"id\":0,\"scale\":1}]", 400, "one.lora"); /* it is of another shape: said now, not by each request */
+    set_adapters("/lora-adapters?model=none", "[]", 404, "not found");
+    assert_string_equal(answered(""), half); /* what was refused changed nothing */
+    set_adapters("/lora-adapters", "[{\"id\":0,\"scale\":0.25},{\"id\":1,\"scale\":0.5}]", 200, "success");
+    assert_string_equal(answered(""), both);
+    set_adapters("/lora-adapters", "[]", 200, "success");
+    assert_string_equal(answered(""), plain);
+    assert_int_equal(site_end(SIGTERM), 0);
+}
+
+/* A request that waits in the queue while the adapters are changed gets what was set when it came. */
+static void test_adapters_in_flight(void **state) {
+    (void)state;
+    static const char waiting[] = "{\"prompt\":[5,9,14,3,77,30,2,41],\"n_predict\":12,\"n_probs\":1,\"temperature\":0,\"ignore_eos\":true}";
+    start_with_adapters();
+    set_adapters("/lora-adapters", "[{\"id\":0,\"scale\":0.5}]", 200, "success");
+    char want[6000], got[6000];
+    snprintf(want, sizeof want, "%s", answered(""));
+    int busy = http_dial(site.port), fd = http_dial(site.port);
+    http_send(busy, "POST", "/completion", "{\"prompt\":[[1,2],[1,3],[1,4],[1,5],[1,6],[1,7],[1,8],[1,9]],\"n_predict\":120,\"ignore_eos\":true,\"n_cmpl\":128}");
+    site_wait_metric("llamacpp:requests_processing", 1);
+    http_send(fd, "POST", "/completion", waiting);
+    site_wait_metric("llamacpp:requests_deferred", 1);
+    set_adapters("/lora-adapters", "[{\"id\":1,\"scale\":-3}]", 200, "success");
+    close(busy);
+    http_answer a;
+    assert_int_equal(http_hear(fd, &a), 0);
+    close(fd);
+    take_probabilities(&a, got);
+    assert_string_equal(got, want);
+    if (!strcmp(answered(""), want)) fail_msg("the new scales change nothing");
+    http_answer_free(&a);
+    assert_int_equal(site_end(SIGTERM), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_killed_and_warm), cmocka_unit_test(test_files_of_others), cmocka_unit_test(test_file_cut_in_use), cmocka_unit_test(test_evicted_from_memory), cmocka_unit_test(test_slots), cmocka_unit_test(test_saves_at_once), cmocka_unit_test(test_fallback),
-        cmocka_unit_test(test_asked_before), cmocka_unit_test(test_pings), cmocka_unit_test(test_trace), cmocka_unit_test(test_full_disk), cmocka_unit_test(test_few_files), cmocka_unit_test(test_context_bound),
+        cmocka_unit_test(test_killed_and_warm), cmocka_unit_test(test_files_of_others), cmocka_unit_test(test_file_cut_in_use),
+        cmocka_unit_test(test_evicted_from_memory), cmocka_unit_test(test_slots), cmocka_unit_test(test_saves_at_once),
+        cmocka_unit_test(test_fallback), cmocka_unit_test(test_asked_before), cmocka_unit_test(test_pings), cmocka_unit_test(test_trace),
+        cmocka_unit_test(test_full_disk), cmocka_unit_test(test_few_files), cmocka_unit_test(test_context_bound),
+        cmocka_unit_test(test_default_adapters), cmocka_unit_test(test_adapters_in_flight),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -332,7 +332,7 @@ static long metric(const char *name) {
 }
 
 static void wait_metric(const char *name, long v) {
-    double until = now_seconds() + 20;
+    double until = now_seconds() + 120;
     while (metric(name) != v)
         if (now_seconds() > until) fail_msg("%s is %ld, expected %ld", name, metric(name), v);
         else usleep(10000);
@@ -352,6 +352,38 @@ static void test_a_client_that_goes(void **state) {
     wait_metric("\nllamacpp:requests_processing", 0);
     http_answer a = post("/v1/completions", "{\"prompt\":\"a\"}", 200);
     http_answer_free(&a);
+}
+
+/* 200 long prompts, left while they are worked on: most of them are never begun, and who asked beside them gets what he would alone. */
+static void test_gone_inside_a_prompt(void **state) {
+    (void)state;
+    static const char cancelled[] = "quern_jobs_total{code=\"cancelled\"}", processing[] = "\nllamacpp:requests_processing", tokens[] = "\nllamacpp:prompt_tokens_total";
+    enum { PROMPTS = 200, LENGTH = 900 };
+    buf body = { 0 };
+    buf_str(&body, "{\"max_tokens\":1,\"prompt\":[");
+    for (int p = 0; p < PROMPTS; p++)
+        for (int i = 0; i < LENGTH; i++) buf_fmt(&body, "%s%d%s", i ? "," : p ? ",[" : "[", 10 + (p * 37 + i * 11) % 400, i == LENGTH - 1 ? "]" : "");
+    buf_str(&body, "]}");
+    buf_byte(&body, 0);
+    caller alone = { .which = 3 }, beside = { .which = 3 };
+    crowd_ask(&alone);
+    long jobs = metric(cancelled), before = metric(tokens);
+    int fd = http_dial(server.port);
+    http_send(fd, "POST", "/v1/completions", body.p);
+    wait_metric(processing, 1);
+    assert_int_equal(pthread_create(&beside.thread, NULL, crowd_thread, &beside), 0);
+    for (double until = now_seconds() + 20; metric(tokens) < before + LENGTH && now_seconds() < until;) usleep(1000); /* inside */
+    close(fd);
+    wait_metric(cancelled, jobs + 1);
+    pthread_join(beside.thread, NULL);
+    wait_metric(processing, 0);
+    long done = metric(tokens) - before;
+    if (done >= PROMPTS * LENGTH) fail_msg("all %ld tokens were worked on", done);
+    assert_int_equal(alone.rc | beside.rc, 0);
+    assert_string_equal(choices_of(&alone.a), choices_of(&beside.a));
+    http_answer_free(&alone.a);
+    http_answer_free(&beside.a);
+    buf_free(&body);
 }
 
 /* ---- the end ---- */
@@ -419,8 +451,8 @@ static void test_usage(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_same_everywhere), cmocka_unit_test(test_a_crowd_changes_nothing), cmocka_unit_test(test_all_is_allowed), cmocka_unit_test(test_calls_always_validate), cmocka_unit_test(test_history_with_calls),
-        cmocka_unit_test(test_errors), cmocka_unit_test(test_a_client_that_goes),
-        cmocka_unit_test(test_a_busy_port), cmocka_unit_test(test_drain), cmocka_unit_test(test_usage),
+        cmocka_unit_test(test_errors), cmocka_unit_test(test_a_client_that_goes), cmocka_unit_test(test_gone_inside_a_prompt), cmocka_unit_test(test_a_busy_port), cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_usage),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -3,11 +3,28 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <arpa/inet.h>
+
 #include "tools/serve/http_parse.h"
+#include "tools/serve/proxy.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 static const http_limits limits = { .target = 64, .header = 512, .body = 300, .headers = 8 };
+
+/* Whom a proxy asks for: an address, in the spelling that inet_ntop gives it. */
+static void check_client(const http_request *whole) {
+    static proxies v;
+    err e = { 0 };
+    if (!v.n && proxies_add(&v, "127.0.0.1,10.0.0.0/8,fd00::/8", &e)) abort();
+    http_request r = *whole;
+    r.peer = "127.0.0.1";
+    char client[PROXY_ADDRESS], again[PROXY_ADDRESS], bad[64];
+    unsigned char a[16];
+    if (proxies_client(&v, &r, client, bad) == FORWARDED_BAD && strcmp(client, r.peer)) abort();
+    int family = strchr(client, ':') ? AF_INET6 : AF_INET;
+    if (inet_pton(family, client, a) != 1 || !inet_ntop(family, a, again, sizeof again) || strcmp(client, again)) abort();
+}
 
 static void add_text(buf *b, const char *s) { buf_add(b, s, strlen(s) + 1); }
 
@@ -32,6 +49,7 @@ static void add_outcome(buf *b, const http_parser *p) {
         add_text(b, r->headers[i].value);
     }
     buf_add(b, r->body, r->body_n);
+    check_client(r);
 }
 
 /* Request after request until the bytes end or one is refused. */

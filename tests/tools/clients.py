@@ -2,9 +2,10 @@
 """Real clients against ./serve: openai-python and ollama-python, synchronous and not, whole and streamed; Prometheus' parser.
 
     make test-clients              makes a throw-away environment with the packages, starts ./serve and runs this
-    clients.py ADDRESS MODEL       against a server that runs already
+    clients.py ADDRESS MODEL OWN   against servers that run already
 
-MODEL is the demo model's name. Prints a line a check; status 1 if one fails.
+MODEL is the demo model's name; the server at ADDRESS has --pooling last, and a model "tools" with a template that knows tools. The server at
+OWN may delete (--allow-delete) and has a model "own". Every method that ../shared/API.md names, where there is one. Prints a line a check; status 1 if one fails.
 """
 import asyncio
 import json
@@ -17,7 +18,7 @@ import openai
 import pydantic
 from prometheus_client.parser import text_string_to_metric_families
 
-base, name = sys.argv[1], sys.argv[2]
+base, name, own = sys.argv[1:4]
 messages = [{"role": "user", "content": "Tell me a story"}]
 sampling = {"seed": 5, "num_predict": 30, "top_k": 0}  # what the other dialect's defaults come to
 failed = 0
@@ -52,13 +53,27 @@ def openai_whole(c):
     check("logprobs", len(r.choices[0].logprobs.content) == 3 and len(r.choices[0].logprobs.content[0].top_logprobs) == 3, r)
     r = c.completions.create(model=name, prompt=["a", "b"], n=2, max_tokens=3, logprobs=2, echo=True)
     check("completions", len(r.choices) == 4 and len(r.choices[0].logprobs.tokens) == len(r.choices[0].logprobs.text_offset), r)
+    ask = dict(model=name, prompt="Once upon", max_tokens=20, seed=5)
+    s = c.completions.create(**ask, stream=True, stream_options={"include_usage": True})
+    pieces = list(s)
+    check("completions, streamed", "".join(k.choices[0].text for k in pieces if k.choices) == c.completions.create(**ask).choices[0].text and pieces[-1].usage.completion_tokens == 20, pieces)
     both = c.embeddings.create(model=name, input=["hi", "ho"], extra_body={"pooling": "mean"})  # base64
     one = c.embeddings.create(model=name, input="hi", encoding_format="float", extra_body={"pooling": "mean"})
     apart = max(abs(a - b) for a, b in zip(both.data[0].embedding, one.data[0].embedding))
     check("embeddings", len(both.data) == 2 and apart < 1e-7, apart)
+    unlike = c.embeddings.create(model=name, input="hi")  # by --pooling, and it says so
+    check("embeddings, the server's pooling", unlike.data[0].embedding != one.data[0].embedding and "--pooling" in str(unlike.model_extra["warnings"]), unlike.model_extra)
+    ids = c.embeddings.create(model=name, input=[[5, 6], [7]], dimensions=8)
+    check("embeddings of ids", [len(d.embedding) for d in ids.data] == [8, 8] and ids.usage.prompt_tokens == 3, ids.usage)
     check("responses", len(c.responses.create(model=name, input="Tell me a story", max_output_tokens=300).output_text) > 10)
     with c.responses.stream(model=name, input="Tell me a story") as s:
         check("responses.stream", len(s.get_final_response().output_text) > 10)
+    ask = dict(model=name, input="Tell me a story", max_output_tokens=30, extra_body={"seed": 5})
+    events = list(c.responses.create(**ask, stream=True))
+    whole = c.responses.create(**ask)
+    deltas = "".join(v.delta for v in events if v.type == "response.output_text.delta")
+    check("responses, streamed", deltas == events[-1].response.output_text and [v.sequence_number for v in events] == list(range(len(events))), events[-1])
+    check("responses, incomplete", whole.status == "incomplete" and whole.incomplete_details.reason == "max_output_tokens" and events[-1].type == "response.incomplete", whole)
     return text
 
 
@@ -73,17 +88,74 @@ def openai_errors(c):
 
 
 async def asynchronous(text):
-    c = openai.AsyncOpenAI(base_url=base + "/v1", api_key="x")
+    c = openai.AsyncOpenAI(base_url=base + "/v1", api_key="x", max_retries=0)
     all_of = await asyncio.gather(*[c.chat.completions.create(model=name, messages=messages, max_tokens=30, seed=5) for _ in range(20)])
     check("20 at once", all(r.choices[0].message.content == text for r in all_of))
     got = ""
     async for k in await c.chat.completions.create(model=name, messages=messages, max_tokens=30, seed=5, stream=True):
         got += k.choices[0].delta.content or ""
     check("async, streamed", got == text, got)
+    check("async models", [m.id async for m in c.models.list()][0] == name and (await c.models.retrieve(name)).id == name)
+    async with c.chat.completions.stream(model=name, messages=messages, seed=5) as s:  # to its end: a limit is an error there
+        check("async chat.completions.stream", (await s.get_final_completion()).choices[0].message.content.startswith(text))
+    ask = dict(model=name, prompt="Once upon", max_tokens=20, seed=5)
+    whole = (await c.completions.create(**ask)).choices[0].text
+    check("async completions, streamed", "".join([k.choices[0].text async for k in await c.completions.create(**ask, stream=True)]) == whole)
+    e = await c.embeddings.create(model=name, input=["hi", "ho"])
+    check("async embeddings", len(e.data) == 2 and len(e.data[0].embedding) > 8)
+    ask = dict(model=name, input="Tell me a story", max_output_tokens=300)
+    check("async responses", len((await c.responses.create(**ask)).output_text) > 10)
+    events = [v async for v in await c.responses.create(**ask, stream=True)]
+    check("async responses, streamed", events[0].type == "response.created" and events[-1].response.output_text == "".join(v.delta for v in events if v.type == "response.output_text.delta"))
+    async with c.responses.stream(**ask) as s:
+        check("async responses.stream", len((await s.get_final_response()).output_text) > 10)
+    r = await c.chat.completions.parse(model=name, messages=messages, response_format=Place, temperature=1, max_tokens=300)
+    check("async parse", isinstance(r.choices[0].message.parsed, Place), r)
+    r = await c.responses.parse(model=name, input="Tell me a story", text_format=Place, temperature=1)
+    check("async responses.parse", isinstance(r.output_parsed, Place), r)
+    try:
+        await c.chat.completions.create(model="nope", messages=messages)
+        check("async, unknown model", False)
+    except openai.NotFoundError as e:
+        check("async, unknown model", e.code == "model_not_found", e)
+
+
+async def ollama_asynchronous(text):
+    o = ollama.AsyncClient(host=base)
     got = ""
-    async for k in await ollama.AsyncClient(host=base).chat(model=name, messages=messages, stream=True, options=sampling):
+    async for k in await o.chat(model=name, messages=messages, stream=True, options=sampling):
         got += k.message.content
     check("ollama, async, streamed", got == text, got)
+    check("ollama, async", (await o.chat(model=name, messages=messages, options=sampling)).message.content == text)
+    g = await o.generate(model=name, prompt="Tell me a story", options=sampling)
+    got = "".join([k.response async for k in await o.generate(model=name, prompt="Tell me a story", options=sampling, stream=True)])
+    check("async generate, streamed", g.response == got == text)
+    check("async list, ps, show", name + ":latest" in [m.model for m in (await o.list()).models] and (await o.ps()).models and "completion" in (await o.show(name)).capabilities)
+    check("async pull", (await o.pull(name)).status == "success" and [k.status async for k in await o.pull(name, stream=True)][-1] == "success")
+    e, old = await o.embed(name, ["hi", "ho"]), await o.embeddings(name, "hi")
+    check("async embed", len(e.embeddings) == 2 and list(old.embedding) == list(e.embeddings[0]), e)
+    for what, status, call in [
+        ("push", 501, lambda: o.push("x")), ("create", 501, lambda: o.create("x", from_="y")), ("create_blob", 501, lambda: o.create_blob(sys.argv[0])),
+        ("delete", 403, lambda: o.delete(name)), ("copy", 403, lambda: o.copy(name, "x")), ("chat with another", 404, lambda: o.chat("x", messages)),
+    ]:
+        try:
+            await call()
+            check("async " + what, False, "it was accepted")
+        except ollama.ResponseError as error:
+            check("async " + what, error.status_code == status, error)
+
+
+def ollama_deletes():
+    o = ollama.Client(host=own)
+    check("copy", o.copy("own", "second").status == "success" and o.chat("second", messages, options={"num_predict": 3}).done)
+    check("delete", o.delete("second").status == "success" and [m.model for m in o.list().models] == ["own:latest"], o.list())
+
+    async def again():
+        a = ollama.AsyncClient(host=own)
+        copied = (await a.copy("own", "third")).status == "success" and len((await a.list()).models) == 2
+        check("async copy and delete", copied and (await a.delete("third")).status == "success" and len((await a.list()).models) == 1)
+
+    asyncio.run(again())
 
 
 def ollama_all(text):
@@ -96,10 +168,15 @@ def ollama_all(text):
     check("durations", g.total_duration >= g.load_duration + g.prompt_eval_duration + g.eval_duration > 0, g)
     s = o.generate(model=name, prompt="Tell me a story", stream=True, options=sampling)
     check("generate, streamed", "".join(k.response for k in s) == text)
+    e, old = o.embed(name, ["hi", "ho"]), o.embeddings(name, "hi")
+    check("embed", len(e.embeddings) == 2 and e.prompt_eval_count > 0 and list(old.embedding) == list(e.embeddings[0]), e)
+    check("embed, dimensions", len(o.embed(name, "hi", dimensions=8).embeddings[0]) == 8)
+    check("generate loads and unloads", o.generate(name, "", keep_alive=0).done_reason == "unload" and o.generate(name).done_reason == "load")
     check("show", o.show(name).modelinfo["general.architecture"] == "llama")
     check("pull", o.pull(name).status == "success" and [k.status for k in o.pull(name, stream=True)][-1] == "success")
     for what, status, call in [
-        ("push", 501, lambda: o.push("x")), ("create", 501, lambda: o.create("x", from_="y")), ("pull of another", 501, lambda: o.pull("x")),
+        ("push", 501, lambda: o.push("x")), ("create", 501, lambda: o.create("x", from_="y")), ("create_blob", 501, lambda: o.create_blob(sys.argv[0])),
+        ("push, streamed", 501, lambda: list(o.push("x", stream=True))), ("create, streamed", 501, lambda: list(o.create("x", from_="y", stream=True))), ("pull of another", 501, lambda: o.pull("x")),
         ("delete", 403, lambda: o.delete(name)), ("copy", 403, lambda: o.copy(name, "x")), ("chat with another", 404, lambda: o.chat("x", messages)),
         ("num_predict -512", 400, lambda: o.chat(name, messages, options={"num_predict": -512})),
     ]:
@@ -170,6 +247,8 @@ client = openai.OpenAI(base_url=base + "/v1", api_key="x", max_retries=0)
 story = openai_whole(client)
 openai_errors(client)
 asyncio.run(asynchronous(story))
+asyncio.run(ollama_asynchronous(story))
+ollama_deletes()
 ollama_all(story)
 structured_openai(client)
 structured_ollama()

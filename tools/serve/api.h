@@ -36,6 +36,7 @@ int native_template(request *q);
 int native_lora(request *q);
 int native_metrics(request *q);
 int native_slot_action(request *q);
+void model_of_query(request *q);   /* ?model=NAME, for paths whose body cannot name it: plain names only */
 bool infill_known(const model *m); /* has the model fill-in-the-middle tokens? */
 int infill_prompt(request *q, const char *before, size_t before_n, const char *behind, size_t behind_n, ids *out);
 

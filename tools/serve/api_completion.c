@@ -56,7 +56,9 @@ static void put_settings(const request *q, buf *b) {
         if (i) buf_byte(b, ',');
         put_quoted(b, o->stops[i]);
     }
-    buf_str(b, "]}");
+    buf_str(b, "],\"lora\":");
+    buf_str(b, q->adapters ? q->adapters : "[]");
+    buf_byte(b, '}');
 }
 
 static const char *stop_type(job_end e) {

@@ -104,8 +104,7 @@ int native_template(request *q) {
 
 /* ---- the server ---- */
 
-/* ?model=NAME of a GET: plain names only. */
-static void model_of_query(request *q) {
+void model_of_query(request *q) {
     const char *at = strstr(q->h->query, "model=");
     if (!at || (at != q->h->query && at[-1] != '&')) return;
     q->v[F_MODEL] = tree_str(q, at + 6, strcspn(at + 6, "&"));
@@ -177,27 +176,6 @@ int native_slots(request *q) {
         buf_free(&b);
         return request_fail_status(q, 503, "no_slot", "no slot available");
     }
-    return reply_and_free(q, &b);
-}
-
-int native_lora(request *q) {
-    err e = { 0 };
-    const char **names;
-    int n;
-    buf b = { 0 };
-    if (strcmp(q->h->method, "POST") == 0)
-        return request_fail_status(q, 501, "unsupported", "adapters are chosen by each request: \"lora\": [{\"name\": \"...\", \"scale\": 1}]");
-    if (models_adapters(q->s->models, &names, &n, &e)) return request_fail(q, JOB_FAILED, NULL, "%s", e.msg);
-    buf_byte(&b, '[');
-    for (int i = 0; i < n; i++) {
-        buf_fmt(&b, "%s{\"id\":%d,\"name\":", i ? "," : "", i);
-        put_quoted(&b, names[i]);
-        buf_str(&b, ",\"path\":");
-        put_quoted(&b, names[i]);
-        buf_str(&b, ",\"scale\":0}");
-    }
-    buf_byte(&b, ']');
-    free(names);
     return reply_and_free(q, &b);
 }
 

@@ -510,13 +510,19 @@ static void whole_embeddings(request *q, buf *b) {
 
 static const renderer embeddings_renderer = { .whole = whole_embeddings };
 
+/* The request's, else the checkpoint's, else --pooling's, which the reply says: it is a guess about the model, if its user's. */
+static int take_pooling(request *q) {
+    const char *asked = request_str(q, F_POOLING, NULL);
+    if (asked && (q->j->pooling = pooling_named(asked)) < 0)
+        return request_fail(q, JOB_INVALID, "pooling", "pooling: expected first, mean or last, found \"%.40s\"", asked);
+    if (asked || q->m->info->pooling || !q->s->pooling) return 0;
+    q->j->pooling = q->s->pooling;
+    request_warn(q, "the checkpoint of '%s' does not say how its hidden states become an embedding: pooled by %s, as serve --pooling says", q->m->name, pooling_name(q->s->pooling));
+    return 0;
+}
+
 int request_embed(request *q, const json *input, const char *name) {
-    static const char *const poolings[] = { "", "first", "mean", "last" };
-    const char *pooling = request_str(q, F_POOLING, "");
-    if (request_model(q) || request_job(q, JOB_EMBED) || request_prompts(q, input, name, false, TOK_SPECIAL)) return -1;
-    job *j = q->j;
-    while (j->pooling < 4 && strcmp(poolings[j->pooling], pooling)) j->pooling++;
-    if (j->pooling == 4) return request_fail(q, JOB_INVALID, "pooling", "pooling: expected first, mean or last, found \"%.40s\"", pooling);
+    if (request_model(q) || request_job(q, JOB_EMBED) || take_pooling(q) || request_prompts(q, input, name, false, TOK_SPECIAL)) return -1;
     int64_t d = request_int(q, F_DIMENSIONS, q->m->info->d_embed);
     if (d > q->m->info->d_embed) return request_fail(q, JOB_INVALID, "dimensions", "dimensions: model '%s' gives %d, found %lld", q->m->name, q->m->info->d_embed, (long long)d);
     return request_context(q);

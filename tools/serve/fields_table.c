@@ -156,7 +156,7 @@ const field fields_table[] = {
     { "num_keep", F_NONE, FIELDS_OPTIONS, T_INT, ANY, "-", FIELD_INERT, "the context is never shifted" },
     { "id_slot", F_NONE, OPENAI | NATIVE, T_INT, ANY, "-", FIELD_INERT, "sequences are placed by the scheduler" },
     { "lookup", F_LOOKUP, SAMPLED, T_BOOL, ANY, "false", FIELD_HONOUR, "propose tokens that followed the same words before; the answer stays the same" },
-    { "lora", F_LORA, OPENAI | NATIVE, T_ARR, ANY, "none", FIELD_HONOUR, "[{name, scale}]: adapters (.lora files beside the models)" },
+    { "lora", F_LORA, OPENAI | NATIVE | FIELDS_EMBEDDINGS, T_ARR, ANY, "what POST /lora-adapters has set", FIELD_HONOUR, "[{name, scale}] or, by GET /lora-adapters, [{id, scale}]: adapters (.lora files beside the models); an empty list: none" },
     { "user", F_USER, OPENAI | FIELDS_EMBEDDINGS | FIELDS_RESPONSES, T_STR, ANY, "the key, or the address", FIELD_HONOUR, "steps are shared among users first" },
     { "metadata", F_NONE, FIELDS_CHAT | FIELDS_RESPONSES | FIELDS_MESSAGES, T_OBJ, ANY, "-", FIELD_INERT, "nothing is stored" },
     { "store", F_STORE, FIELDS_CHAT | FIELDS_RESPONSES, T_BOOL, ANY, "false", FIELD_HONOUR, "only false: nothing is stored" },
@@ -182,7 +182,7 @@ const field fields_table[] = {
     { "truncate", F_TRUNCATE, FIELDS_EMBEDDINGS | EMBED, T_BOOL, ANY, "false (Ollama: true)", FIELD_HONOUR, "true: a text that is too long is cut, and `warnings` says so; else it is refused" },
     { "truncate", F_TRUNCATE, OLLAMA, T_BOOL, ANY, "false (Ollama: true)", FIELD_HONOUR, "false; true is accepted with a warning: messages are never dropped" },
     { "shift", F_SHIFT, OLLAMA, T_BOOL, ANY, "false (Ollama: true)", FIELD_HONOUR, "false; true is accepted with a warning: a full context ends the answer with `length`" },
-    { "pooling", F_POOLING, FIELDS_EMBEDDINGS | EMBED, T_STR, ANY, "checkpoint", FIELD_HONOUR, "first, mean or last" },
+    { "pooling", F_POOLING, FIELDS_EMBEDDINGS | EMBED, T_STR, ANY, "the checkpoint's, else --pooling", FIELD_HONOUR, "first (or cls), mean or last" },
 
     /* Ollama's rest */
     { "options", F_OPTIONS, OLLAMA | EMBED, T_OBJ, ANY, "{}", FIELD_HONOUR, "see below" },

@@ -36,6 +36,7 @@ enum {
     BODIES_AT_ONCE = 8       /* times max_body: memory of all requests' bodies */
 };
 static const double LINGER = 2, LINGER_STOPPING = 0.2, ACCEPT_PAUSE = 0.1;
+static const double IDLE_LEAST = 1; /* seconds; who was quiet for less may be about to ask */
 
 /* ---- sockets ---- */
 
@@ -343,6 +344,7 @@ static void next_request(conn *c) {
     c->continued = false;
     c->stage = CONN_READ;
     c->read_until = c->h->now + c->h->o.idle_timeout;
+    c->idle_since = c->h->now;
     if (c->rest.failed) c->closing = true, c->stage = CONN_ANSWER;
     if (c->stage == CONN_READ && c->rest_at < c->rest.n) c->rest_at += parse(c, c->rest.p + c->rest_at, c->rest.n - c->rest_at);
     if (c->rest_at < c->rest.n) return;
@@ -459,6 +461,7 @@ static conn *new_conn(http *h, int fd, const struct sockaddr_storage *from) {
     *c = (conn){ .h = h, .fd = fd, .next = h->first, .watched = POLL_BROKEN | POLL_READ | POLL_HANGUP };
     c->parser.limits = (http_limits){ MOST_TARGET, h->o.max_header, h->o.max_body, MOST_HEADERS };
     c->read_until = h->now + h->o.header_timeout;
+    c->idle_since = h->now;
     name_peer(c->peer, sizeof c->peer, from);
     if (poll_watch(h->poller, fd, 0, c->watched, c)) return free(c), NULL;
     pthread_mutex_init(&c->lock, NULL);
@@ -469,9 +472,25 @@ static conn *new_conn(http *h, int fd, const struct sockaddr_storage *from) {
     return c;
 }
 
+/* Waits for a request of which nothing has come: closing it now loses nothing, as its client must expect of a kept connection. */
+static bool is_idle(const conn *c) {
+    char byte;
+    if (c->fd < 0 || c->stage != CONN_READ || c->hangup || parser_has_begun(&c->parser) || c->h->now - c->idle_since < IDLE_LEAST) return false;
+    return recv(c->fd, &byte, 1, MSG_PEEK) < 0 && (errno == EAGAIN || errno == EWOULDBLOCK); /* what came this moment counts */
+}
+
+/* Closes the connection that was idle longest, for a client that wants something now; false: all are busy. */
+static bool make_room(http *h) {
+    conn *longest = NULL;
+    for (conn *c = h->first; c; c = c->next)
+        if ((!longest || c->idle_since < longest->idle_since) && is_idle(c)) longest = c;
+    if (longest) close_conn(longest);
+    return longest != NULL;
+}
+
 static void welcome(http *h, int fd, const struct sockaddr_storage *from) {
     atomic_fetch_add(&h->accepted, 1);
-    bool full = atomic_load(&h->open) - h->refused >= h->o.max_connections;
+    bool full = atomic_load(&h->open) - h->refused >= h->o.max_connections && !make_room(h);
     conn *c = NULL;
     if (set_up(fd) && !(full && h->refused >= h->most_refused)) {
         set_up_client(fd);
@@ -494,7 +513,9 @@ static void welcome(http *h, int fd, const struct sockaddr_storage *from) {
 
 /* When files run out, the waiting connection would be reported for ever: look away until one has been closed, or for a moment. */
 static void listen_again(http *h, bool on) {
-    poll_watch(h->poller, h->listener, POLL_BROKEN, on ? POLL_BROKEN | POLL_READ : POLL_BROKEN, &h->listener);
+    const unsigned look = POLL_BROKEN | POLL_READ;
+    bool paused = h->accept_again < INFINITY;
+    if (on == paused) poll_watch(h->poller, h->listener, on ? POLL_BROKEN : look, on ? look : POLL_BROKEN, &h->listener);
     h->accept_again = on ? INFINITY : h->now + ACCEPT_PAUSE;
 }
 
@@ -505,7 +526,9 @@ static void accept_some(http *h) {
         int fd = accept(h->listener, (struct sockaddr *)&from, &n);
         if (fd >= 0) welcome(h, fd, &from);
         else if (errno == EAGAIN || errno == EWOULDBLOCK) return;
-        else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) return listen_again(h, false);
+        else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            if (!make_room(h)) return listen_again(h, false);
+        }
         /* everything else is that one connection's trouble */
     }
 }

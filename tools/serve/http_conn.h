@@ -45,6 +45,7 @@ typedef struct conn {
     size_t sent;
     double began;              /* when the request's first byte came */
     double read_until, linger_until, blocked_since, deadline;
+    double idle_since;         /* no byte of a request has come since it was accepted, or since the last answer was sent */
     size_t body_seen;          /* bytes of the body when read_until was last moved */
     bool hangup;               /* the client writes no more */
     bool closing;              /* after what is sent now */

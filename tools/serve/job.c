@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 const char *job_error_name(job_error e) {
     static const char *const names[] = { "ok", "invalid_request", "context_length_exceeded", "model_not_found", "queue_full", "deadline", "cancelled", "out_of_memory",
@@ -39,3 +40,13 @@ void job_defaults(job *j) {
     j->sample = j->beams.rules;
     j->sample.min_length = -1; /* min_length counts the prompt: known for each prompt only */
 }
+
+static const char *const poolings[] = { "", "first", "mean", "last" };
+
+int pooling_named(const char *name) {
+    for (int i = 1; i < 4; i++)
+        if (strcmp(name, poolings[i]) == 0) return i;
+    return strcmp(name, "cls") == 0 ? 1 : -1; /* llama-server's name of the first token's */
+}
+
+const char *pooling_name(int pooling) { return poolings[pooling]; }

@@ -129,5 +129,7 @@ void job_free(job *j);
  * are the checkpoint's, the tokenizer's and turn_end. sample.min_length -1: the checkpoint's own. beams.max_new and beams.rules are the
  * scheduler's. */
 void job_defaults(job *j);
+int pooling_named(const char *name); /* first (or cls), mean, last: as engine_info numbers them; -1: none of them */
+const char *pooling_name(int pooling);
 
 #endif

@@ -31,6 +31,8 @@ static void json_line(const request *q, int status, size_t bytes, buf *b) {
     put_quoted(b, q->id);
     buf_str(b, ",\"peer\":");
     put_quoted(b, q->h->peer ? q->h->peer : "");
+    buf_str(b, ",\"client\":");
+    put_quoted(b, q->client);
     buf_str(b, ",\"method\":");
     put_quoted(b, q->h->method);
     buf_str(b, ",\"path\":");
@@ -56,7 +58,9 @@ static void put_plain(buf *b, const char *s) {
 static void text_line(const request *q, int status, buf *b) {
     const job_timings *t = &q->timings;
     put_now(b);
-    buf_fmt(b, " %s %s %s ", q->id, q->h->peer ? q->h->peer : "-", q->h->method);
+    buf_fmt(b, " %s %s ", q->id, q->client[0] ? q->client : "-");
+    if (q->h->peer && strcmp(q->client, q->h->peer)) buf_fmt(b, "by %s ", q->h->peer);
+    buf_fmt(b, "%s ", q->h->method);
     put_plain(b, q->h->path);
     buf_fmt(b, " %d %.1f ms", status, (now_seconds() - q->h->arrived) * 1e3);
     if (q->model_name[0]) {
@@ -64,6 +68,7 @@ static void text_line(const request *q, int status, buf *b) {
         put_plain(b, q->model_name);
     }
     if (count_prompt(q)) buf_fmt(b, " prompt %d (%d cached) answer %d", count_prompt(q), t->n_cached, t->n_decoded);
+    if (q->n_answers && !q->failure.code) buf_fmt(b, " %s", end_name(q->answers[0].end));
     if (t->n_decoded > 1 && t->decode > 0) buf_fmt(b, " %.1f tok/s", (t->n_decoded - 1) / t->decode);
     if (q->failure.code) {
         buf_fmt(b, " %s: ", q->code ? q->code : job_error_name(q->failure.code));

@@ -25,10 +25,10 @@ enum { MOST_MODELS = 256, MOST_KEYS = 1024, DRAIN_SECONDS = 30 };
 typedef struct serve_opts {
     const char *models[MOST_MODELS];
     int n_models;
-    const char *host, *memory, *keep_alive, *cors, *key_file, *log, *cache_type, *kernels, *kv_dir, *kv_disk, *response_cache, *trace;
+    const char *host, *memory, *keep_alive, *cors, *key_file, *log, *cache_type, *kernels, *kv_dir, *kv_disk, *response_cache, *trace, *pooling;
     int ping, port, ctx, threads, slots, queue, rate, max_connections, drain;
     float timeout, max_delay;
-    texts keys, aliases, fallbacks;
+    texts keys, aliases, fallbacks, proxies;
     bool strict, allow_delete, exact, help_fields, markdown, drain_given;
 } serve_opts;
 
@@ -146,6 +146,11 @@ static int check(const program *p, life *l) {
         l->keys[l->n_keys++] = o->keys.p[i];
     }
     if (key && *key) l->keys[l->n_keys++] = key;
+    if (o->pooling && (l->s.pooling = pooling_named(o->pooling)) < 0) return usage_error(p, "--pooling: expected first, mean or last, found \"%s\"", o->pooling);
+    for (int i = 0; i < o->proxies.n; i++) {
+        err e = { 0 };
+        if (proxies_add(&l->s.proxies, o->proxies.p[i], &e)) return usage_error(p, "--trust-proxy: %s", e.msg);
+    }
     return check_caches(p, l);
 }
 
@@ -327,6 +332,7 @@ int main(int argc, char **argv) {
         { "--kv-dir", NULL, OPT_TEXT, &o.kv_dir, "FOLDER", "keeps what prompts cost on disk, too: a restart is warm, a long prefix is not computed twice", NULL },
         { "--kv-disk", NULL, OPT_TEXT, &o.kv_disk, "BYTES", "the most that --kv-dir may take (8G); least recently used first out", NULL },
         { "--response-cache", NULL, OPT_TEXT, &o.response_cache, "BYTES", "gives equal requests with a seed or temperature 0 their answer again, and says so (off)", NULL },
+        { "--pooling", NULL, OPT_TEXT, &o.pooling, "KIND", "embeddings of models whose checkpoint does not say how: first (cls), mean or last; the reply says so (they are refused)", NULL },
         { "--kernels", NULL, OPT_TEXT, &o.kernels, "NAME", "table of kernels (the best of this CPU)", NULL },
         { "--exact", NULL, OPT_FLAG, &o.exact, NULL, "f32 activations and cache", NULL },
         { "--alias", NULL, OPT_TEXTS, &o.aliases, "NAME=MODEL", "another name of a model; may be given several times", NULL },
@@ -334,6 +340,7 @@ int main(int argc, char **argv) {
         { "--api-key", NULL, OPT_TEXTS, &o.keys, "KEY", "clients must send it (Authorization: Bearer KEY, X-Api-Key); also $QUERN_API_KEY", NULL },
         { "--api-key-file", NULL, OPT_TEXT, &o.key_file, "FILE", "keys, one a line", NULL },
         { "--rate", NULL, OPT_INT, &o.rate, "N", "requests a minute of a key or address (0: any number)", NULL },
+        { "--trust-proxy", NULL, OPT_TEXTS, &o.proxies, "ADDRESS,...", "proxies (addresses, or nets such as 10.0.0.0/8) whose X-Forwarded-For says who asks: for --rate, fair shares and the log", NULL },
         { "--cors", NULL, OPT_TEXT, &o.cors, "ORIGIN", "lets pages of this origin ask; * for all", NULL },
         { "--max-connections", NULL, OPT_INT, &o.max_connections, "N", "open connections (1024)", NULL },
         { "--strict", NULL, OPT_FLAG, &o.strict, NULL, "unknown fields and fields without effect are errors, not warnings", NULL },

@@ -30,23 +30,25 @@ typedef struct model_state {
     arena info_mem;
     bool known;
     int64_t known_modified;
+    model_adapter *defaults; /* [n_defaults] for requests that name none; of a model without adapters */
+    int n_defaults;
     struct model_state *base; /* of a model with adapters: the one without; NULL: it is one without */
     struct model_state *next;
 } entry;
 
 enum { MOST_IDLE_ADAPTED = 8 };
 
-typedef struct lora_file {
-    char *name, *path;
-    struct lora_file *next;
-} lora_file;
+typedef struct lora_entry {
+    lora_file f;
+    struct lora_entry *next;
+} lora_entry;
 
 struct models {
     models_opts o;
     arena mem;
     const char **paths;
     entry *first, **end;
-    lora_file *loras;
+    lora_entry *loras, **loras_end;
     uint64_t clock;
     pthread_mutex_t lock;
 };
@@ -127,13 +129,13 @@ static int add_model(models *v, const char *path, const struct stat *st, err *e)
 static int add_lora(models *v, const char *path, err *e) {
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
     size_t n = strlen(base) - 5;
-    for (const lora_file *f = v->loras; f; f = f->next)
-        if (strcmp(f->path, path) == 0 || (strlen(f->name) == n && memcmp(f->name, base, n) == 0)) return 0; /* the first of a name counts */
-    lora_file *f = arena_alloc(&v->mem, sizeof *f);
-    if (f) f->name = arena_copy(&v->mem, base, n), f->path = arena_copy(&v->mem, path, strlen(path));
-    if (!f || !f->name || !f->path) return fail_memory(e, strlen(path), "an adapter's name");
-    f->next = v->loras;
-    v->loras = f;
+    for (const lora_entry *k = v->loras; k; k = k->next)
+        if (strcmp(k->f.path, path) == 0 || (strlen(k->f.name) == n && memcmp(k->f.name, base, n) == 0)) return 0; /* the first of a name counts */
+    lora_entry *k = arena_alloc(&v->mem, sizeof *k);
+    if (k) *k = (lora_entry){ { arena_copy(&v->mem, base, n), arena_copy(&v->mem, path, strlen(path)) }, NULL };
+    if (!k || !k->f.name || !k->f.path) return fail_memory(e, strlen(path), "an adapter's name");
+    *v->loras_end = k; /* behind: the others keep their numbers */
+    v->loras_end = &k->next;
     return 0;
 }
 
@@ -179,6 +181,7 @@ int models_open(models **out, const models_opts *o, err *e) {
     if (!v) return fail_memory(e, sizeof *v, "the models");
     v->o = *o;
     v->end = &v->first;
+    v->loras_end = &v->loras;
     pthread_mutex_init(&v->lock, NULL);
     v->paths = arena_alloc(&v->mem, (size_t)max_int(o->n_paths, 1) * sizeof *v->paths);
     int rc = v->paths ? 0 : fail_memory(e, (size_t)o->n_paths * sizeof *v->paths, "the models' paths");
@@ -214,6 +217,7 @@ void models_close(models *v) {
         close_entry(x);
         arena_free(&x->info_mem);
         arena_free(&x->mem);
+        free(x->defaults);
         free(x);
     }
     arena_free(&v->mem);
@@ -440,8 +444,8 @@ void models_set_work(model *m, void *work, void (*work_free)(void *work)) {
 
 static const char *lora_path(models *v, const char *name) {
     size_t n = strlen(name) - (ends_with(name, ".lora") ? 5 : 0);
-    for (const lora_file *f = v->loras; f; f = f->next)
-        if (strlen(f->name) == n && memcmp(f->name, name, n) == 0) return f->path;
+    for (const lora_entry *k = v->loras; k; k = k->next)
+        if (strlen(k->f.name) == n && memcmp(k->f.name, name, n) == 0) return k->f.path;
     return NULL;
 }
 
@@ -536,18 +540,52 @@ int models_hold_adapted(models *v, model *m, const model_adapter *adapters, int 
     return rc;
 }
 
-int models_adapters(models *v, const char ***names, int *n, err *e) {
+int models_adapters(models *v, lora_file **list, int *n, err *e) {
     err unused = { 0 };
-    int count = 0, i = 0;
+    int count = 0;
     pthread_mutex_lock(&v->lock);
     scan(v, false, &unused);
-    for (const lora_file *f = v->loras; f; f = f->next) count++;
+    for (const lora_entry *k = v->loras; k; k = k->next) count++;
     *n = 0;
-    *names = calloc((size_t)max_int(count, 1), sizeof **names);
-    for (const lora_file *f = v->loras; f && *names; f = f->next) (*names)[i++] = f->name;
-    if (*names) *n = count;
+    *list = calloc((size_t)max_int(count, 1), sizeof **list);
+    for (const lora_entry *k = v->loras; k && *list; k = k->next) (*list)[(*n)++] = k->f;
     pthread_mutex_unlock(&v->lock);
-    return *names ? 0 : fail_memory(e, (size_t)count * sizeof **names, "a list of adapters");
+    return *list ? 0 : fail_memory(e, (size_t)count * sizeof **list, "a list of adapters");
+}
+
+/* The name as the list of files has it, which stays. */
+static const char *lasting_name(const models *v, const char *name) {
+    size_t n = strlen(name) - (ends_with(name, ".lora") ? 5 : 0);
+    for (const lora_entry *k = v->loras; k; k = k->next)
+        if (strlen(k->f.name) == n && memcmp(k->f.name, name, n) == 0) return k->f.name;
+    return NULL;
+}
+
+int models_set_default_adapters(models *v, model *m, const model_adapter *list, int n, err *e) {
+    entry *x = m->state->base ? m->state->base : m->state;
+    model_adapter *own = malloc((size_t)max_int(n, 1) * sizeof *own);
+    if (!own) return fail_memory(e, (size_t)n * sizeof *own, "a model's adapters");
+    int rc = 0;
+    pthread_mutex_lock(&v->lock);
+    for (int i = 0; i < n && !rc; i++) {
+        own[i] = (model_adapter){ lasting_name(v, list[i].name), list[i].scale };
+        if (!own[i].name) rc = fail_code(e, MODELS_NOT_FOUND, "adapter '%.200s' not found: expected a file %.200s.lora beside the models", list[i].name, list[i].name);
+    }
+    model_adapter *old = rc ? own : x->defaults;
+    if (!rc) x->defaults = own, x->n_defaults = n;
+    pthread_mutex_unlock(&v->lock);
+    free(old);
+    return rc;
+}
+
+int models_default_adapters(models *v, const model *m, model_adapter **list, int *n, err *e) {
+    const entry *x = m->state->base ? m->state->base : m->state;
+    pthread_mutex_lock(&v->lock);
+    *n = x->n_defaults;
+    *list = malloc((size_t)max_int(*n, 1) * sizeof **list);
+    for (int i = 0; i < *n && *list; i++) (*list)[i] = x->defaults[i];
+    pthread_mutex_unlock(&v->lock);
+    return *list ? 0 : fail_memory(e, sizeof **list, "a list of adapters");
 }
 
 /* ---- lists ---- */

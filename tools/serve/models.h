@@ -69,8 +69,16 @@ int models_list(models *v, model **list, int *n, err *e);
  * the file has changed and is described again. */
 int models_describe(models *v, const char *name, bool *open, model *copy, err *e);
 void models_expire(models *v, double now); /* closes those whose time is over */
-/* Names of the adapters there are [n]; the caller frees the array, the names stay until models_close. */
-int models_adapters(models *v, const char ***names, int *n, err *e);
+/* The adapter files there are [n]. The place in the list is an adapter's number, and stays: new files come behind. The caller frees the
+ * array, the texts stay until models_close. */
+typedef struct lora_file {
+    const char *name, *path;
+} lora_file;
+int models_adapters(models *v, lora_file **list, int *n, err *e);
+/* What a model's requests get that name no adapters themselves; none at first. Set: copied. Asked: the caller frees the array, its names stay
+ * until models_close. */
+int models_set_default_adapters(models *v, model *m, const model_adapter *list, int n, err *e);
+int models_default_adapters(models *v, const model *m, model_adapter **list, int *n, err *e);
 /* Its file became shorter while it was mapped (fault.h): nobody gets it any more until it has been closed, by those who hold it, and opened anew. */
 void models_spoil(model *m);
 uint64_t models_bytes(models *v, uint64_t *bound); /* what all that are open take by their plans, and the most they may */

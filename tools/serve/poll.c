@@ -12,7 +12,7 @@
 
 enum { MOST_EVENTS = 256 };
 
-#ifdef __linux__
+#if defined(__linux__) && !defined(POLL_KQUEUE) /* make test-kqueue sets it, to try the other half here */
 #include <sys/epoll.h>
 
 struct poller {
@@ -62,15 +62,20 @@ struct poller {
 
 static int open_poller(void) { return kqueue(); }
 
-/* The end of what a peer writes shows on the filter for reading. Who wants to see that and no bytes asks for more bytes than there can be. */
+/* The end of what a peer writes, and a reset, show on the filter for reading. So there always is one: who wants no bytes asks for more of them
+ * than there can be, and to be told of each change once (a system that lets a full buffer count as enough would tell it for ever). */
+static void ask_read(struct kevent *change, int fd, bool bytes, void *arg) {
+    EV_SET(change, fd, EVFILT_READ, bytes ? EV_ADD : EV_ADD | EV_CLEAR, bytes ? 0 : NOTE_LOWAT, bytes ? 0 : INT_MAX, arg);
+}
+
 int poll_watch(poller *p, int fd, unsigned before, unsigned now, void *arg) {
-    struct kevent change[2];
+    struct kevent change[3];
     int n = 0;
-    bool reads = now & (POLL_READ | POLL_HANGUP), read_before = before & (POLL_READ | POLL_HANGUP);
-    if (reads) EV_SET(&change[n++], fd, EVFILT_READ, EV_ADD, now & POLL_READ ? 0 : NOTE_LOWAT, now & POLL_READ ? 0 : INT_MAX, arg);
-    else if (read_before) EV_SET(&change[n++], fd, EVFILT_READ, EV_DELETE, 0, 0, arg);
-    if (now & POLL_WRITE) EV_SET(&change[n++], fd, EVFILT_WRITE, EV_ADD, 0, 0, arg);
-    else if (before & POLL_WRITE) EV_SET(&change[n++], fd, EVFILT_WRITE, EV_DELETE, 0, 0, arg);
+    bool other = (before & POLL_READ) != (now & POLL_READ);
+    if (before && other) EV_SET(&change[n++], fd, EVFILT_READ, EV_DELETE, 0, 0, arg); /* libkqueue cannot change a filter */
+    if (!before || other) ask_read(&change[n++], fd, now & POLL_READ, arg);
+    if (now & ~before & POLL_WRITE) EV_SET(&change[n++], fd, EVFILT_WRITE, EV_ADD, 0, 0, arg);
+    if (before & ~now & POLL_WRITE) EV_SET(&change[n++], fd, EVFILT_WRITE, EV_DELETE, 0, 0, arg);
     return n ? kevent(p->fd, change, n, NULL, 0, NULL) : 0;
 }
 
@@ -91,7 +96,8 @@ int poll_wait(poller *p, poll_event *out, int most, double seconds) {
         const struct kevent *v = &p->event[i];
         out[i] = (poll_event){ .arg = (void *)v->udata };
         if (v->filter == EVFILT_READ) out[i].what |= POLL_READ;
-        if (v->filter == EVFILT_READ && v->flags & EV_EOF) out[i].what |= v->fflags ? POLL_BROKEN : POLL_HANGUP;
+        bool reset = v->fflags && v->fflags != NOTE_LOWAT; /* an error's number; libkqueue gives back what was asked */
+        if (v->filter == EVFILT_READ && v->flags & EV_EOF) out[i].what |= reset ? POLL_BROKEN : POLL_HANGUP;
         if (v->filter == EVFILT_WRITE) out[i].what |= v->flags & EV_EOF ? POLL_BROKEN : POLL_WRITE;
     }
     return n;

@@ -86,12 +86,13 @@ void put_chat_logprob(const request *q, const token_prob *p, buf *b) {
     buf_str(b, "]}");
 }
 
-/* Names the model's content and this build: equal fingerprints and seeds give equal answers. */
+/* Names the model's content, its adapters and this build: equal fingerprints and seeds give equal answers. */
 void put_fingerprint(const request *q, buf *b) {
     char text[128];
     const engine_info *i = q->m->info;
     snprintf(text, sizeof text, "%s %s %s %d", QUERN_VERSION, q->m->digest, i ? i->kernels : "", i ? i->exact : 0);
-    buf_fmt(b, "\"fp_%012llx\"", (unsigned long long)(hash_bytes(text, strlen(text)) & 0xffffffffffffULL));
+    uint64_t hash = hash_bytes(text, strlen(text)) ^ (q->adapters ? hash_bytes(q->adapters, strlen(q->adapters)) : 0);
+    buf_fmt(b, "\"fp_%012llx\"", (unsigned long long)(hash & 0xffffffffffffULL));
 }
 
 void put_time(buf *b, int64_t seconds, int64_t nanoseconds) {

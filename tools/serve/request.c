@@ -232,7 +232,7 @@ int request_job(request *q, job_kind kind) {
     if (!j->user) return request_fail(q, JOB_MEMORY, NULL, "out of memory");
     j->keep_alive = q->keep_alive;
     j->load_seconds = q->load_seconds;
-    return 0;
+    return kind == JOB_LOAD ? 0 : request_adapters(q);
 }
 
 /* ---- prompts ---- */
@@ -439,25 +439,6 @@ static int take_beams(request *q) {
     return 0;
 }
 
-static int take_adapters(request *q) {
-    const json *v = q->v[F_LORA];
-    job *j = q->j;
-    if (!v || !v->n) return 0;
-    if (v->n > 16) return request_fail(q, JOB_INVALID, "lora", "lora: %u adapters, the most is 16", v->n);
-    job_adapter *list = arena_alloc(&j->mem, v->n * sizeof *list);
-    if (!list) return request_fail(q, JOB_MEMORY, NULL, "out of memory");
-    for (const json *k = v->child; k; k = k->next) {
-        const json *name = json_get(k, "name"), *scale = json_get(k, "scale");
-        double x = 1;
-        if (!name || name->type != JSON_STRING || !name->n) return request_fail(q, JOB_INVALID, "lora", "lora: expected [{\"name\": \"...\", \"scale\": 1}]");
-        if (strchr(name->s, '/') || name->s[0] == '.' || strlen(name->s) != name->n) return request_fail(q, JOB_INVALID, "lora", "lora: \"%.60s\" is no file name", name->s);
-        if (scale && (json_num(scale, &x) || !(fabs(x) <= 1000))) return request_fail(q, JOB_INVALID, "lora", "lora: scale of \"%.60s\": expected -1000 to 1000", name->s);
-        list[j->n_adapters++] = (job_adapter){ arena_copy(&j->mem, name->s, name->n), (float)x };
-    }
-    j->adapters = list;
-    return 0;
-}
-
 static int take_length(request *q, const sampling_defaults *d) {
     job *j = q->j;
     int64_t n = request_int(q, F_MAX_TOKENS, d->max_tokens), other = request_int(q, F_MAX_COMPLETION_TOKENS, -1);
@@ -481,7 +462,7 @@ int request_sampling(request *q, const sampling_defaults *d) {
     if (!q->m->info->has_decoder)
         return request_fail(q, JOB_UNSUPPORTED, "model", "model '%s' is an encoder: it gives embeddings, it does not generate", q->m->name);
     take_numbers(q, d, &j->sample);
-    if (take_length(q, d) || take_stops(q) || take_bias(q, &j->sample) || take_adapters(q)) return -1;
+    if (take_length(q, d) || take_stops(q) || take_bias(q, &j->sample)) return -1;
     sample_opts known = j->sample;
     known.min_length = max_int(known.min_length, 0); /* -1: the checkpoint's, which counts the prompt */
     if (sample_check(&known, &e)) return request_fail_err(q, NULL, &e);

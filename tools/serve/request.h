@@ -34,6 +34,7 @@ typedef struct sampling_defaults {
     bool penalize_all;    /* all tokens are recent unless repeat_last_n is given */
 } sampling_defaults;
 int request_sampling(request *q, const sampling_defaults *d);
+int request_adapters(request *q);                    /* api_lora.c: the job's, named by the request or put on the model; request_job does it */
 int request_context(request *q); /* does every prompt fit? with truncate: cut, and said */
 int request_answers(request *q);                     /* room for what the job will give; request_submit does it too */
 int request_embed(request *q, const json *input, const char *name); /* an embedding's model, job and prompts */

@@ -74,7 +74,7 @@ static int check_embed(const job *j, job_failure *f) {
     const engine_info *i = j->m->info;
     if (j->pooling < 0 || j->pooling > 3) return failed(f, JOB_INVALID, "parse", "pooling", "pooling: expected first, mean or last");
     if (!j->pooling && !i->pooling)
-        return failed(f, JOB_UNSUPPORTED, "parse", "pooling", "%s does not say how its hidden states become an embedding: choose a pooling (first, mean or last)", i->name);
+        return failed(f, JOB_UNSUPPORTED, "parse", "pooling", "%s does not say how its hidden states become an embedding: choose a pooling (first, mean or last) in the request, or for all with serve --pooling", i->name);
     return 0;
 }
 

@@ -11,6 +11,7 @@
 
 #include "tools/serve/api.h"
 #include "tools/serve/guard.h"
+#include "tools/serve/log.h"
 
 const endpoint endpoints[] = {
     { "GET", "/health", DIALECT_NATIVE, 0, native_health, true },
@@ -94,6 +95,14 @@ static dialect dialect_of(const char *path) {
 
 /* ---- the beginning of a request ---- */
 
+/* Rates and shares of the steps are the client's, not its proxy's. */
+static void name_client(request *q) {
+    char bad[64];
+    if (proxies_client(&q->s->proxies, q->h, q->client, bad) == FORWARDED_BAD)
+        log_line(q->s, "%s: X-Forwarded-For from the trusted proxy %s: expected addresses, found \"%s\": it counts as the proxy's own request", q->id, q->h->peer, bad);
+    q->user = q->client;
+}
+
 static request *request_new(server *s, exchange *x) {
     request *q = calloc(1, sizeof *q);
     if (!q || pthread_mutex_init(&q->lock, NULL)) {
@@ -109,7 +118,7 @@ static request *request_new(server *s, exchange *x) {
     q->keep_alive = NAN;
     q->dialect = dialect_of(q->h->path);
     snprintf(q->id, sizeof q->id, "req-%012llx%06x", (unsigned long long)(s->id_salt & 0xffffffffffffULL), (unsigned)atomic_fetch_add(&s->next_id, 1) & 0xffffff);
-    q->user = q->h->peer ? q->h->peer : "";
+    name_client(q);
     return q;
 }
 

@@ -8,6 +8,7 @@
 #include "tools/serve/answer.h"
 #include "tools/serve/fields.h"
 #include "tools/serve/http.h"
+#include "tools/serve/proxy.h"
 #include "tools/serve/schedule.h"
 
 struct guard; /* guard.h */
@@ -31,6 +32,7 @@ typedef struct server {
     schedule *schedule;
     http *http;
     struct guard *guard;
+    proxies proxies;            /* whose X-Forwarded-For is believed */
     struct metrics *metrics;
     struct memo *memo;          /* NULL: there is none; as with those below */
     struct pings *pings;
@@ -41,6 +43,7 @@ typedef struct server {
     work *workers;
     const name_alias *aliases;  /* [n_aliases] */
     int n_aliases, n_slots;
+    int pooling;                /* of models whose checkpoint says none; 0: none */
     double keep_alive, started; /* seconds; started: now_seconds() */
     int64_t started_at;         /* seconds since 1970 */
     bool strict, allow_delete, quiet, log_json;
@@ -71,6 +74,7 @@ struct request {
     dialect dialect;
     const char *arg;            /* the path behind a route's '*' */
     const char *user;
+    char client[PROXY_ADDRESS]; /* who asks: the peer, or for whom a trusted proxy asks */
     arena mem;
     size_t parsed;              /* what of server.parsed is its own */
     const json *body, *v[F_COUNT];
@@ -83,6 +87,7 @@ struct request {
     char id[40], model_name[128];
     model *m;                   /* held until the request ends */
     double keep_alive, load_seconds; /* keep_alive: NAN: the default */
+    const char *adapters;       /* the job's, as JSON; NULL: none */
     int64_t created;            /* seconds since 1970 */
 
     job *j;                     /* NULL before it is made and once its last event came */

@@ -68,6 +68,10 @@ static void put_model(const request *q, const job *j, buf *b) {
     put_quoted(b, j->m->name);
     buf_fmt(b, ",\"digest\":\"%s\",\"cache_key\":\"%016llx\",\"kernels\":\"%s\",\"exact\":%s,\"ctx\":%d,\"version\":\"%s\"", j->m->digest,
             (unsigned long long)engine_cache_key(j->m->engine), i->kernels, i->exact ? "true" : "false", i->ctx, QUERN_VERSION);
+    if (q->adapters) { /* run --replay finds them in the cache_key; the line says which --lora it wants */
+        buf_str(b, ",\"lora\":");
+        buf_str(b, q->adapters);
+    }
 }
 
 static void put_answers(const request *q, const job *j, buf *b) {
