@@ -105,7 +105,7 @@ static int take_drafts(const program *p, life *l, const char *text) {
     char *copy = strdup(text), *rest = NULL;
     if (!copy) return fprintf(stderr, "serve: out of memory\n"), 1;
     l->draft_text[l->n_draft_texts++] = copy;
-    if (!strchr(copy, '=') && *copy) {
+    if (!strchr(copy, '=') && *copy && l->n_drafts < MOST) {
         l->drafts[l->n_drafts++] = (model_draft){ NULL, copy };
         return OPTIONS_GO_ON;
     }
