@@ -29,14 +29,17 @@ static int class_of(int rows) {
 static void add_time(step_times *t, int rows, double seconds) {
     double *x = &t->seconds[class_of(rows)];
     if (*x > 0 && seconds > 4 * *x) seconds = 4 * *x; /* the machine was away for a moment */
-    *x = *x > 0 ? 0.7 * *x + 0.3 * seconds : seconds;
+    *x = *x > 0 ? 0.5 * *x + 0.5 * seconds : seconds;
 }
 
-/* Not known: as with fewer tokens. That is hopeful, so it is tried, and known afterwards. */
+/* Of so many tokens. Not known: on the line through what is known of fewer, or as those. Hopeful, so it is tried, and known afterwards. */
 static double time_of(const step_times *t, int rows) {
-    for (int c = class_of(rows); c >= 0; c--)
-        if (t->seconds[c] > 0) return t->seconds[c];
-    return 0;
+    int c = class_of(rows), one = c, two;
+    while (one >= 0 && !(t->seconds[one] > 0)) one--;
+    if (one < 0) return 0;
+    for (two = one - 1; two >= 0 && !(t->seconds[two] > 0);) two--;
+    double slope = one == c || two < 0 ? 0 : (t->seconds[one] - t->seconds[two]) / ((1 << one) - (1 << two));
+    return t->seconds[one] + (slope > 0 ? slope * ((1 << c) - (1 << one)) : 0);
 }
 
 static int known_class(const step_times *t) {
@@ -226,7 +229,7 @@ void drafts_learn(seq *q, int accepted) {
     q->draft_tried = 0.9 * q->draft_tried + looked;
     d->kept_tokens = 0.98 * d->kept_tokens + accepted;
     d->tried = 0.98 * d->tried + looked;
-    if (accepted > 2) q->draft_next_pause = d->next_idle = LEAST_PAUSE;
+    if (accepted > 2) q->draft_next_pause = LEAST_PAUSE;
 }
 
 /* Nothing was proposed for q. Texts change: after a pause, longer each time, its draft has another chance. */
@@ -240,6 +243,7 @@ static void rest(seq *q) {
 /* The same for all of the model: the times too are measured anew. */
 static void rest_all(lane *l, int rows) {
     drafts *d = &l->drafts;
+    d->busy = 0;
     if (++d->idle < d->next_idle) return;
     d->idle = 0;
     d->next_idle = min_int(2 * d->next_idle, MOST_PAUSE);
@@ -317,8 +321,8 @@ void drafts_propose(lane *l, int n_decode, int rows) {
         q->js->t.n_drafts++;
         q->js->t.n_drafted += q->n_ahead;
     }
-    if (length) d->idle = 0;
-    else rest_all(l, rows);
+    if (!length) rest_all(l, rows);
+    else if (d->idle = 0, ++d->busy >= LEAST_PAUSE) d->next_idle = LEAST_PAUSE;
     d->spent = now_seconds() - start;
 }
 
@@ -358,7 +362,8 @@ void drafts_follow(lane *l, double room) {
     double faster;
     int n_decode = 0, n = 0, who = d->kept ? find_behind(l, &n_decode) : 0, left, all;
     if (!who || !(room > 0) || !choose_length(l, who, n_decode, n_decode, &faster)) return;
-    left = all = d->per_token > 0 ? max_int(room > 1e6 * d->per_token ? 1000000 : (int)(room / d->per_token), LEAST_PIECE) : FIRST_PIECE;
+    left = room < 2 * d->last_piece * d->per_token ? max_int((int)(room / d->per_token), LEAST_PIECE) : max_int(2 * d->last_piece, FIRST_PIECE);
+    all = left;
     for (int i = 0; i < who && left > 0; i++) {
         seq *q = d->who[i];
         int due = (int)q->tokens.n - q->draft_same, piece = min_int(due - 1, left); /* the last one with the first proposal */
@@ -371,6 +376,7 @@ void drafts_follow(lane *l, double room) {
     for (int i = 0; i < n; i++)
         if (d->whose[i] && !d->whose[i]->draft_off) d->whose[i]->draft_same = session_len(d->steps[i].s);
     double per = d->last_seconds / (all - left);
+    d->last_piece = all - left;
     if (per > 0) d->per_token = d->per_token > 0 ? 0.5 * d->per_token + 0.5 * (per < 4 * d->per_token ? per : 4 * d->per_token) : per;
     d->spent += d->last_seconds;
 }

@@ -85,8 +85,10 @@ typedef struct drafts {
     int64_t clock;
     step_times model, draft; /* of steps without prompts */
     double per_token;        /* seconds a token of the draft's prompts */
+    int last_piece;          /* tokens of them, the last time */
     double kept_tokens, tried; /* of all sequences, as in seq */
     int idle, next_idle;     /* steps since any proposal; how many before all is tried anew */
+    int busy;                /* steps with proposals, one after the other */
     double spent;            /* seconds of this step on proposals */
 } drafts;
 
