@@ -56,9 +56,9 @@ static server begin_drafted(const char *path, const char *draft, int slots, doub
 /* The model's steps take long, whatever is in them: proposals pay, if they are any good. */
 static void make_slow(const job *j, int step_us, int row_us) {
     assert_non_null(j->m->draft);
-    atomic_store(&slow.step_us, step_us);
-    atomic_store(&slow.row_us, row_us);
-    atomic_store(&slow.g, j->m->engine);
+    atomic_store(&slow[0].step_us, step_us);
+    atomic_store(&slow[0].row_us, row_us);
+    atomic_store(&slow[0].g, j->m->engine);
     atomic_store(&watched.steps, 0);
     atomic_store(&watched.tokens, 0);
     atomic_store(&watched.most, 0);
@@ -66,7 +66,8 @@ static void make_slow(const job *j, int step_us, int row_us) {
 }
 
 static void make_quick(void) {
-    atomic_store(&slow.g, NULL);
+    atomic_store(&slow[0].g, NULL);
+    atomic_store(&slow[1].g, NULL);
     atomic_store(&failing.g, NULL);
     atomic_store(&watched.g, NULL);
 }
@@ -253,7 +254,7 @@ static void test_draft_fails(void **state) {
 /* ---- what pays ---- */
 
 /* An answer of n tokens; how many were proposed. */
-static int proposals(server *x, const char *text, int step_us, int row_us, job_timings *t) {
+static int proposals(server *x, const char *text, int step_us, int row_us, int draft_us, job_timings *t) {
     answer *a = new_answer(1);
     job *j = new_job(x, a, text);
     j->ignore_eos = true;
@@ -261,6 +262,9 @@ static int proposals(server *x, const char *text, int step_us, int row_us, job_t
     j->max_tokens = 200;
     j->cache_prompt = false;
     make_slow(j, step_us, row_us);
+    atomic_store(&slow[1].step_us, draft_us);
+    atomic_store(&slow[1].row_us, 0);
+    atomic_store(&slow[1].g, j->m->draft);
     submit(x, j);
     wait_done(a);
     *t = a->t;
@@ -273,15 +277,15 @@ static void test_pays(void **state) {
     const char *q8 = kept_path(converted(DEMO, "q8"));
     job_timings t;
     server x = begin_drafted(q8, kept_path(converted(DEMO, "q4")), 2, 0);
-    proposals(&x, "Once upon a time", 5000, 0, &t); /* a step costs the same with 16 tokens: nearly all come from proposals */
+    proposals(&x, "Once upon a time", 5000, 0, 0, &t); /* a step costs the same with 16 tokens: nearly all come from proposals */
     if (t.n_accepted < 100) fail_msg("%d of %d proposed tokens kept, 100 wanted", t.n_accepted, t.n_drafted);
     end(&x);
     x = begin_drafted(q8, kept_path(converted(DEMO, "q4")), 2, 0);
-    proposals(&x, "Once upon a time", 0, 3000, &t); /* every token costs: some are tried, then none */
+    proposals(&x, "Once upon a time", 0, 5000, 4000, &t); /* every token costs as much, and so does its proposal: some are tried, then none */
     if (t.n_drafted > 60) fail_msg("%d tokens were proposed though they cost what they bring", t.n_drafted);
     end(&x);
     x = begin_drafted(q8, unrelated(), 2, 0);
-    proposals(&x, "Once upon a time", 5000, 0, &t);
+    proposals(&x, "Once upon a time", 5000, 0, 0, &t);
     if (t.n_drafted > 60) fail_msg("%d tokens were proposed by a draft that knows nothing, %d kept", t.n_drafted, t.n_accepted);
     make_quick();
     end(&x);
@@ -301,7 +305,6 @@ static void test_prompts_of_drafts(void **state) {
     make_slow(j, 4000, 0);
     int32_t prompt[700];
     memcpy(prompt, j->prompts[0].p, sizeof prompt);
-    atomic_store(&slow.g, j->m->engine);
     submit(&x, j);
     wait_done(a);
     int tokens = atomic_load(&watched.tokens);
@@ -330,13 +333,15 @@ static void test_prompts_of_drafts(void **state) {
         j->ignore_eos = true;
         j->sample.temperature = 0;
         j->max_tokens = 180;
-        make_slow(j, 0, 0);
-        atomic_store(&slow.g, j->m->draft);
-        atomic_store(&slow.row_us, 500);
+        make_slow(j, 20000, 0);
+        atomic_store(&slow[1].step_us, 0);
+        atomic_store(&slow[1].row_us, 500);
+        atomic_store(&slow[1].g, j->m->draft);
         submit(&x, j);
         wait_pieces(c[k], 2);
     }
     for (int k = 0; k < 2; k++) wait_done(c[k]), free_answer(c[k]);
+    if (atomic_load(&watched.tokens) < 800) fail_msg("the draft read %d tokens", atomic_load(&watched.tokens));
     if (atomic_load(&watched.most) > 130) fail_msg("a draft read %d tokens at once", atomic_load(&watched.most));
     make_quick();
     end(&x);

@@ -29,7 +29,8 @@ static int class_of(int rows) {
 static void add_time(step_times *t, int rows, double seconds) {
     double *x = &t->seconds[class_of(rows)];
     if (*x > 0 && seconds > 4 * *x) seconds = 4 * *x; /* the machine was away for a moment */
-    *x = *x > 0 ? 0.5 * *x + 0.5 * seconds : seconds;
+    double weight = *x > 0 ? (seconds < *x ? 0.75 : 0.25) : 1; /* what disturbs a step makes it longer, never shorter */
+    *x += weight * (seconds - *x);
 }
 
 /* Of so many tokens. Not known: on the line through what is known of fewer, or as those. Hopeful, so it is tried, and known afterwards. */
@@ -252,6 +253,9 @@ static void rest_all(lane *l, int rows) {
     for (int c = class_of(rows) + 1; c < TIME_CLASSES; c++) d->model.seconds[c] = 0;
 }
 
+/* What proposals are compared with is measured again now and then: a step without, of the first ones more often. */
+static bool plain_is_due(const drafts *d) { return d->busy >= 4 && (d->busy % 64 == 0 || (d->busy < 64 && (d->busy & (d->busy - 1)) == 0)); }
+
 /* ---- proposing ---- */
 
 static bool has_rows(const lane *l, seq *q) {
@@ -307,7 +311,7 @@ void drafts_propose(lane *l, int n_decode, int rows) {
         d->who[n++] = q;
     }
     if (!n) return;
-    int length = choose_length(l, n, n_decode, rows, &faster);
+    int length = plain_is_due(d) ? 0 : choose_length(l, n, n_decode, rows, &faster);
     for (int k = 0; k < length && propose_one(l, n, k); k++) continue;
     for (int i = 0; i < n; i++) {
         seq *q = d->who[i];
@@ -321,8 +325,10 @@ void drafts_propose(lane *l, int n_decode, int rows) {
         q->js->t.n_drafts++;
         q->js->t.n_drafted += q->n_ahead;
     }
-    if (!length) rest_all(l, rows);
-    else if (d->idle = 0, ++d->busy >= LEAST_PAUSE) d->next_idle = LEAST_PAUSE;
+    if (length) d->idle = 0;
+    else if (!plain_is_due(d)) rest_all(l, rows);
+    if (length || plain_is_due(d)) d->busy++;
+    if (d->busy > LEAST_PAUSE) d->next_idle = LEAST_PAUSE;
     d->spent = now_seconds() - start;
 }
 
