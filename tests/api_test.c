@@ -546,6 +546,7 @@ static void test_paths_and_methods(void **state) {
     refused(404, "model_not_found", "a/b:c");
     get("GET", "/metrics");
     has("llamacpp:prompt_tokens_total 7\n");
+    has("llamacpp:spec_decode_num_drafts_total 0\n");
     has("ollama_health_check_status 1\n");
     has("inference_duration_seconds_bucket{le=\"+Inf\"} 0\n");
     static const char *const gets[] = { "/health", "/v1/models", "/api/version", "/api/tags", "/api/ps", "/props", "/slots", "/lora-adapters" };
@@ -557,6 +558,44 @@ static void test_paths_and_methods(void **state) {
         if (x.status != 200 || json_parse(&a, reply(), x.body.n, &j, &e)) fail_msg("%s: %d %s", gets[i], x.status, reply());
         arena_free(&a);
     }
+}
+
+/* How much may be proposed; what there is of a draft, what became of it. */
+static void test_drafts(void **state) {
+    (void)state;
+    static const struct { const char *path, *body; int most; const char *warning; } rows[] = {
+        { "/completion", "{\"prompt\":\"a\"}", -1, NULL },
+        { "/completion", "{\"prompt\":\"a\",\"speculative.n_max\":3}", 3, "speculative.n_max: nothing proposes tokens for model 'pip'" },
+        { "/completion", "{\"prompt\":\"a\",\"speculative.n_max\":3,\"lookup\":true}", 3, NULL },
+        { "/completion", "{\"prompt\":\"a\",\"speculative.n_max\":0,\"speculative.p_min\":0.7}", 0, "speculative.p_min: accepted, has no effect" },
+        { "/v1/completions", "{\"prompt\":\"a\",\"speculative.n_max\":99}", 16, "nothing proposes" },
+        { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"stream\":false,\"options\":{\"draft_num_predict\":0}}", 0, NULL },
+        { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"stream\":false,\"options\":{\"draft_num_predict\":4}}", 4, "options.draft_num_predict: nothing proposes" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        ask(rows[i].path, rows[i].body);
+        assert_int_equal(accepted()->draft_most, rows[i].most);
+        answer_with(END_EOS, NULL);
+        if (rows[i].warning ? !strstr(reply(), rows[i].warning) : strstr(reply(), "warnings") != NULL) fail_msg("%s: %s", rows[i].body, reply());
+    }
+    fake.m.draft_name = "small";
+    fake.m.draft_memory = 77;
+    ask("/completion", "{\"prompt\":\"a\"}");
+    snprintf(fake.submitted->draft_error, sizeof fake.submitted->draft_error, "it broke");
+    answer_with(END_EOS, NULL);
+    has("the draft of this model was switched off for this answer, which is the same without: it broke");
+    get("GET", "/api/ps");
+    has("\"draft\":{\"name\":\"small\",\"memory\":77}");
+    get("GET", "/props");
+    has("\"draft\":{\"name\":\"small\",\"memory\":77}");
+    snprintf(fake.m.no_draft, sizeof fake.m.no_draft, "it is too large");
+    get("GET", "/api/ps");
+    has("\"draft\":{\"name\":\"small\",\"error\":\"it is too large\"}");
+    ask("/completion", "{\"prompt\":\"a\"}");
+    answer_with(END_EOS, NULL);
+    has("the draft 'small' of this model is not used, the answer is the same without: it is too large");
+    fake.m.draft_name = NULL;
+    fake.m.no_draft[0] = 0;
 }
 
 /* Ollama's clients find Ollama, a browser finds the page. */
@@ -739,7 +778,7 @@ int main(void) {
         cmocka_unit_test(test_legacy_completions), cmocka_unit_test(test_best_of), cmocka_unit_test(test_embeddings), cmocka_unit_test(test_nothing_is_cut_in_silence),
         cmocka_unit_test(test_calls_whole), cmocka_unit_test(test_calls_streamed), cmocka_unit_test(test_structures_reach_the_job),
         cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods),
-        cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
+        cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_drafts), cmocka_unit_test(test_root), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
         cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_cancel),
     };
     return cmocka_run_group_tests(tests, open_fakes, close_fakes);

@@ -75,7 +75,7 @@ void work_stop(work *w) {
 static atomic_int fail_batches, step_delay_ms, row_delay_us; /* so many steps of several sequences fail for want of memory */
 static atomic_int fail_token = -1;             /* and every step with this token */
 static atomic_int most_rows;                   /* tokens of the largest step so far */
-static struct { _Atomic(engine *) g; atomic_int step_us, row_us; } slow[2]; /* steps of an engine take so much longer */
+static struct { _Atomic(engine *) g; atomic_int step_us, row_us; } slowed[2]; /* steps of an engine take so much longer */
 static struct { _Atomic(engine *) g; atomic_int after; } failing;        /* and fail, but for the first so many */
 static struct { _Atomic(engine *) g; atomic_int steps, tokens, most; } watched;
 int __real_engine_step(engine *g, const step *steps, int n_steps, err *e);
@@ -88,8 +88,8 @@ static inline int of_one_engine(engine *g, int rows, err *e) {
         if (rows > atomic_load(&watched.most)) atomic_store(&watched.most, rows);
     }
     for (int i = 0; i < 2; i++) {
-        if (g != atomic_load(&slow[i].g)) continue;
-        long us = atomic_load(&slow[i].step_us) + (long)rows * atomic_load(&slow[i].row_us);
+        if (g != atomic_load(&slowed[i].g)) continue;
+        long us = atomic_load(&slowed[i].step_us) + (long)rows * atomic_load(&slowed[i].row_us);
         nanosleep(&(struct timespec){ us / 1000000, us % 1000000 * 1000 }, NULL);
     }
     if (g == atomic_load(&failing.g) && atomic_fetch_sub(&failing.after, 1) <= 0) return fail_code(e, ERR_MEMORY, "out of memory: as the test wants it");

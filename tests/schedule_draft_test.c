@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "runtime/sample.h"
 #include "tests/schedule.h"
+#include "tests/unrelated_model.h"
 
 static void run_command(const char *fmt, ...) PRINTF_LIKE(1, 2);
 static void run_command(const char *fmt, ...) {
@@ -24,30 +25,6 @@ static const char *kept_path(const char *path) {
     return memcpy(paths[n++], path, strlen(path) + 1);
 }
 
-/* A checkpoint with the demo's shapes and tokenizer, and other weights: what it says has nothing to do with what the demo says. */
-static const char *unrelated(void) {
-    char folder[300], file[320];
-    snprintf(folder, sizeof folder, "%s/unrelated", work_dir);
-    snprintf(file, sizeof file, "%s/model.safetensors", folder);
-    run_command("mkdir -p '%s' && cp " DEMO "/*.json '%s/'", folder, folder);
-    buf b = { 0 };
-    err e = { 0 };
-    must(read_file(DEMO "/model.safetensors", 0, &b, &e), &e);
-    uint64_t head, seed = 99;
-    memcpy(&head, b.p, 8);
-    for (size_t i = 8 + (size_t)head; i + 1 < b.n; i += 2) { /* bf16: a sign, 2^-5 and some mantissa */
-        seed = seed * 6364136223846793005u + 1442695040888963407u;
-        uint16_t v = (uint16_t)((seed >> 63) << 15 | 0x3d00 | (seed >> 40 & 0x7f));
-        memcpy(b.p + i, &v, 2);
-    }
-    FILE *f = fopen(file, "wb");
-    assert_int_equal(fwrite(b.p, 1, b.n, f), b.n);
-    assert_int_equal(fclose(f), 0);
-    buf_free(&b);
-    return kept_path(converted(folder, "q4"));
-}
-
-
 static server begin_drafted(const char *path, const char *draft, int slots, double max_delay) {
     return begin_opts(&path, 1, (models_opts){ .engine.max_sessions = slots + 2, .drafts = &(model_draft){ NULL, draft }, .n_drafts = 1 },
                       (schedule_opts){ .slots = slots, .max_delay = max_delay });
@@ -56,9 +33,9 @@ static server begin_drafted(const char *path, const char *draft, int slots, doub
 /* The model's steps take long, whatever is in them: proposals pay, if they are any good. */
 static void make_slow(const job *j, int step_us, int row_us) {
     assert_non_null(j->m->draft);
-    atomic_store(&slow[0].step_us, step_us);
-    atomic_store(&slow[0].row_us, row_us);
-    atomic_store(&slow[0].g, j->m->engine);
+    atomic_store(&slowed[0].step_us, step_us);
+    atomic_store(&slowed[0].row_us, row_us);
+    atomic_store(&slowed[0].g, j->m->engine);
     atomic_store(&watched.steps, 0);
     atomic_store(&watched.tokens, 0);
     atomic_store(&watched.most, 0);
@@ -66,8 +43,8 @@ static void make_slow(const job *j, int step_us, int row_us) {
 }
 
 static void make_quick(void) {
-    atomic_store(&slow[0].g, NULL);
-    atomic_store(&slow[1].g, NULL);
+    atomic_store(&slowed[0].g, NULL);
+    atomic_store(&slowed[1].g, NULL);
     atomic_store(&failing.g, NULL);
     atomic_store(&watched.g, NULL);
 }
@@ -137,7 +114,7 @@ static void test_same_answers(void **state) {
     (void)state;
     const char *q8 = kept_path(converted(DEMO, "q8")), *gemma = kept_path(converted(GOLDEN "gemma3", "q8")), *mistral = kept_path(converted(GOLDEN "mistral", "q8"));
     check_same(q8, kept_path(converted(DEMO, "q4")), true, true);
-    check_same(q8, unrelated(), true, false);
+    check_same(q8, kept_path(unrelated_model()), true, false);
     check_same(gemma, kept_path(converted(GOLDEN "gemma3", "f32")), false, true); /* windows */
     check_same(mistral, kept_path(converted(GOLDEN "mistral", "f32")), false, true);
 }
@@ -262,9 +239,9 @@ static int proposals(server *x, const char *text, int step_us, int row_us, int d
     j->max_tokens = 200;
     j->cache_prompt = false;
     make_slow(j, step_us, row_us);
-    atomic_store(&slow[1].step_us, draft_us);
-    atomic_store(&slow[1].row_us, 0);
-    atomic_store(&slow[1].g, j->m->draft);
+    atomic_store(&slowed[1].step_us, draft_us);
+    atomic_store(&slowed[1].row_us, 0);
+    atomic_store(&slowed[1].g, j->m->draft);
     submit(x, j);
     wait_done(a);
     *t = a->t;
@@ -284,7 +261,7 @@ static void test_pays(void **state) {
     proposals(&x, "Once upon a time", 0, 5000, 4000, &t); /* every token costs as much, and so does its proposal: some are tried, then none */
     if (t.n_drafted > 60) fail_msg("%d tokens were proposed though they cost what they bring", t.n_drafted);
     end(&x);
-    x = begin_drafted(q8, unrelated(), 2, 0);
+    x = begin_drafted(q8, kept_path(unrelated_model()), 2, 0);
     proposals(&x, "Once upon a time", 5000, 0, 0, &t);
     if (t.n_drafted > 60) fail_msg("%d tokens were proposed by a draft that knows nothing, %d kept", t.n_drafted, t.n_accepted);
     make_quick();
@@ -338,9 +315,9 @@ static void test_pieces(void **state) {
         give_long(j, k ? 600 : 10);
         j->max_tokens = k ? 200 : 300;
         make_slow(j, 10000, 0);
-        atomic_store(&slow[1].step_us, 0);
-        atomic_store(&slow[1].row_us, 500);
-        atomic_store(&slow[1].g, j->m->draft);
+        atomic_store(&slowed[1].step_us, 0);
+        atomic_store(&slowed[1].row_us, 500);
+        atomic_store(&slowed[1].g, j->m->draft);
         submit(&x, j);
         wait_pieces(a[k], 2);
     }
@@ -370,13 +347,9 @@ static models *open_pair(const char *folder, uint64_t memory) {
     return v;
 }
 
-static void test_files(void **state) {
+static void test_refusals(void **state) {
     (void)state;
-    char folder[300], text[400];
-    err e = { 0 };
-    bool open;
-    model *m, copy, alone;
-    uint64_t bound;
+    char folder[300];
     snprintf(folder, sizeof folder, "%s/pair", work_dir);
     run_command("mkdir -p '%s' && cp '%s' '%s/big.bin'", folder, converted(DEMO, "q8"), folder);
     run_command("cp '%s' '%s/small.bin'", converted(DEMO, "q4"), folder);
@@ -391,7 +364,16 @@ static void test_files(void **state) {
     refused_draft(folder, "big", "nothing.bin", "expected the name of a model here, or a file");
     refused_draft(folder, "big", folder, "expected the name of a model here, or a file");
     refused_draft(folder, NULL, "small", "for which of the 5 models?");
+}
 
+static void test_files(void **state) {
+    (void)state;
+    char folder[300], text[400];
+    err e = { 0 };
+    bool open;
+    model *m, copy, alone;
+    uint64_t bound;
+    snprintf(folder, sizeof folder, "%s/pair", work_dir); /* of test_refusals */
     models *v = open_pair(folder, 0); /* opened, counted and closed together */
     must(models_hold(v, "big", &m, &e), &e);
     assert_non_null(m->draft);
@@ -436,7 +418,7 @@ static void test_files(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_answers), cmocka_unit_test(test_kinds), cmocka_unit_test(test_cancel), cmocka_unit_test(test_draft_fails),
-        cmocka_unit_test(test_pays), cmocka_unit_test(test_next_turn), cmocka_unit_test(test_pieces), cmocka_unit_test(test_files),
+        cmocka_unit_test(test_pays), cmocka_unit_test(test_next_turn), cmocka_unit_test(test_pieces), cmocka_unit_test(test_refusals), cmocka_unit_test(test_files),
     };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);

@@ -97,18 +97,18 @@ void drafts_free(lane *l) {
 
 void drafts_let_go(seq *q) {
     drafts *d = &q->l->drafts;
-    if (q->draft < 0) return;
-    draft_session *k = &d->kept[q->draft];
-    if (q->draft_off || !q->js->j->cache_prompt) session_truncate(k->s, 0);
+    if (q->draft.session < 0) return;
+    draft_session *k = &d->kept[q->draft.session];
+    if (q->draft.off || !q->js->j->cache_prompt) session_truncate(k->s, 0);
     k->q = NULL;
     k->used = ++d->clock;
-    q->draft = -1;
+    q->draft.session = -1;
 }
 
 static void switch_off(seq *q, const char *why) {
     job *j = q->js->j;
     if (!j->draft_error[0]) snprintf(j->draft_error, sizeof j->draft_error, "%.*s", (int)sizeof j->draft_error - 1, why);
-    q->draft_off = true;
+    q->draft.off = true;
     drafts_let_go(q);
 }
 
@@ -127,27 +127,27 @@ static void take_session(lane *l, seq *q) {
     }
     bool itself = best >= 0 && !d->kept[best].q && session_len(d->kept[best].s) - same <= same; /* what it loses is no more than what it gives */
     draft_session *k = &d->kept[itself ? best : oldest]; /* there is one: as many as slots */
-    q->draft = (int)(k - d->kept);
-    q->draft_same = 0;
+    q->draft.session = (int)(k - d->kept);
+    q->draft.same = 0;
     if (!k->s && session_new(&k->s, l->m->draft, &e)) {
-        q->draft = -1;
+        q->draft.session = -1;
         switch_off(q, e.msg);
         return;
     }
     k->q = q;
     k->used = ++d->clock;
-    if (itself || q->draft == best) return;
+    if (itself || q->draft.session == best) return;
     session_truncate(k->s, 0);
     if (same >= LEAST_SAME && session_fork(k->s, d->kept[best].s, &e)) session_truncate(k->s, 0); /* no memory for a copy: from the beginning */
 }
 
 /* How much of q's tokens its session holds. What else was in it is forgotten, and so is the last token: its logits are wanted. */
 static int held(const lane *l, seq *q) {
-    session *s = l->drafts.kept[q->draft].s;
+    session *s = l->drafts.kept[q->draft.session].s;
     const int32_t *have = session_tokens(s);
-    int n = (int)q->tokens.n, most = min_int(session_len(s), n - 1), same = min_int(q->draft_same, most);
+    int n = (int)q->tokens.n, most = min_int(session_len(s), n - 1), same = min_int(q->draft.same, most);
     while (same < most && have[same] == q->tokens.p[same]) same++;
-    return q->draft_same = session_truncate(s, same);
+    return q->draft.same = session_truncate(s, same);
 }
 
 /* Every part of the draft's step; what fails is switched off, alone. */
@@ -174,7 +174,7 @@ static void compute(lane *l, int n) {
 
 static bool may_have(const lane *l, const seq *q) {
     const job *j = q->js->j;
-    return !q->search && q->js->width == 1 && seq_decodes(q) && !q->draft_off && j->draft_most != 0 && !l->m->info->has_encoder;
+    return !q->search && q->js->width == 1 && seq_decodes(q) && !q->draft.off && j->draft_most != 0 && !l->m->info->has_encoder;
 }
 
 static double share(double kept, double tried, double otherwise) { return (kept + 4 * otherwise) / (tried + 4); }
@@ -190,9 +190,9 @@ static void set_limits(const lane *l, seq *q) {
     if (j->max_tokens >= 0) most = min_int(most, j->max_tokens - q->n_new - 1);
     /* A window gives back pages as it moves: what must perhaps be taken back may not move it past one. */
     while (d->window && most > 1 && first_page(d->window, n + most - 2) != first_page(d->window, n)) most--;
-    double chance = share(q->draft_kept, q->draft_tried, share(d->kept_tokens, d->tried, 0.7)), all = chance;
-    q->draft_chance = chance;
-    for (q->draft_limit = 0; q->draft_limit < most && all > 0.15; all *= chance) q->draft_limit++;
+    double chance = share(q->draft.kept, q->draft.tried, share(d->kept_tokens, d->tried, 0.7)), all = chance;
+    q->draft.chance = chance;
+    for (q->draft.limit = 0; q->draft.limit < most && all > 0.15; all *= chance) q->draft.limit++;
 }
 
 /* The length that promises most tokens a second, 0: none; *faster: how many times as many as without. who [n] of the n_decode that decode. */
@@ -207,8 +207,8 @@ static int choose_length(const lane *l, int n, int n_decode, int rows, double *f
         int m = 0;
         for (int i = 0; i < n; i++) {
             const seq *q = d->who[i];
-            if (q->draft_limit < length) continue;
-            tokens += pow(q->draft_chance, length);
+            if (q->draft.limit < length) continue;
+            tokens += pow(q->draft.chance, length);
             m++;
         }
         rows += m;
@@ -226,19 +226,19 @@ void drafts_learn(seq *q, int accepted) {
     drafts *d = &q->l->drafts;
     if (q->over) return; /* what followed the end says nothing */
     int looked = accepted < q->n_ahead ? accepted + 1 : accepted;
-    q->draft_kept = 0.9 * q->draft_kept + accepted;
-    q->draft_tried = 0.9 * q->draft_tried + looked;
+    q->draft.kept = 0.9 * q->draft.kept + accepted;
+    q->draft.tried = 0.9 * q->draft.tried + looked;
     d->kept_tokens = 0.98 * d->kept_tokens + accepted;
     d->tried = 0.98 * d->tried + looked;
-    if (accepted > 2) q->draft_next_pause = LEAST_PAUSE;
+    if (accepted > 2) q->draft.next_pause = LEAST_PAUSE;
 }
 
 /* Nothing was proposed for q. Texts change: after a pause, longer each time, its draft has another chance. */
 static void rest(seq *q) {
-    if (++q->draft_pause < q->draft_next_pause) return;
-    q->draft_pause = 0;
-    q->draft_next_pause = min_int(2 * q->draft_next_pause, MOST_PAUSE);
-    q->draft_kept = q->draft_tried = 0;
+    if (++q->draft.pause < q->draft.next_pause) return;
+    q->draft.pause = 0;
+    q->draft.next_pause = min_int(2 * q->draft.next_pause, MOST_PAUSE);
+    q->draft.kept = q->draft.tried = 0;
 }
 
 /* The same for all of the model: the times too are measured anew. */
@@ -266,7 +266,7 @@ static bool has_rows(const lane *l, seq *q) {
 }
 
 static void add(drafts *d, int *n, seq *q, const int32_t *tok, int n_tok) {
-    session *s = d->kept[q->draft].s;
+    session *s = d->kept[q->draft.session].s;
     d->whose[*n] = q;
     d->lens[*n] = session_len(s);
     d->steps[(*n)++] = (step){ s, tok, n_tok, NULL };
@@ -278,9 +278,9 @@ static int propose_one(lane *l, int n_who, int k) {
     int n = 0, rows = 0;
     for (int i = 0; i < n_who; i++) {
         seq *q = d->who[i];
-        if (q->draft_off || q->draft_limit <= k || q->n_ahead < k || (k == 0 && !has_rows(l, q))) continue;
+        if (q->draft.off || q->draft.limit <= k || q->n_ahead < k || (k == 0 && !has_rows(l, q))) continue;
         if (k > 0) add(d, &n, q, &q->ahead[k], 1);
-        else add(d, &n, q, q->tokens.p + q->draft_same, (int)q->tokens.n - q->draft_same);
+        else add(d, &n, q, q->tokens.p + q->draft.same, (int)q->tokens.n - q->draft.same);
         rows += d->steps[n - 1].n;
     }
     if (!n) return 0;
@@ -288,9 +288,9 @@ static int propose_one(lane *l, int n_who, int k) {
     if (d->last_seconds > 0 && rows <= 2 * n) add_time(&d->draft, n, d->last_seconds);
     for (int i = 0; i < n; i++) {
         seq *q = d->whose[i];
-        const float *logits = q && !q->draft_off ? session_logits(d->steps[i].s) : NULL;
+        const float *logits = q && !q->draft.off ? session_logits(d->steps[i].s) : NULL;
         int32_t id = logits ? sample_argmax(logits, l->m->info->n_vocab) : -1;
-        if (k == 0 && logits) q->draft_same = (int)q->tokens.n;
+        if (k == 0 && logits) q->draft.same = (int)q->tokens.n;
         if (id >= 0) q->ahead[++q->n_ahead] = id;
         else if (logits) switch_off(q, "its logits are not finite: its weights or its file are damaged (inspect --verify)");
     }
@@ -305,8 +305,8 @@ void drafts_propose(lane *l, int n_decode, int rows) {
     for (int k = 0; d->kept && k < l->n_slots; k++) {
         seq *q = l->slot[k];
         if (!q || !may_have(l, q) || q->n_ahead) continue;
-        if (q->draft < 0) take_session(l, q);
-        if (q->draft < 0 || (int)q->tokens.n - held(l, q) > NEAR) continue;
+        if (q->draft.session < 0) take_session(l, q);
+        if (q->draft.session < 0 || (int)q->tokens.n - held(l, q) > NEAR) continue;
         set_limits(l, q);
         d->who[n++] = q;
     }
@@ -321,7 +321,7 @@ void drafts_propose(lane *l, int n_decode, int rows) {
         }
         q->ahead[0] = q->tokens.p[q->tokens.n - 1];
         q->by_draft = true;
-        q->draft_pause = 0;
+        q->draft.pause = 0;
         q->js->t.n_drafts++;
         q->js->t.n_drafted += q->n_ahead;
     }
@@ -349,10 +349,10 @@ static int find_behind(lane *l, int *n_decode) {
     for (int k = 0; k < l->n_slots; k++) {
         seq *q = l->slot[k];
         *n_decode += q && seq_decodes(q);
-        if (!q || !may_have(l, q) || q->draft < 0) continue;
+        if (!q || !may_have(l, q) || q->draft.session < 0) continue;
         set_limits(l, q);
         d->who[n++] = q;
-        behind += (int)q->tokens.n - q->draft_same > NEAR && (int)q->tokens.n - held(l, q) > NEAR;
+        behind += (int)q->tokens.n - q->draft.same > NEAR && (int)q->tokens.n - held(l, q) > NEAR;
     }
     for (int i = 1; i < n; i++)
         for (int k = i; k > 0 && d->who[k]->order < d->who[k - 1]->order; k--) {
@@ -372,15 +372,15 @@ void drafts_follow(lane *l, double room) {
     all = left;
     for (int i = 0; i < who && left > 0; i++) {
         seq *q = d->who[i];
-        int due = (int)q->tokens.n - q->draft_same, piece = min_int(due - 1, left); /* the last one with the first proposal */
+        int due = (int)q->tokens.n - q->draft.same, piece = min_int(due - 1, left); /* the last one with the first proposal */
         if (due <= NEAR || !worth(l, q, due, n_decode, faster)) continue;
-        add(d, &n, q, q->tokens.p + q->draft_same, piece);
+        add(d, &n, q, q->tokens.p + q->draft.same, piece);
         left -= piece;
     }
     if (!n) return;
     compute(l, n);
     for (int i = 0; i < n; i++)
-        if (d->whose[i] && !d->whose[i]->draft_off) d->whose[i]->draft_same = session_len(d->steps[i].s);
+        if (d->whose[i] && !d->whose[i]->draft.off) d->whose[i]->draft.same = session_len(d->steps[i].s);
     double per = d->last_seconds / (all - left);
     d->last_piece = all - left;
     if (per > 0) d->per_token = d->per_token > 0 ? 0.5 * d->per_token + 0.5 * (per < 4 * d->per_token ? per : 4 * d->per_token) : per;

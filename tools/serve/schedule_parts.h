@@ -17,6 +17,7 @@
 #include "runtime/speculate.h"
 #include "runtime/stop.h"
 #include "tools/serve/prefix.h"
+#include "tools/serve/schedule_draft.h"
 #include "tools/serve/schedule_event.h"
 
 enum { ECHO_ROWS = 32 };
@@ -47,50 +48,13 @@ typedef struct seq {
     int n_ahead, length, tried, pause, next_pause;
     double gain;             /* accepted tokens a proposal */
     bool by_draft;           /* the draft proposed them, not look-up */
-    int draft;               /* its draft's session in the lane's drafts; -1: none */
-    int draft_same;          /* tokens that this session is known to share with it */
-    int draft_pause, draft_next_pause; /* steps without proposals, and after how many its draft has another chance */
-    double draft_kept, draft_tried; /* of the latest proposals: tokens kept, and tokens that were looked at */
-    int draft_limit;         /* tokens of the next proposal, at most */
-    double draft_chance;     /* that one of them is kept */
-    bool draft_off;          /* it failed */
+    seq_draft draft;
     beam_run *search;        /* a beam search that has begun */
     beam_opts beam;
     const step *beam_steps;
     int n_beam_steps;
     bool over;
 } seq;
-
-/* How long steps take by their tokens: 1, 2, up to 4, 8, 16 ... 64, more. */
-enum { TIME_CLASSES = 8 };
-typedef struct step_times {
-    double seconds[TIME_CLASSES]; /* 0: not known */
-} step_times;
-
-/* Sessions of a model's draft, one for each slot; those without a sequence are kept for whoever begins as they do. */
-typedef struct draft_session {
-    session *s;              /* NULL: not made yet */
-    const seq *q;            /* whose it is; NULL: nobody's */
-    int64_t used;
-} draft_session;
-
-typedef struct drafts {
-    draft_session *kept;     /* [n_slots]; NULL: the model has no draft */
-    seq **who;               /* [n_slots] who may get proposals in this step */
-    step *steps;             /* [n_slots] of the draft, and whose they are, and where their sessions stood */
-    seq **whose;
-    int *lens;
-    double last_seconds;     /* that they took; 0: they failed */
-    int window;              /* positions that its shortest window sees; 0: it has none */
-    int64_t clock;
-    step_times model, draft; /* of steps without prompts */
-    double per_token;        /* seconds a token of the draft's prompts */
-    int last_piece;          /* tokens of them, the last time */
-    double kept_tokens, tried; /* of all sequences, as in seq */
-    int idle, next_idle;     /* steps since any proposal; how many before all is tried anew */
-    int busy;                /* steps with proposals, one after the other */
-    double spent;            /* seconds of this step on proposals */
-} drafts;
 
 /* One open model with jobs or kept sessions. It hangs on the model (model.work). */
 typedef struct lane {
@@ -180,15 +144,6 @@ int seq_echo(seq *q);             /* the tokens of its prompt that this step com
 bool seq_take(seq *q, int32_t id, const job_event *probs, double now); /* into text and events; true: a stop string ended it */
 void seq_rest(seq *q, bool stopped); /* the text that is left */
 void seq_close(seq *q);           /* ended: gives back slot and session, and ends the unit */
-
-/* ---- schedule_draft.c ---- */
-int drafts_init(lane *l, err *e);
-void drafts_free(lane *l);
-void drafts_propose(lane *l, int n_decode, int rows); /* for sequences that decode and have no proposal yet; rows: tokens of the step so far */
-void drafts_follow(lane *l, double room); /* the draft reads what it has to know of prompts, for about so many seconds */
-void drafts_time(lane *l, int rows, double seconds); /* a step without prompts took so long */
-void drafts_learn(seq *q, int accepted);
-void drafts_let_go(seq *q);
 
 /* ---- schedule_search.c ---- */
 int search_advance(seq *q);       /* after a step: 0, or -1 and the job failed */

@@ -91,8 +91,8 @@ seq *seq_new(lane *l, job_state *js, int unit, err *e) {
     if (!q) return fail_memory(e, sizeof *q, "a sequence"), NULL;
     *q = (seq){ .js = js, .l = l, .prompt = unit / choices, .choice = unit % choices, .stop = { .stops = j->stops, .n = j->n_stops } };
     q->order = l->s->order++;
-    q->draft = -1;
-    q->draft_next_pause = 32;
+    q->draft.session = -1;
+    q->draft.next_pause = 32;
     hash_begin(&q->logits);
     if (make_prompt(q, e) || make_sampler(q, e) || make_constraint(q, e) || make_rows(q, e) || find_session(q, e)) {
         lane_give_back(l, q->s, false, -1);
