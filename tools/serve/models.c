@@ -357,7 +357,9 @@ static void add_draft(models *v, entry *x, const engine *g, uint64_t need, uint6
         snprintf(m->no_draft, sizeof m->no_draft, "%.*s", (int)sizeof m->no_draft - 1, e.msg);
         return;
     }
-    m->draft_memory = plan_bytes(v, x, base_of(x)->draft_path, m->draft);
+    const engine_info *i = engine_about(g);
+    uint64_t rows = (uint64_t)i->max_sessions * (1 + SPECULATE_MOST) * (uint64_t)i->logits_ld * sizeof(float); /* of logits, to check proposals by */
+    m->draft_memory = plan_bytes(v, x, base_of(x)->draft_path, m->draft) + rows;
     if (fits(v, need + m->draft_memory, bound)) return;
     snprintf(m->no_draft, sizeof m->no_draft, "it needs %.1f MB beside the model's %.1f MB, the bound for all open models is %.1f MB", (double)m->draft_memory / 1e6,
              (double)need / 1e6, (double)bound / 1e6);

@@ -27,13 +27,14 @@ typedef struct step_times {
 /* Sessions of a model's draft, one for each slot; those without a sequence are kept for whoever begins as they do. */
 typedef struct draft_session {
     session *s;              /* NULL: not made yet */
-    const struct seq *q;          /* whose it is; NULL: nobody's */
+    const struct seq *q;     /* whose it is; NULL: nobody's */
     int64_t used;
 } draft_session;
 
+/* A lane's: of a model with a draft. */
 typedef struct drafts {
     draft_session *kept;     /* [n_slots]; NULL: the model has no draft */
-    struct seq **who;              /* [n_slots] who may get proposals in this step */
+    struct seq **who;        /* [n_slots] who may get proposals in this step */
     step *steps;             /* [n_slots] of the draft, and whose they are, and where their sessions stood */
     struct seq **whose;
     int *lens;
