@@ -268,6 +268,39 @@ static void test_pays(void **state) {
     end(&x);
 }
 
+/* A draft that was of no use, and far behind by then, has another chance: its first text is one it cannot guess, the rest is. */
+static void test_another_chance(void **state) {
+    (void)state;
+    server x = begin_drafted(kept_path(converted(DEMO, "q8")), kept_path(converted(DEMO, "q4")), 2, 0);
+    answer *a = new_answer(1), *b = new_answer(1);
+    job *j = new_job(&x, a, "Once upon a time");
+    logit_bias few[64]; /* odd texts: hardly what the draft says */
+    for (int i = 0; i < 64; i++) few[i] = (logit_bias){ 1000 + 37 * i, 100 };
+    j->sample.bias = few;
+    j->sample.n_bias = 64;
+    j->ignore_eos = true;
+    j->max_tokens = 250;
+    make_slow(j, 4000, 0);
+    atomic_store(&slowed[1].step_us, 1200); /* a guess that is right one time in four does not pay */
+    atomic_store(&slowed[1].row_us, 0);
+    atomic_store(&slowed[1].g, j->m->draft);
+    submit(&x, j);
+    wait_done(a);
+    if (a->t.n_drafted > 60) fail_msg("%d tokens were proposed, %d kept", a->t.n_drafted, a->t.n_accepted);
+    j = new_job(&x, b, "Once upon a time there was a little girl who lived in the forest with her mother. One day she went out to play with her dog and found a big red ball.");
+    assert_true(j->prompts[0].n > 33);
+    j->ignore_eos = true;
+    j->sample.temperature = 0;
+    j->max_tokens = 400;
+    submit(&x, j);
+    wait_done(b);
+    if (b->t.n_accepted < 100) fail_msg("%d of %d proposed tokens kept", b->t.n_accepted, b->t.n_drafted);
+    make_quick();
+    free_answer(a);
+    free_answer(b);
+    end(&x);
+}
+
 /* A text of n tokens that anybody could go on with. */
 static void give_long(job *j, int n) {
     static char text[40000];
@@ -418,7 +451,7 @@ static void test_files(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_answers), cmocka_unit_test(test_kinds), cmocka_unit_test(test_cancel), cmocka_unit_test(test_draft_fails),
-        cmocka_unit_test(test_pays), cmocka_unit_test(test_next_turn), cmocka_unit_test(test_pieces), cmocka_unit_test(test_refusals), cmocka_unit_test(test_files),
+        cmocka_unit_test(test_pays), cmocka_unit_test(test_another_chance), cmocka_unit_test(test_next_turn), cmocka_unit_test(test_pieces), cmocka_unit_test(test_refusals), cmocka_unit_test(test_files),
     };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);

@@ -364,11 +364,26 @@ static int find_behind(lane *l, int *n_decode) {
     return behind ? n : 0;
 }
 
+/* Those who are behind rest as others do, or no draft that once was behind would ever have another chance. */
+static void rest_behind(lane *l, int n_who, int n_decode) {
+    bool near = false;
+    for (int i = 0; i < n_who; i++) {
+        seq *q = l->drafts.who[i];
+        if ((int)q->tokens.n - q->draft.same > NEAR) rest(q);
+        else near = true; /* counted by drafts_propose */
+    }
+    if (!near) rest_all(l, n_decode);
+}
+
 void drafts_follow(lane *l, double room) {
     drafts *d = &l->drafts;
     double faster;
     int n_decode = 0, n = 0, who = d->kept ? find_behind(l, &n_decode) : 0, left, all;
-    if (!who || !(room > 0) || !choose_length(l, who, n_decode, n_decode, &faster)) return;
+    if (!who || !(room > 0)) return;
+    if (!choose_length(l, who, n_decode, n_decode, &faster)) {
+        rest_behind(l, who, n_decode);
+        return;
+    }
     left = room < 2 * d->last_piece * d->per_token ? max_int((int)(room / d->per_token), LEAST_PIECE) : max_int(2 * d->last_piece, FIRST_PIECE);
     all = left;
     for (int i = 0; i < who && left > 0; i++) {
