@@ -38,11 +38,16 @@ static bool same_ids(const engine_info *a, const engine_info *b) {
     return a->n_vocab == b->n_vocab && a->tokenizer_bytes == b->tokenizer_bytes && (a->tokenizer_bytes == 0 || memcmp(a->tokenizer, b->tokenizer, a->tokenizer_bytes) == 0);
 }
 
+int speculate_check(const engine_info *model, const engine_info *draft, err *e) {
+    if (!draft->has_decoder) return fail_code(e, ERR_INPUT, "%s cannot propose: it is an encoder, it does not generate", draft->name);
+    if (draft->has_encoder) return fail_code(e, ERR_INPUT, "%s cannot propose: it is an encoder-decoder model", draft->name);
+    if (same_ids(model, draft)) return 0;
+    return fail_code(e, ERR_INPUT, "%s cannot propose for %s: their tokenizers differ; a draft must be a smaller model of the same family", draft->name, model->name);
+}
+
 int speculation_new(speculation **out, engine *g, session *s, const speculate_opts *o, err *e) {
     const engine_info *i = engine_about(g);
-    if (o->draft && !same_ids(i, engine_about(o->draft)))
-        return fail_code(e, ERR_INPUT, "%s cannot propose for %s: their tokenizers differ; a draft must be a smaller model of the same family", engine_about(o->draft)->name, i->name);
-    if (o->draft && engine_about(o->draft)->has_encoder) return fail_code(e, ERR_INPUT, "%s cannot propose: it is an encoder-decoder model", engine_about(o->draft)->name);
+    if (o->draft && speculate_check(i, engine_about(o->draft), e)) return -1;
     speculation *p = calloc(1, sizeof *p);
     *out = p;
     if (!p) return fail_memory(e, sizeof *p, "speculation");

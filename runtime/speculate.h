@@ -16,8 +16,11 @@ typedef struct speculate_opts {
 
 typedef struct speculation speculation;
 
-/* For session s, whose tokens are picked one after the other. Without lookup and draft it does plain steps. A draft whose ids are
- * other ones is refused. */
+/* May `draft` propose for `model`? Its ids must be the same ones, and it must generate. 0, or -1 and why not. */
+int speculate_check(const engine_info *model, const engine_info *draft, err *e);
+
+/* For session s, whose tokens are picked one after the other. Without lookup and draft it does plain steps. A draft that
+ * speculate_check turns away is refused. */
 int speculation_new(speculation **p, engine *g, session *s, const speculate_opts *o, err *e);
 void speculation_free(speculation *p);
 

@@ -619,6 +619,7 @@ static void test_paths_and_methods(void **state) {
     refused(404, "model_not_found", "a/b:c");
     get("GET", "/metrics");
     has("llamacpp:prompt_tokens_total 7\n");
+    has("llamacpp:spec_decode_num_drafts_total 0\n");
     has("ollama_health_check_status 1\n");
     has("inference_duration_seconds_bucket{le=\"+Inf\"} 0\n");
     static const char *const gets[] = { "/health", "/v1/models", "/api/version", "/api/tags", "/api/ps", "/props", "/slots", "/lora-adapters" };
@@ -665,6 +666,44 @@ static void test_adapters(void **state) {
     drop();
     ask("/lora-adapters", "[]");
     assert_int_equal(fake.n_defaults, 0);
+}
+
+/* How much may be proposed; what there is of a draft, what became of it. */
+static void test_drafts(void **state) {
+    (void)state;
+    static const struct { const char *path, *body; int most; const char *warning; } rows[] = {
+        { "/completion", "{\"prompt\":\"a\"}", -1, NULL },
+        { "/completion", "{\"prompt\":\"a\",\"speculative.n_max\":3}", 3, "speculative.n_max: nothing proposes tokens for model 'pip'" },
+        { "/completion", "{\"prompt\":\"a\",\"speculative.n_max\":3,\"lookup\":true}", 3, NULL },
+        { "/completion", "{\"prompt\":\"a\",\"speculative.n_max\":0,\"speculative.p_min\":0.7}", 0, "speculative.p_min: accepted, has no effect" },
+        { "/v1/completions", "{\"prompt\":\"a\",\"speculative.n_max\":99}", 16, "nothing proposes" },
+        { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"stream\":false,\"options\":{\"draft_num_predict\":0}}", 0, NULL },
+        { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"stream\":false,\"options\":{\"draft_num_predict\":4}}", 4, "options.draft_num_predict: nothing proposes" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        ask(rows[i].path, rows[i].body);
+        assert_int_equal(accepted()->draft_most, rows[i].most);
+        answer_with(END_EOS, NULL);
+        if (rows[i].warning ? !strstr(reply(), rows[i].warning) : strstr(reply(), "warnings") != NULL) fail_msg("%s: %s", rows[i].body, reply());
+    }
+    fake.m.draft_name = "small";
+    fake.m.draft_memory = 77;
+    ask("/completion", "{\"prompt\":\"a\"}");
+    snprintf(fake.submitted->draft_error, sizeof fake.submitted->draft_error, "it broke");
+    answer_with(END_EOS, NULL);
+    has("the draft of this model was switched off for this answer, which is the same without: it broke");
+    get("GET", "/api/ps");
+    has("\"draft\":{\"name\":\"small\",\"memory\":77}");
+    get("GET", "/props");
+    has("\"draft\":{\"name\":\"small\",\"memory\":77}");
+    snprintf(fake.m.no_draft, sizeof fake.m.no_draft, "it is too large");
+    get("GET", "/api/ps");
+    has("\"draft\":{\"name\":\"small\",\"error\":\"it is too large\"}");
+    ask("/completion", "{\"prompt\":\"a\"}");
+    answer_with(END_EOS, NULL);
+    has("the draft 'small' of this model is not used, the answer is the same without: it is too large");
+    fake.m.draft_name = NULL;
+    fake.m.no_draft[0] = 0;
 }
 
 /* Ollama's clients find Ollama, a browser finds the page. */
@@ -903,6 +942,7 @@ int main(void) {
         cmocka_unit_test(test_root), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures),
         cmocka_unit_test(test_messages_are_normalised), cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native),
         cmocka_unit_test(test_cancel), cmocka_unit_test(test_proxies), cmocka_unit_test(test_poolings), cmocka_unit_test(test_adapters),
+        cmocka_unit_test(test_drafts),
     };
     return cmocka_run_group_tests(tests, open_fakes, close_fakes);
 }

@@ -75,8 +75,26 @@ void work_stop(work *w) {
 static atomic_int fail_batches, step_delay_ms, row_delay_us; /* so many steps of several sequences fail for want of memory */
 static atomic_int fail_token = -1;             /* and every step with this token */
 static atomic_int most_rows;                   /* tokens of the largest step so far */
+static struct { _Atomic(engine *) g; atomic_int step_us, row_us; } slowed[2]; /* steps of an engine take so much longer */
+static struct { _Atomic(engine *) g; atomic_int after; } failing;        /* and fail, but for the first so many */
+static struct { _Atomic(engine *) g; atomic_int steps, tokens, most; } watched;
 int __real_engine_step(engine *g, const step *steps, int n_steps, err *e);
 int __wrap_engine_step(engine *g, const step *steps, int n_steps, err *e);
+
+static inline int of_one_engine(engine *g, int rows, err *e) {
+    if (g == atomic_load(&watched.g)) {
+        atomic_fetch_add(&watched.steps, 1);
+        atomic_fetch_add(&watched.tokens, rows);
+        if (rows > atomic_load(&watched.most)) atomic_store(&watched.most, rows);
+    }
+    for (int i = 0; i < 2; i++) {
+        if (g != atomic_load(&slowed[i].g)) continue;
+        long us = atomic_load(&slowed[i].step_us) + (long)rows * atomic_load(&slowed[i].row_us);
+        nanosleep(&(struct timespec){ us / 1000000, us % 1000000 * 1000 }, NULL);
+    }
+    if (g == atomic_load(&failing.g) && atomic_fetch_sub(&failing.after, 1) <= 0) return fail_code(e, ERR_MEMORY, "out of memory: as the test wants it");
+    return 0;
+}
 
 int __wrap_engine_step(engine *g, const step *steps, int n_steps, err *e) {
     int rows = 0, bad = atomic_load(&fail_token);
@@ -89,6 +107,7 @@ int __wrap_engine_step(engine *g, const step *steps, int n_steps, err *e) {
         atomic_fetch_sub(&fail_batches, 1);
         return fail_code(e, ERR_MEMORY, "out of memory: as the test wants it");
     }
+    if (of_one_engine(g, rows, e)) return -1;
     if (rows > atomic_load(&most_rows)) atomic_store(&most_rows, rows);
     int ms = atomic_load(&step_delay_ms);
     if (ms) nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000l }, NULL);
@@ -121,6 +140,7 @@ typedef struct answer {
     double ended_at;
     job_failure failure;
     job_timings t;
+    char draft_error[200];
     int slow_ms;
 } answer;
 
@@ -157,6 +177,7 @@ static inline void take(job *j, const job_event *v) {
     if (v->kind == EVENT_EMBEDDING) memcpy(c->embedding, v->embedding, (size_t)v->n_embedding * sizeof(float)), c->n_embedding = v->n_embedding;
     if (v->last) {
         a->t = v->timings;
+        memcpy(a->draft_error, j->draft_error, sizeof a->draft_error);
         a->failed = v->kind == EVENT_FAILED;
         if (a->failed) a->failure = *v->failure;
         a->ended = ++n_ended;

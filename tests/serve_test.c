@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include "tests/models.h"
 #include "tests/http_client.h"
+#include "tests/unrelated_model.h"
 
 static struct { pid_t pid; int port; char log[300]; const char *model; } server;
 
@@ -448,11 +449,105 @@ static void test_usage(void **state) {
     }
 }
 
+/* ---- drafts ---- */
+
+enum { DRAFTED = 8 };
+
+static const char *drafted_body(int k) {
+    static const char *const more[] = { "\"temperature\":0", "\"temperature\":0.9,\"logprobs\":2", "\"temperature\":0,\"stop\":[\" the\"]", "\"n\":2,\"temperature\":1",
+                                        "\"grammar\":\"root ::= [a-z ]{40} \\\".\\\"\",\"temperature\":0.7", "\"min_length\":40,\"temperature\":0", "\"lookup\":true,\"temperature\":0",
+                                        "\"speculative.n_max\":2,\"temperature\":0,\"repeat_penalty\":1.1" };
+    static char body[DRAFTED][400];
+    snprintf(body[k], sizeof body[k], "{\"prompt\":\"Once upon a time there was a\",\"max_tokens\":80,\"seed\":%d,%s}", k, more[k]);
+    return body[k];
+}
+
+static void *drafted_thread(void *arg) {
+    caller *c = arg;
+    c->rc = http_ask(server.port, "POST", "/v1/completions", drafted_body(c->which), &c->a);
+    return NULL;
+}
+
+/* All kinds of requests together, twice; their choices, one a line. */
+static void drafted_answers(const char *options, buf *out) {
+    start_server(options);
+    if (*options) { /* nothing is known of the draft yet: the first request tries it, whatever it is worth */
+        http_answer a = post("/completion", "{\"prompt\":\"Once upon a time\",\"n_predict\":40,\"temperature\":0,\"ignore_eos\":true}", 200);
+        if (!strstr(a.body.p, "\"draft_n\":")) fail_msg("no proposal was tried: %s", a.body.p);
+        http_answer_free(&a);
+    }
+    for (int round = 0; round < 2; round++) {
+        caller c[DRAFTED];
+        for (int k = 0; k < DRAFTED; k++) {
+            c[k] = (caller){ .which = k };
+            drafted_body(k);
+            assert_int_equal(pthread_create(&c[k].thread, NULL, drafted_thread, &c[k]), 0);
+        }
+        for (int k = 0; k < DRAFTED; k++) {
+            pthread_join(c[k].thread, NULL);
+            if (c[k].rc || c[k].a.status != 200) fail_msg("%d: %s", c[k].a.status, c[k].a.body.p);
+            buf_fmt(out, "%s\n", choices_of(&c[k].a));
+            http_answer_free(&c[k].a);
+        }
+    }
+    buf_byte(out, 0);
+}
+
+/* f32 alone, with its q4 as a draft, and with a draft that is always wrong: the same answers. */
+static void test_drafts(void **state) {
+    (void)state;
+    static char f32[800], options[2][1000];
+    buf want = { 0 }, about = { 0 };
+    const char *q8 = server.model;
+    snprintf(options[0], sizeof options[0], "--draft '%s'", converted("weights/pip-stories", "q4"));
+    snprintf(options[1], sizeof options[1], "'%s' --draft 'pip-stories-f32=%s'", q8, unrelated_model());
+    snprintf(f32, sizeof f32, "%s", converted("weights/pip-stories", "f32"));
+    server.model = f32;
+    drafted_answers("", &want);
+    assert_int_equal((long)metric("\nllamacpp:spec_decode_num_drafts_total") > 0, 1); /* of look-up */
+    assert_int_equal(end_server(SIGTERM), 0);
+    for (int i = 0; i < 2; i++) {
+        buf got = { 0 };
+        drafted_answers(options[i], &got);
+        if (strcmp(got.p, want.p)) fail_msg("with %s:\n%s\nexpected\n%s", options[i], got.p, want.p);
+        assert_true(metric("\nllamacpp:spec_decode_num_drafts_total") > 0);
+        assert_true(metric("\nllamacpp:spec_decode_num_draft_tokens_total") >= metric("\nllamacpp:spec_decode_num_accepted_tokens_total"));
+        about.n = 0;
+        get_into("/api/ps", &about);
+        if (!strstr(about.p, i ? "\"draft\":{\"name\":\"unrelated-q4\",\"memory\":" : "\"draft\":{\"name\":\"pip-stories-q4\",\"memory\":")) fail_msg("%s", about.p);
+        assert_int_equal(end_server(SIGTERM), 0);
+        buf_free(&got);
+    }
+    server.model = q8;
+    buf_free(&want);
+    buf_free(&about);
+}
+
+/* What is wrong with a draft is said at the start: the exit status, and a part of the line. */
+static void test_draft_refusals(void **state) {
+    (void)state;
+    static const struct { const char *options, *part; int status; } rows[] = {
+        { "--draft nothing.bin", "draft 'nothing.bin' of model 'pip-stories-q8': expected the name of a model here, or a file", 1 },
+        { "--draft nobody=pip-stories-q8", "model 'nobody' not found; there is: pip-stories-q8", 1 },
+        { "--draft pip-stories-q8", "cannot be its own draft", 1 },
+        { "--draft a=b,c", "--draft: expected MODEL=DRAFT,MODEL=DRAFT, found \"a=b,c\"", 2 },
+        { "--draft =b", "--draft: expected MODEL=DRAFT", 2 },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char command[1400], text[900] = "";
+        snprintf(command, sizeof command, "'%s/serve' '%s' --port 0 %s 2>&1", bin_dir(), server.model, rows[i].options);
+        FILE *f = popen(command, "r");
+        text[fread(text, 1, sizeof text - 1, f)] = 0;
+        int rc = pclose(f);
+        if (!WIFEXITED(rc) || WEXITSTATUS(rc) != rows[i].status || !strstr(text, rows[i].part)) fail_msg("%s: %d: %s", rows[i].options, rc, text);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_same_everywhere), cmocka_unit_test(test_a_crowd_changes_nothing), cmocka_unit_test(test_all_is_allowed), cmocka_unit_test(test_calls_always_validate), cmocka_unit_test(test_history_with_calls),
-        cmocka_unit_test(test_errors), cmocka_unit_test(test_a_client_that_goes), cmocka_unit_test(test_gone_inside_a_prompt), cmocka_unit_test(test_a_busy_port), cmocka_unit_test(test_drain),
-        cmocka_unit_test(test_usage),
+        cmocka_unit_test(test_errors), cmocka_unit_test(test_a_client_that_goes), cmocka_unit_test(test_gone_inside_a_prompt),
+        cmocka_unit_test(test_a_busy_port), cmocka_unit_test(test_drain), cmocka_unit_test(test_drafts), cmocka_unit_test(test_draft_refusals), cmocka_unit_test(test_usage),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -145,6 +145,7 @@ int native_props(request *q) {
     put_special(q, m->tok ? tokenizer_eos(m->tok) : -1, &b);
     buf_fmt(&b, ",\"n_vocab\":%d,\"kernels\":\"%s\",\"threads\":%d,\"system_fingerprint\":", m->info->n_vocab, m->info->kernels, m->info->threads);
     put_fingerprint(q, &b);
+    put_draft(m, &b);
     buf_byte(&b, '}');
     return reply_and_free(q, &b);
 }

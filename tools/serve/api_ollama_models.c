@@ -136,7 +136,9 @@ int ollama_ps(request *q) {
         put_entry(m, &b);
         buf_str(&b, ",\"expires_at\":");
         put_expiry(m, &b);
-        buf_fmt(&b, ",\"size_vram\":0,\"memory\":%llu,\"context_length\":%d}", (unsigned long long)m->memory, m->info ? m->info->ctx : 0);
+        buf_fmt(&b, ",\"size_vram\":0,\"memory\":%llu,\"context_length\":%d", (unsigned long long)m->memory, m->info ? m->info->ctx : 0);
+        put_draft(m, &b);
+        buf_byte(&b, '}');
     }
     buf_str(&b, "]}");
     free(list);

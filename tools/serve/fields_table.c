@@ -14,6 +14,7 @@ enum {
 #define ANY 1, 0
 #define FROM(min) (min), 1e15
 #define OWN "checkpoint, else "
+#define DRAFT_MOST "the most tokens that lookup and the model's draft (serve --draft) may propose at a time; 0: none; -1: as many as pay; the answer stays the same"
 
 const field fields_table[] = {
     /* what is asked, and of whom */
@@ -156,6 +157,9 @@ const field fields_table[] = {
     { "num_keep", F_NONE, FIELDS_OPTIONS, T_INT, ANY, "-", FIELD_INERT, "the context is never shifted" },
     { "id_slot", F_NONE, OPENAI | NATIVE, T_INT, ANY, "-", FIELD_INERT, "sequences are placed by the scheduler" },
     { "lookup", F_LOOKUP, SAMPLED, T_BOOL, ANY, "false", FIELD_HONOUR, "propose tokens that followed the same words before; the answer stays the same" },
+    { "speculative.n_max", F_DRAFT_MOST, OPENAI | NATIVE, T_INT, -1, 1e9, "-1", FIELD_HONOUR, DRAFT_MOST },
+    { "speculative.n_min", F_NONE, OPENAI | NATIVE, T_INT, ANY, "-", FIELD_INERT, "how much is proposed follows what is accepted and the measured speed" },
+    { "speculative.p_min", F_NONE, OPENAI | NATIVE, T_NUM, ANY, "-", FIELD_INERT, "how much is proposed follows what is accepted and the measured speed" },
     { "lora", F_LORA, OPENAI | NATIVE | FIELDS_EMBEDDINGS, T_ARR, ANY, "what POST /lora-adapters has set", FIELD_HONOUR, "[{name, scale}] or, by GET /lora-adapters, [{id, scale}]: adapters (.lora files beside the models); an empty list: none" },
     { "user", F_USER, OPENAI | FIELDS_EMBEDDINGS | FIELDS_RESPONSES, T_STR, ANY, "the key, or the address", FIELD_HONOUR, "steps are shared among users first" },
     { "metadata", F_NONE, FIELDS_CHAT | FIELDS_RESPONSES | FIELDS_MESSAGES, T_OBJ, ANY, "-", FIELD_INERT, "nothing is stored" },
@@ -199,7 +203,7 @@ const field fields_table[] = {
     { "num_thread", F_NONE, FIELDS_OPTIONS, T_INT, ANY, "-", FIELD_INERT, "serve --threads; it never changes the answer" },
     { "use_mmap", F_NONE, FIELDS_OPTIONS, T_BOOL, ANY, "-", FIELD_INERT, "files are always mapped" },
     { "use_mlock", F_NONE, FIELDS_OPTIONS, T_BOOL, ANY, "-", FIELD_INERT, "files are always mapped" },
-    { "draft_num_predict", F_NONE, FIELDS_OPTIONS, T_INT, ANY, "-", FIELD_INERT, "see lookup" },
+    { "draft_num_predict", F_DRAFT_MOST, FIELDS_OPTIONS, T_INT, -1, 1e9, "-1", FIELD_HONOUR, DRAFT_MOST },
     { "numa", F_NONE, FIELDS_OPTIONS, T_BOOL, ANY, "-", FIELD_INERT, "Ollama dropped it" },
     { "low_vram", F_NONE, FIELDS_OPTIONS, T_BOOL, ANY, "-", FIELD_INERT, "there is no GPU" },
     { "f16_kv", F_NONE, FIELDS_OPTIONS, T_BOOL, ANY, "-", FIELD_INERT, "Ollama dropped it" },

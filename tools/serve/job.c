@@ -16,7 +16,7 @@ job *job_new(void) {
     if (!j) return NULL;
     j->n = 1;
     j->max_tokens = -1;
-    j->turn_end = -1;
+    j->turn_end = j->draft_most = -1;
     j->cache_prompt = true;
     j->keep_alive = NAN;
     j->sample = sample_defaults();

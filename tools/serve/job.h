@@ -49,7 +49,7 @@ typedef struct job_timings {    /* seconds; tokens */
     double queued, load, prompt, decode, first_token, total;
     int n_prompt, n_cached, n_encoder; /* n_cached: of the prompts' tokens, those that a cache had */
     int n_decoded;              /* of all choices */
-    int n_drafted, n_accepted;
+    int n_drafts, n_drafted, n_accepted; /* proposals; their tokens; those of them that were kept */
 } job_timings;
 
 /* JOB_SLOT: what was last worked on in a slot is copied out, put in, or forgotten. */
@@ -99,6 +99,8 @@ typedef struct job {
     int max_tokens;             /* -1: until the context is full */
     sample_opts sample;         /* seed is drawn already; choice c of prompt p takes seed + c */
     bool ignore_eos, echo, logprobs, cache_prompt, lookup, progress;
+    int draft_most;             /* tokens of a proposal, of look-up and draft; 0: none; -1: as many as pay */
+    char draft_error[200];      /* the scheduler's answer: its draft failed and was switched off; read it with the last event */
     bool traced;                /* its logits are hashed */
     int n_top;                  /* alternatives of each token's log-probability */
     const char **stops;

@@ -28,7 +28,7 @@ typedef struct serve_opts {
     const char *host, *memory, *keep_alive, *cors, *key_file, *log, *cache_type, *kernels, *kv_dir, *kv_disk, *response_cache, *trace, *pooling;
     int ping, port, ctx, threads, slots, queue, rate, max_connections, drain;
     float timeout, max_delay;
-    texts keys, aliases, fallbacks, proxies;
+    texts keys, aliases, fallbacks, proxies, drafts;
     bool strict, allow_delete, exact, help_fields, markdown, drain_given;
 } serve_opts;
 
@@ -40,6 +40,9 @@ typedef struct life {
     name_alias alias[32];
     fallback fallbacks[32];
     char *fallback_text[32];
+    model_draft drafts[64];
+    char *draft_text[32];
+    int n_drafts, n_draft_texts;
     uint64_t kv_disk, response_cache;
     buf key_text;        /* of --api-key-file */
     pthread_t keeper;
@@ -97,13 +100,39 @@ static int take_fallback(const program *p, life *l, const char *text) {
     return OPTIONS_GO_ON;
 }
 
-/* Sizes of caches, and who stands in for whom. */
+/* "a=b,c=d": b proposes for a, d for c. "b": for the only model. */
+static int take_drafts(const program *p, life *l, const char *text) {
+    enum { MOST = sizeof l->drafts / sizeof *l->drafts };
+    char *copy = strdup(text), *rest = NULL;
+    if (!copy) return fprintf(stderr, "serve: out of memory\n"), 1;
+    l->draft_text[l->n_draft_texts++] = copy;
+    if (!strchr(copy, '=') && *copy && l->n_drafts < MOST) {
+        l->drafts[l->n_drafts++] = (model_draft){ NULL, copy };
+        return OPTIONS_GO_ON;
+    }
+    char *item = strtok_r(copy, ",", &rest);
+    if (!item) return usage_error(p, "--draft: expected MODEL=DRAFT, or the DRAFT of the only model, found nothing");
+    for (; item; item = strtok_r(NULL, ",", &rest)) {
+        char *equals = strchr(item, '=');
+        if (!equals || equals == item || !equals[1]) return usage_error(p, "--draft: expected MODEL=DRAFT,MODEL=DRAFT, found \"%s\"", text);
+        if (l->n_drafts == MOST) return usage_error(p, "--draft: more than %d drafts", MOST);
+        *equals = 0;
+        l->drafts[l->n_drafts++] = (model_draft){ item, equals + 1 };
+    }
+    return OPTIONS_GO_ON;
+}
+
+/* Sizes of caches, who stands in for whom, and who proposes. */
 static int check_caches(const program *p, life *l) {
     const serve_opts *o = l->o;
     if (parse_bytes(o->kv_disk, &l->kv_disk)) return usage_error(p, "--kv-disk: expected bytes such as 8G, found \"%s\"", o->kv_disk);
     if (o->response_cache && parse_bytes(o->response_cache, &l->response_cache)) return usage_error(p, "--response-cache: expected bytes such as 64M, found \"%s\"", o->response_cache);
     for (int i = 0; i < o->fallbacks.n; i++) {
         int rc = take_fallback(p, l, o->fallbacks.p[i]);
+        if (rc != OPTIONS_GO_ON) return rc;
+    }
+    for (int i = 0; i < o->drafts.n; i++) {
+        int rc = take_drafts(p, l, o->drafts.p[i]);
         if (rc != OPTIONS_GO_ON) return rc;
     }
     return OPTIONS_GO_ON;
@@ -227,7 +256,8 @@ static int open_caches(life *l, err *e) {
 static int open_all(life *l, err *e) {
     serve_opts *o = l->o;
     server *s = &l->s;
-    models_opts m = { .paths = o->models, .n_paths = o->n_models, .memory = l->memory, .keep_alive = s->keep_alive,
+    for (int i = 0; i < l->n_drafts; i++) l->drafts[i] = (model_draft){ server_model_name(s, l->drafts[i].model), server_model_name(s, l->drafts[i].draft) };
+    models_opts m = { .paths = o->models, .n_paths = o->n_models, .memory = l->memory, .keep_alive = s->keep_alive, .drafts = l->drafts, .n_drafts = l->n_drafts,
                       .engine = { .kernels = o->kernels, .threads = o->threads, .ctx = o->ctx, .max_sessions = o->slots, .cache_type = o->cache_type, .exact = o->exact } };
     if (read_keys(l, e) || guard_new(&s->guard, l->keys, l->n_keys, o->rate, e)) return -1;
     if (open_caches(l, e) || models_open(&s->models, &m, e) || work_start(&s->workers, 3, e)) return -1;
@@ -251,6 +281,7 @@ static void close_all(life *l) {
     guard_free(s->guard);
     for (int i = 0; i < s->n_aliases; i++) free((char *)(uintptr_t)l->alias[i].name);
     for (int i = 0; i < s->n_fallbacks; i++) free(l->fallback_text[i]);
+    for (int i = 0; i < l->n_draft_texts; i++) free(l->draft_text[i]);
     buf_free(&l->key_text);
 }
 
@@ -337,6 +368,7 @@ int main(int argc, char **argv) {
         { "--exact", NULL, OPT_FLAG, &o.exact, NULL, "f32 activations and cache", NULL },
         { "--alias", NULL, OPT_TEXTS, &o.aliases, "NAME=MODEL", "another name of a model; may be given several times", NULL },
         { "--fallback", NULL, OPT_TEXTS, &o.fallbacks, "MODEL=OTHER,...", "stand in, in this order, when MODEL is missing, damaged or too large; the reply says so", NULL },
+        { "--draft", NULL, OPT_TEXTS, &o.drafts, "MODEL=DRAFT,...", "a smaller model of the same tokens, or its file, proposes: the same answers, sooner; DRAFT alone: for the only model", NULL },
         { "--api-key", NULL, OPT_TEXTS, &o.keys, "KEY", "clients must send it (Authorization: Bearer KEY, X-Api-Key); also $QUERN_API_KEY", NULL },
         { "--api-key-file", NULL, OPT_TEXT, &o.key_file, "FILE", "keys, one a line", NULL },
         { "--rate", NULL, OPT_INT, &o.rate, "N", "requests a minute of a key or address (0: any number)", NULL },

@@ -85,8 +85,9 @@ static void put_llama(const schedule_figures *f, int64_t tokens_max, buf *b) {
     put(b, "llamacpp:requests_processing", "gauge", "Requests being worked on.", f->active);
     put(b, "llamacpp:requests_deferred", "gauge", "Requests that wait.", f->queued);
     put(b, "llamacpp:n_busy_slots_per_decode", "gauge", "Sequences a step, on average.", ratio((double)f->busy_sequences, (double)f->steps));
-    put(b, "llamacpp:spec_decode_num_draft_tokens_total", "counter", "Tokens proposed by lookup or a draft.", (double)f->drafted);
-    put(b, "llamacpp:spec_decode_num_accepted_tokens_total", "counter", "Of these, accepted.", (double)f->accepted);
+    put(b, "llamacpp:spec_decode_num_drafts_total", "counter", "Proposals made by lookup or a draft.", (double)f->drafts);
+    put(b, "llamacpp:spec_decode_num_draft_tokens_total", "counter", "Their tokens.", (double)f->drafted);
+    put(b, "llamacpp:spec_decode_num_accepted_tokens_total", "counter", "Of these tokens, accepted.", (double)f->accepted);
 }
 
 static void put_models(const server *s, buf *b) {

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "runtime/speculate.h"
 #include "tools/serve/fault.h"
 
 /* One file, or a file with adapters. Entries live until models_close: pointers to models stay good. */
@@ -26,6 +27,8 @@ typedef struct model_state {
     bool gone;               /* the file was not there when it was last looked for */
     int64_t opened_modified; /* of the file that is open */
     uint64_t opened_bytes;
+    int64_t draft_stamp;     /* of the draft's file that is open */
+    char *draft_path;        /* of the file that proposes for it; NULL: none. Of a model with adapters: its base's */
     engine_info info;        /* a copy, once it was open; its texts in info_mem */
     arena info_mem;
     bool known;
@@ -175,6 +178,8 @@ static int scan(models *v, bool first, err *e) {
     return 0;
 }
 
+static int take_draft(models *v, const model_draft *d, err *e);
+
 int models_open(models **out, const models_opts *o, err *e) {
     models *v = calloc(1, sizeof *v);
     *out = NULL;
@@ -188,6 +193,7 @@ int models_open(models **out, const models_opts *o, err *e) {
     for (int i = 0; i < o->n_paths && !rc; i++)
         if (!(v->paths[i] = arena_copy(&v->mem, o->paths[i], strlen(o->paths[i])))) rc = fail_memory(e, strlen(o->paths[i]), "a path");
     if (!rc) rc = scan(v, true, e);
+    for (int i = 0; i < o->n_drafts && !rc; i++) rc = take_draft(v, &o->drafts[i], e);
     if (rc) return models_close(v), -1;
     *out = v;
     return 0;
@@ -204,6 +210,10 @@ static void close_entry(entry *x) {
     tokenizer_free(x->m.tok);
     x->m.grammars = NULL;
     engine_close(x->m.engine);
+    engine_close(x->m.draft);
+    x->m.draft = NULL;
+    x->m.draft_memory = 0;
+    x->m.no_draft[0] = 0;
     x->m.chat = NULL;
     x->m.tok = NULL;
     x->m.engine = NULL;
@@ -248,12 +258,16 @@ static void learn(entry *x, const engine *g) {
     x->known_modified = x->m.modified;
 }
 
-/* What it takes by its plan. The mapping of a file that is open already, with other adapters or none, is counted once. */
-static uint64_t plan_bytes(const models *v, const entry *x, const engine *g) {
+static const entry *base_of(const entry *x) { return x->base ? x->base : x; }
+
+/* What g takes by its plan. The mapping of a file that another model has open already, with other adapters or none, or as a draft, is
+ * counted once. */
+static uint64_t plan_bytes(const models *v, const entry *x, const char *path, const engine *g) {
     engine_memory p = engine_plan(g);
     uint64_t all = p.weights + p.kv + p.scratch + p.tables;
     for (const entry *y = v->first; y; y = y->next)
-        if (y != x && y->m.engine && strcmp(y->m.path, x->m.path) == 0) return all - engine_about(g)->file_bytes;
+        if (y != x && y->m.engine && (strcmp(y->m.path, path) == 0 || (y->m.draft && strcmp(base_of(y)->draft_path, path) == 0)))
+            return all - engine_about(g)->file_bytes;
     return all;
 }
 
@@ -285,6 +299,24 @@ static engine_opts opts_of(const models *v, const entry *x) {
     o.ctx_at_most = true; /* one --ctx for models of all sizes */
     if (x->m.n_adapters) o.adapters = x->m.adapters, o.n_adapters = x->m.n_adapters;
     return o;
+}
+
+/* The engine that proposes for g: the same settings and as many positions, or its own if these are fewer. */
+static int open_draft(const models *v, const entry *x, const engine *g, engine **draft, err *e) {
+    engine_opts o = v->o.engine;
+    err first = { 0 };
+    o.path = base_of(x)->draft_path;
+    o.adapters = NULL;
+    o.n_adapters = 0;
+    o.ctx = engine_about(g)->ctx;
+    o.max_sessions = engine_about(g)->max_sessions;
+    o.threads = engine_about(g)->threads;
+    int rc = engine_open(draft, &o, &first);
+    o.ctx = 0;
+    if (rc && (first.code != ERR_CONTEXT || engine_open(draft, &o, e))) return fail_code(e, first.code, "%s", first.msg);
+    if (speculate_check(engine_about(g), engine_about(*draft), e) == 0) return 0;
+    engine_close(*draft);
+    return -1;
 }
 
 static int open_texts(model *m, err *e) {
@@ -321,6 +353,38 @@ static int look(entry *x, err *e) {
     return 0;
 }
 
+static bool fits(const models *v, uint64_t need, uint64_t bound) { return sum_open(v, true) + need <= bound; }
+
+/* The draft of g, which takes `need` by itself. A model without its draft gives the same answers: where the draft cannot be had it is left
+ * out, and no_draft says why. */
+static void add_draft(models *v, entry *x, const engine *g, uint64_t need, uint64_t bound) {
+    err e = { 0 };
+    model *m = &x->m;
+    m->draft_name = base_of(x)->m.draft_name;
+    if (!m->draft_name) return;
+    if (open_draft(v, x, g, &m->draft, &e)) {
+        m->draft = NULL;
+        snprintf(m->no_draft, sizeof m->no_draft, "%.*s", (int)sizeof m->no_draft - 1, e.msg);
+        return;
+    }
+    const engine_info *i = engine_about(g);
+    uint64_t rows = (uint64_t)i->max_sessions * (1 + SPECULATE_MOST) * (uint64_t)i->logits_ld * sizeof(float); /* of logits, to check proposals by */
+    m->draft_memory = plan_bytes(v, x, base_of(x)->draft_path, m->draft) + rows;
+    if (fits(v, need + m->draft_memory, bound)) return;
+    snprintf(m->no_draft, sizeof m->no_draft, "it needs %.1f MB beside the model's %.1f MB, the bound for all open models is %.1f MB", (double)m->draft_memory / 1e6,
+             (double)need / 1e6, (double)bound / 1e6);
+    engine_close(m->draft);
+    m->draft = NULL;
+    m->draft_memory = 0;
+}
+
+/* Tells one state of the draft's file from another; 0: it is not there. */
+static int64_t draft_stamp(const entry *x) {
+    const char *path = base_of(x)->draft_path;
+    struct stat st;
+    return !path || stat(path, &st) ? 0 : (int64_t)st.st_mtime * 1000003 + (int64_t)st.st_size;
+}
+
 static int open_entry(models *v, entry *x, err *e) {
     double start = now_seconds();
     int faults = fault_count();
@@ -328,17 +392,19 @@ static int open_entry(models *v, entry *x, err *e) {
     engine_opts o = opts_of(v, x);
     if (look(x, e)) return -1;
     if (engine_open(&g, &o, e)) return -1;
-    uint64_t need = plan_bytes(v, x, g), bound = v->o.memory ? v->o.memory : engine_plan(g).machine;
-    if (make_room(v, x, need, bound, e)) return engine_close(g), -1;
+    uint64_t need = plan_bytes(v, x, x->m.path, g), bound = v->o.memory ? v->o.memory : engine_plan(g).machine;
+    add_draft(v, x, g, need, bound);
+    if (make_room(v, x, need + x->m.draft_memory, bound, e)) return close_entry(x), engine_close(g), -1;
     x->m.engine = g;
     if (open_texts(&x->m, e)) return close_entry(x), -1;
     if (fault_count() != faults) return close_entry(x), fail(e, "%s: became shorter while it was opened", x->m.path);
     x->spoilt = false;
     x->opened_modified = x->m.modified;
     x->opened_bytes = x->m.file_bytes;
+    x->draft_stamp = draft_stamp(x);
     learn(x, g);
     x->m.info = engine_about(g);
-    x->m.memory = need;
+    x->m.memory = need + x->m.draft_memory;
     x->m.load_seconds = now_seconds() - start;
     return 0;
 }
@@ -347,10 +413,16 @@ static int open_entry(models *v, entry *x, err *e) {
 
 static double expiry(const entry *x) { return x->keep_alive < 0 ? INFINITY : now_seconds() + x->keep_alive; }
 
+static bool draft_replaced(const entry *x) {
+    int64_t now = draft_stamp(x);
+    return now && now != x->draft_stamp;
+}
+
 static int hold(models *v, entry *x, err *e) {
     /* A file that was replaced is opened anew once nobody works with the old one; one that is open stays so when its name is gone. */
     err unused = { 0 };
-    if (x->m.engine && !x->refs && look(x, &unused) == 0 && (x->m.modified != x->opened_modified || x->m.file_bytes != x->opened_bytes)) close_entry(x);
+    if (x->m.engine && !x->refs && look(x, &unused) == 0 && (x->m.modified != x->opened_modified || x->m.file_bytes != x->opened_bytes || draft_replaced(x)))
+        close_entry(x);
     if (x->m.engine && x->spoilt && x->refs) return fail(e, "model '%s': its file became shorter while it was in use; it is opened anew in a moment", x->m.name);
     if (!x->m.engine && open_entry(v, x, e)) return -1;
     x->refs++;
@@ -365,7 +437,7 @@ static void unhold(entry *x) {
     if (--x->refs == 0 && (x->keep_alive == 0 || x->spoilt)) close_entry(x);
 }
 
-static entry *find(models *v, const char *name) {
+static entry *find(const models *v, const char *name) {
     if (!name || !*name) {
         for (entry *x = v->first; x; x = x->next)
             if (!x->base && !x->gone) return x;
@@ -438,6 +510,52 @@ void models_set_work(model *m, void *work, void (*work_free)(void *work)) {
     m->work = work;
     m->work_free = work_free;
     pthread_mutex_unlock(&m->owner->lock);
+}
+
+/* ---- drafts ---- */
+
+static entry *find_by_either(const models *v, const char *text) {
+    entry *x = find(v, text);
+    return x ? x : find_path(v, text);
+}
+
+static int no_such_model(const models *v, const model_draft *d, err *e) {
+    int n = 0;
+    err why = { 0 };
+    if (d->model) return not_found(v, d->model, &why), fail_code(e, MODELS_NOT_FOUND, "draft %s=%s: %s", d->model, d->draft, why.msg);
+    for (const entry *x = v->first; x; x = x->next) n++;
+    return fail_code(e, ERR_INPUT, "draft %s: for which of the %d models? Say MODEL=%s", d->draft, n, d->draft);
+}
+
+/* Opens both for a moment: what is wrong with the draft is said at the start, not with the first request. */
+static int check_draft(const models *v, const entry *x, err *e) {
+    engine *g, *draft;
+    err why = { 0 };
+    engine_opts o = opts_of(v, x);
+    o.threads = 1;
+    if (engine_open(&g, &o, e)) return -1;
+    const engine_info *i = engine_about(g);
+    int rc = 0;
+    if (!i->has_decoder || i->has_encoder) rc = fail_code(e, ERR_INPUT, "model '%s' takes no draft: only a model that continues text does, this is an encoder%s", x->m.name, i->has_decoder ? "-decoder model" : "");
+    else if (open_draft(v, x, g, &draft, &why)) rc = fail_code(e, why.code, "the draft of model '%s': %s", x->m.name, why.msg);
+    else engine_close(draft);
+    engine_close(g);
+    return rc;
+}
+
+static int take_draft(models *v, const model_draft *d, err *e) {
+    entry *x = d->model ? find_by_either(v, d->model) : v->first && !v->first->next ? v->first : NULL, *y = find_by_either(v, d->draft);
+    struct stat st;
+    if (!x) return no_such_model(v, d, e);
+    if (x->draft_path) return fail_code(e, ERR_INPUT, "model '%s' has two drafts, %s and %s: one can propose", x->m.name, x->m.draft_name, d->draft);
+    if (x == y) return fail_code(e, ERR_INPUT, "model '%s' cannot be its own draft: that would save nothing", x->m.name);
+    if (!y && (stat(d->draft, &st) || !S_ISREG(st.st_mode)))
+        return fail_code(e, MODELS_NOT_FOUND, "draft '%s' of model '%s': expected the name of a model here, or a file that ./convert wrote", d->draft, x->m.name);
+    const char *path = y ? y->m.path : d->draft, *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    x->draft_path = arena_copy(&x->mem, path, strlen(path));
+    x->m.draft_name = y ? y->m.name : arena_copy(&x->mem, base, strlen(base) - (ends_with(base, ".bin") ? 4 : 0));
+    if (!x->draft_path || !x->m.draft_name) return fail_memory(e, strlen(path), "a draft's name");
+    return check_draft(v, x, e);
 }
 
 /* ---- adapters ---- */
@@ -593,6 +711,7 @@ int models_default_adapters(models *v, const model *m, model_adapter **list, int
 static model copy_of(const entry *x) {
     model m = x->m;
     m.engine = NULL;
+    m.draft = NULL;
     m.tok = NULL;
     m.grammars = NULL;
     m.chat = NULL;
@@ -628,7 +747,9 @@ static int study(models *v, entry *x, err *e) {
     x->m.engine = g;
     int rc = open_texts(&x->m, e);
     learn(x, g);
-    x->m.memory = plan_bytes(v, x, g);
+    x->m.memory = plan_bytes(v, x, x->m.path, g);
+    add_draft(v, x, g, x->m.memory, UINT64_MAX);
+    x->m.memory += x->m.draft_memory;
     close_entry(x);
     return rc;
 }

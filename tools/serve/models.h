@@ -31,6 +31,10 @@ typedef struct model {
     think_marks think;             /* likewise, what is thought */
     int32_t turn_end;              /* what the template puts behind a reply ends it; -1: none */
     double load_seconds, expires;  /* expires: now_seconds() when it is closed if unused; INFINITY: never */
+    engine *draft;                 /* proposes tokens for this one: opened, counted and closed with it; NULL: none */
+    const char *draft_name;        /* of the draft it is to have; NULL: none */
+    uint64_t draft_memory;         /* of `memory`: the draft's */
+    char no_draft[256];            /* why draft is NULL all the same; the model works without, only slower */
     const adapter *adapters;       /* [n_adapters] LoRA in it, as engine_open took them; with any it is an engine of its own */
     int n_adapters;
     models *owner;
@@ -41,15 +45,21 @@ typedef struct model {
     struct model_state *state;     /* models.c's own */
 } model;
 
+typedef struct model_draft { /* names, or paths; model NULL: the only one there is */
+    const char *model, *draft;
+} model_draft;
+
 typedef struct models_opts {
     const char *const *paths;      /* [n_paths] files and folders of .bin files */
     int n_paths;
     uint64_t memory;               /* of all that are open; 0: the machine's, as engine_plan tells it */
     double keep_alive;             /* seconds; negative: for ever */
+    const model_draft *drafts;     /* [n_drafts] read by models_open only */
+    int n_drafts;
     engine_opts engine;            /* threads, ctx, max_sessions, cache_type, kernels for all of them; path is filled in */
 } models_opts;
 
-int models_open(models **v, const models_opts *o, err *e); /* scans, opens nothing */
+int models_open(models **v, const models_opts *o, err *e); /* scans, opens nothing for good; a draft that cannot propose for its model is refused here */
 void models_close(models *v);
 
 /* The model of this name, opened if it is not, held until models_release. name NULL or "": the only one, or the first. ":latest" and a missing ".bin" are

@@ -86,6 +86,18 @@ void put_chat_logprob(const request *q, const token_prob *p, buf *b) {
     buf_str(b, "]}");
 }
 
+/* Of an open model: the one that proposes for it, or why it does not. */
+void put_draft(const model *m, buf *b) {
+    if (!m->draft_name) return;
+    buf_str(b, ",\"draft\":{\"name\":");
+    put_quoted(b, m->draft_name);
+    if (m->no_draft[0]) {
+        buf_str(b, ",\"error\":");
+        put_quoted(b, m->no_draft);
+    } else buf_fmt(b, ",\"memory\":%llu", (unsigned long long)m->draft_memory);
+    buf_byte(b, '}');
+}
+
 /* Names the model's content, its adapters and this build: equal fingerprints and seeds give equal answers. */
 void put_fingerprint(const request *q, buf *b) {
     char text[128];

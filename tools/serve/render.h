@@ -12,6 +12,7 @@ void put_token_bytes(const request *q, int32_t id, buf *b); /* its bytes as they
 void put_chat_logprob(const request *q, const token_prob *p, buf *b); /* {token, logprob, bytes, top_logprobs} */
 void put_logprob(buf *b, float x);
 void put_fingerprint(const request *q, buf *b); /* "fp_..." with quotes */
+void put_draft(const model *m, buf *b); /* ,"draft":{...} of a model that has one */
 void put_time(buf *b, int64_t seconds, int64_t nanoseconds); /* RFC 3339 with 9 digits, quoted */
 const char *end_name(job_end end);
 token_prob event_prob(const job_event *v);

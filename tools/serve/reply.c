@@ -399,6 +399,7 @@ void reply_take(job *j, const job_event *v) {
     metrics_job(q->s->metrics, q, v);
     take_failure(q, v);
     if (q->s->trace && !q->cached) trace_job(q->s->trace, q, j);
+    if (j->draft_error[0]) request_warn(q, "the draft of this model was switched off for this answer, which is the same without: %s", j->draft_error);
     bool stream = q->stream;
     job_event last = *v; /* v may lie in the job */
     job_free(j);

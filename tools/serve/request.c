@@ -8,6 +8,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "runtime/speculate.h"
 #include "tools/serve/memo.h"
 #include "tools/serve/ping.h"
 
@@ -210,6 +211,18 @@ int request_tokenizer(request *q) {
 
 /* ---- the job ---- */
 
+/* How much may be proposed; and whether anybody does. */
+static void take_draft(request *q) {
+    int64_t most = request_int(q, F_DRAFT_MOST, -1);
+    const model *m = q->j->m;
+    q->j->draft_most = (int)(most > SPECULATE_MOST ? SPECULATE_MOST : most);
+    if (most == 0) return;
+    if (m->no_draft[0]) request_warn(q, "the draft '%s' of this model is not used, the answer is the same without: %s", m->draft_name, m->no_draft);
+    else if (most > 0 && !m->draft && !q->j->lookup)
+        request_warn(q, "%s: nothing proposes tokens for model '%s': it has no draft (serve --draft), and lookup is off",
+                     q->dialect == DIALECT_OLLAMA ? "options.draft_num_predict" : "speculative.n_max", m->name);
+}
+
 int request_job(request *q, job_kind kind) {
     err e = { 0 };
     job *j = job_new();
@@ -225,6 +238,7 @@ int request_job(request *q, job_kind kind) {
     job_defaults(j);
     j->cache_prompt = request_flag(q, F_CACHE_PROMPT, true);
     j->lookup = request_flag(q, F_LOOKUP, false);
+    if (kind == JOB_GENERATE) take_draft(q);
     j->user = arena_copy(&j->mem, user, strlen(user));
     j->arrived = q->h->arrived;
     double timeout = request_num(q, F_TIMEOUT_MS, 0);

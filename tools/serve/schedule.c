@@ -180,6 +180,7 @@ void job_end_all(job_state *js, const job_failure *f, job_error why) {
     else s->n_active--, s->mean_job = s->mean_job > 0 ? 0.9 * s->mean_job + 0.1 * (now - js->started_at) : now - js->started_at;
     s->figures.jobs_done[why]++;
     s->figures.cached_tokens += js->t.n_cached;
+    s->figures.drafts += js->t.n_drafts;
     s->figures.drafted += js->t.n_drafted;
     s->figures.accepted += js->t.n_accepted;
     count_histogram(&s->figures.whole, js->t.total);

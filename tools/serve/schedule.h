@@ -39,7 +39,7 @@ extern const double histogram_bounds[HISTOGRAM_BUCKETS]; /* seconds, 0.001 to 60
 typedef struct schedule_figures {
     int64_t jobs_done[12];   /* by job_error */
     int64_t prompt_tokens, cached_tokens, decoded_tokens, steps, busy_sequences; /* busy_sequences: summed over the steps */
-    int64_t drafted, accepted;
+    int64_t drafts, drafted, accepted; /* proposals, of look-up and drafts; their tokens; those kept */
     double prompt_seconds, decode_seconds;
     int queued, active, slots;
     histogram first_token, between_tokens, whole, queue;

@@ -11,6 +11,7 @@
 static void lane_free(void *p) {
     lane *l = p;
     prefix_free(&l->kept);
+    drafts_free(l);
     free_aligned(l->row);
     free(l->slot);
     free(l->steps);
@@ -31,7 +32,7 @@ lane *lane_of(schedule *s, model *m, err *e) {
     l->slot = calloc((size_t)l->n_slots, sizeof(seq *));
     l->steps = calloc((size_t)l->cap_steps, sizeof *l->steps);
     l->whose = calloc((size_t)l->cap_steps, sizeof(seq *));
-    if (!l->slot || !l->steps || !l->whose || prefix_init(&l->kept, l->max_sessions, e)) {
+    if (!l->slot || !l->steps || !l->whose || prefix_init(&l->kept, l->max_sessions, e) || drafts_init(l, e)) {
         fail_memory(e, (size_t)l->n_slots * 64, "a model's slots");
         return lane_free(l), NULL;
     }

@@ -6,6 +6,7 @@
  *   schedule_lane.c    one open model: who gets a slot, sessions, the prefix cache
  *   schedule_step.c    one step of a lane: what goes into it, and what becomes of it
  *   schedule_seq.c     one sequence: from its prompt to its end
+ *   schedule_draft.c   what a draft model proposes, for whom, and whether that pays
  *   schedule_search.c  beam searches and embeddings
  *   schedule_disk.c    sessions to and from the disk; what a client does with slots
  *
@@ -16,6 +17,7 @@
 #include "runtime/speculate.h"
 #include "runtime/stop.h"
 #include "tools/serve/prefix.h"
+#include "tools/serve/schedule_draft.h"
 #include "tools/serve/schedule_event.h"
 
 enum { ECHO_ROWS = 32 };
@@ -45,6 +47,8 @@ typedef struct seq {
     int32_t ahead[1 + SPECULATE_MOST]; /* the last token and proposals behind it */
     int n_ahead, length, tried, pause, next_pause;
     double gain;             /* accepted tokens a proposal */
+    bool by_draft;           /* the draft proposed them, not look-up */
+    seq_draft draft;
     beam_run *search;        /* a beam search that has begun */
     beam_opts beam;
     const step *beam_steps;
@@ -72,6 +76,7 @@ typedef struct lane {
     int last_budget;
     int faults;              /* fault_count() when it was last asked */
     bool hurt;               /* pages of the file were missing: nothing more is computed with it */
+    drafts drafts;
     bool listed;             /* in the schedule's list: it has jobs, and the model is held */
     struct lane *next;
 } lane;
@@ -136,6 +141,7 @@ void seq_free(seq *q);
 int seq_advance(seq *q, double now);
 void seq_cut(seq *q, job_end end); /* ends with what there is */
 void seq_choice_end(job_state *js, int prompt, int choice, job_end end, const char *stop);
+bool seq_decodes(const seq *q);   /* all but its last token is in its session: a step gives the next one */
 void seq_propose(seq *q, int most);
 int seq_echo(seq *q);             /* the tokens of its prompt that this step computed */
 bool seq_take(seq *q, int32_t id, const job_event *probs, double now); /* into text and events; true: a stop string ended it */

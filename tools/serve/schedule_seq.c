@@ -92,6 +92,8 @@ seq *seq_new(lane *l, job_state *js, int unit, err *e) {
     if (!q) return fail_memory(e, sizeof *q, "a sequence"), NULL;
     *q = (seq){ .js = js, .l = l, .prompt = unit / choices, .choice = unit % choices, .stop = { .stops = j->stops, .n = j->n_stops } };
     q->order = l->s->order++;
+    q->draft.session = -1;
+    q->draft.next_pause = 32;
     hash_begin(&q->logits);
     if (make_prompt(q, e) || make_sampler(q, e) || make_constraint(q, e) || make_rows(q, e) || find_session(q, e)) {
         lane_give_back(l, q->s, false, -1);
@@ -111,6 +113,7 @@ seq *seq_new(lane *l, job_state *js, int unit, err *e) {
 void seq_free(seq *q) {
     if (!q) return;
     if (q->search) beam_end(q->search, false, NULL, &(err){ 0 });
+    drafts_let_go(q);
     sampler_free(q->sampler);
     constraint_free(q->constraint);
     ids_free(&q->tokens);
@@ -322,9 +325,11 @@ static void learn(seq *q, int accepted) {
 }
 
 void seq_propose(seq *q, int most) {
-    int n = (int)q->tokens.n, room = q->l->m->info->ctx - n;
+    int n = (int)q->tokens.n, room = q->l->m->info->ctx - n, asked = q->js->j->draft_most;
     q->n_ahead = 0;
+    q->by_draft = false;
     most = min_int(min_int(q->length, room), most);
+    if (asked >= 0) most = min_int(most, asked);
     if (!q->rows || !q->js->j->lookup || most < 1) return;
     if (q->pause > 0) {
         q->pause--;
@@ -333,6 +338,7 @@ void seq_propose(seq *q, int most) {
     q->ahead[0] = q->tokens.p[n - 1];
     q->n_ahead = speculate_lookup(q->tokens.p, n, q->ahead + 1, most);
     q->js->t.n_drafted += q->n_ahead;
+    q->js->t.n_drafts += q->n_ahead > 0;
 }
 
 /* Tokens as long as they are those that were proposed, whose logits are here already. */
@@ -345,7 +351,8 @@ static int take_ahead(seq *q, double now) {
         if (rc || at == q->n_ahead || q->tokens.p[q->tokens.n - 1] != q->ahead[1 + at]) break;
     }
     q->js->t.n_accepted += at;
-    learn(q, at);
+    if (q->by_draft) drafts_learn(q, at);
+    else learn(q, at);
     q->n_ahead = 0;
     session_truncate(q->s, (int)q->tokens.n - 1);
     return 0;

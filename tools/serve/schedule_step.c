@@ -8,42 +8,56 @@ enum { FIRST_BUDGET = 64, LEAST_BUDGET = 8, MOST_BUDGET = 8192 };
 typedef struct planned {
     int n;                   /* steps of the lane */
     int n_decode, n_prompt;  /* sequences that decode; tokens of prompts */
+    int rows;                /* tokens of those that decode, with what is proposed */
 } planned;
 
 static int due(const seq *q) { return (int)q->tokens.n - session_len(q->s); }
 
-static bool decodes(const seq *q) { return q->search || (q->begun && due(q) == 1); }
+bool seq_decodes(const seq *q) { return q->search || (q->begun && due(q) == 1); }
 
 static void add(lane *l, planned *p, seq *q, step st) {
     l->whose[p->n] = q;
     l->steps[p->n++] = st;
 }
 
-static void plan_decodes(lane *l, planned *p) {
-    for (int k = 0; k < l->n_slots; k++) {
-        seq *q = l->slot[k];
-        if (q) q->n_step = 0;
-        if (q && decodes(q)) p->n_decode += q->search ? q->n_beam_steps : 1;
-    }
-    for (int k = 0; k < l->n_slots; k++) {
-        seq *q = l->slot[k];
-        if (!q || !decodes(q)) continue;
-        if (q->search) {
-            for (int i = 0; i < q->n_beam_steps; i++) add(l, p, q, q->beam_steps[i]);
-            q->n_step = q->n_beam_steps;
-            continue;
-        }
-        seq_propose(q, SPECULATE_MOST / p->n_decode); /* rows are nearly free only while they are few */
+static void add_decode(lane *l, planned *p, seq *q) {
+    if (q->search) {
+        for (int i = 0; i < q->n_beam_steps; i++) add(l, p, q, q->beam_steps[i]);
+        q->n_step = q->n_beam_steps;
+    } else {
         q->n_step = 1 + q->n_ahead;
         if (q->n_ahead) add(l, p, q, (step){ q->s, q->ahead, q->n_step, q->rows });
         else add(l, p, q, (step){ q->s, &q->tokens.p[q->tokens.n - 1], 1, NULL });
     }
+    p->rows += q->n_step;
+}
+
+static void plan_decodes(lane *l, planned *p) {
+    int rows;
+    for (int k = 0; k < l->n_slots; k++) {
+        seq *q = l->slot[k];
+        if (q) q->n_step = 0;
+        if (q && seq_decodes(q)) p->n_decode += q->search ? q->n_beam_steps : 1;
+    }
+    rows = p->n_decode;
+    for (int k = 0; k < l->n_slots; k++) {
+        seq *q = l->slot[k];
+        if (!q || q->search || !seq_decodes(q)) continue;
+        seq_propose(q, SPECULATE_MOST / p->n_decode); /* rows are nearly free only while they are few */
+        rows += q->n_ahead;
+    }
+    drafts_propose(l, p->n_decode, rows);
+    for (int k = 0; k < l->n_slots; k++)
+        if (l->slot[k] && seq_decodes(l->slot[k])) add_decode(l, p, l->slot[k]);
 }
 
 /* ---- prompts ---- */
 
+/* Seconds of a step that prompts may take, theirs and their drafts'. */
+static double target_of(const lane *l) { return l->s->o.max_delay * 0.6 / max_int(l->s->n_lanes, 1); }
+
 static int budget(const lane *l, const planned *p) {
-    double target = l->s->o.max_delay * 0.6 / max_int(l->s->n_lanes, 1), room = target - (p->n_decode ? l->base : 0);
+    double room = target_of(l) - (p->n_decode ? l->base + l->drafts.spent : 0);
     if (!(l->per_token > 0)) return FIRST_BUDGET;
     double fits = room / l->per_token;
     int most = min_int(2 * max_int(l->last_budget, FIRST_BUDGET / 2), MOST_BUDGET);
@@ -61,7 +75,7 @@ static seq *next_prompt(const lane *l, bool begun_too) {
     seq *best = NULL;
     for (int k = 0; k < l->n_slots; k++) {
         seq *q = l->slot[k];
-        if (!q || decodes(q) || most_of(q) <= 0 || (!begun_too && q->n_step)) continue;
+        if (!q || seq_decodes(q) || most_of(q) <= 0 || (!begun_too && q->n_step)) continue;
         if (!best || q->js->u->served < best->js->u->served || (q->js->u == best->js->u && q->order < best->order)) best = q;
     }
     return best;
@@ -71,8 +85,8 @@ static int users_with_prompts(const lane *l) {
     int n = 0;
     for (int k = 0; k < l->n_slots; k++) {
         const seq *q = l->slot[k];
-        bool counts = q && !decodes(q);
-        for (int i = 0; i < k && counts; i++) counts = !l->slot[i] || decodes(l->slot[i]) || l->slot[i]->js->u != q->js->u;
+        bool counts = q && !seq_decodes(q);
+        for (int i = 0; i < k && counts; i++) counts = !l->slot[i] || seq_decodes(l->slot[i]) || l->slot[i]->js->u != q->js->u;
         n += counts;
     }
     return n;
@@ -98,7 +112,7 @@ static void plan_prompts(lane *l, planned *p) {
     }
     for (int k = 0; k < l->n_slots; k++) {
         seq *q = l->slot[k];
-        if (!q || decodes(q) || !q->n_step) continue;
+        if (!q || seq_decodes(q) || !q->n_step) continue;
         bool all_rows = q->js->j->echo && q->js->j->logprobs && !q->begun;
         add(l, p, q, (step){ q->s, q->tokens.p + session_len(q->s), q->n_step, all_rows ? q->rows : NULL });
     }
@@ -146,12 +160,13 @@ static void measure(lane *l, const planned *p, double seconds) {
         prompt = seconds - own;
         l->last_budget = p->n_prompt;
     }
+    if (!p->n_prompt) drafts_time(l, p->rows, seconds);
     pthread_mutex_lock(&s->lock);
     s->figures.steps++;
     s->figures.busy_sequences += p->n;
     s->figures.prompt_tokens += p->n_prompt;
     s->figures.prompt_seconds += prompt;
-    s->figures.decode_seconds += seconds - prompt;
+    s->figures.decode_seconds += seconds - prompt + l->drafts.spent;
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -164,6 +179,12 @@ static bool fail_all(lane *l, const err *e) {
     return true;
 }
 
+/* What prompts leave of a step to their drafts. Where a step alone takes longer than all of it, a quarter: else no draft would ever begin. */
+static double room_for_drafts(const lane *l, const planned *p) {
+    double target = target_of(l), room = target - l->base - l->drafts.spent;
+    return (room > target / 4 ? room : target / 4) - p->n_prompt * l->per_token;
+}
+
 bool lane_step(lane *l) {
     planned p = { 0 };
     err e = { 0 }, hurt = { 0 };
@@ -171,6 +192,7 @@ bool lane_step(lane *l) {
     plan_decodes(l, &p);
     plan_prompts(l, &p);
     if (!p.n) return false;
+    if (p.n_decode) drafts_follow(l, room_for_drafts(l, &p));
     double start = now_seconds();
     if (engine_step(l->m->engine, l->steps, p.n, &e)) compute_apart(l, &p);
     if (!lane_sound(l, &hurt)) return fail_all(l, &hurt);
