@@ -21,6 +21,8 @@ typedef struct schema_rule {
     size_t n;
 } schema_rule;
 int schema_compile_within(grammar **g, const vocabulary *v, const char *gbnf, size_t n, const schema_rule *r, int n_rules, int *which, err *e);
+/* One more step of a JSON pointer as it stands in a URI and in a message: ~ and / escaped, control characters in per cent. */
+void schema_pointer_add(buf *b, const char *key, size_t n);
 int schema_any_object(grammar **g, const vocabulary *v, err *e); /* any JSON object */
 
 #endif

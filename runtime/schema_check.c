@@ -4,21 +4,28 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/schema.h"
 #include "runtime/schema_parts.h"
 
 /* ---- where: JSON pointers for messages ---- */
+
+void schema_pointer_add(buf *b, const char *key, size_t n) {
+    buf_byte(b, '/');
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)key[i];
+        if (c == '~' || c == '/') buf_str(b, c == '~' ? "~0" : "~1");
+        else if (c < 0x20 || c == 0x7f || c == '%') buf_fmt(b, "%%%02X", c); /* a message is one line */
+        else buf_byte(b, c);
+    }
+}
 
 static bool find_place(const json *at, const json *wanted, buf *b) {
     if (at == wanted) return true;
     size_t n = b->n;
     uint32_t i = 0;
     for (const json *k = at->child; k && (at->type == JSON_ARRAY || at->type == JSON_OBJECT); k = k->next, i++) {
-        buf_byte(b, '/');
-        if (at->type == JSON_ARRAY) buf_fmt(b, "%u", i);
-        for (uint32_t c = 0; at->type == JSON_OBJECT && c < k->key_n; c++) {
-            if (k->key[c] == '~' || k->key[c] == '/') buf_str(b, k->key[c] == '~' ? "~0" : "~1");
-            else buf_byte(b, k->key[c]);
-        }
+        if (at->type == JSON_ARRAY) buf_fmt(b, "/%u", i);
+        else schema_pointer_add(b, k->key, k->key_n);
         if (find_place(k, wanted, b)) return true; /* as deep as JSON_MAX_DEPTH */
         b->n = n;
     }

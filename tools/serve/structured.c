@@ -48,12 +48,12 @@ static int check_closed(request *q, const char *param, const json *s, buf *where
     int i = 0;
     for (const json *k = s->child; k; k = k->next, i++) {
         if (k->key && (strcmp(k->key, "enum") == 0 || strcmp(k->key, "const") == 0 || strcmp(k->key, "default") == 0 || strcmp(k->key, "examples") == 0)) continue;
-        if (k->key) buf_fmt(where, "/%.200s", k->key);
+        if (k->key) schema_pointer_add(where, k->key, k->key_n);
         else buf_fmt(where, "/%d", i);
         bool names = k == properties || (k->key && (strcmp(k->key, "$defs") == 0 || strcmp(k->key, "definitions") == 0));
         for (const json *p = names && k->type == JSON_OBJECT ? k->child : NULL; p; p = p->next) { /* a property may be called "type" */
             size_t m = where->n;
-            buf_fmt(where, "/%.200s", p->key);
+            schema_pointer_add(where, p->key, p->key_n);
             if (check_closed(q, param, p, where)) return -1;
             where->n = m;
         }
