@@ -128,22 +128,25 @@ static int pointer_word(const char **p, char *out, size_t room) {
     return (int)n;
 }
 
-int schema_resolve(schema_doc *d, const json *s, const json **target) {
-    const json *ref = json_get(s, "$ref"), *at = d->root;
-    if (ref->type != JSON_STRING) return schema_bad(d, s, "$ref", "expected a string, found %s", json_type_name(ref));
-    const char *p = ref->s;
-    if (p[0] != '#' || (p[1] && p[1] != '/')) return schema_bad(d, s, "$ref", "\"%.100s\": only references within the schema (#/...) can be followed", p);
-    for (p++; *p == '/' && at;) {
+const json *schema_at(const json *at, const char *p) {
+    while (*p == '/' && at) {
         char word[512];
         p++;
-        if (pointer_word(&p, word, sizeof word) < 0) return schema_bad(d, s, "$ref", "a name of over 511 bytes");
+        if (pointer_word(&p, word, sizeof word) < 0) return NULL;
         const json *k = at->type == JSON_ARRAY ? at->child : NULL;
         for (unsigned long i = strtoul(word, NULL, 10); k && i; i--) k = k->next;
         at = at->type == JSON_OBJECT ? json_get(at, word) : word[0] >= '0' && word[0] <= '9' ? k : NULL;
     }
-    if (!at) return schema_bad(d, s, "$ref", "\"%.100s\" leads nowhere", ref->s);
-    *target = at;
-    return 0;
+    return at;
+}
+
+int schema_resolve(schema_doc *d, const json *s, const json **target) {
+    const json *ref = json_get(s, "$ref");
+    if (ref->type != JSON_STRING) return schema_bad(d, s, "$ref", "expected a string, found %s", json_type_name(ref));
+    const char *p = ref->s;
+    if (p[0] != '#' || (p[1] && p[1] != '/')) return schema_bad(d, s, "$ref", "\"%.100s\": only references within the schema (#/...) can be followed", p);
+    *target = schema_at(d->root, p + 1);
+    return *target ? 0 : schema_bad(d, s, "$ref", "\"%.100s\" leads nowhere", ref->s);
 }
 
 int schema_count(schema_doc *d, const json *s, const char *keyword, uint32_t *v) {

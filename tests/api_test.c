@@ -117,6 +117,32 @@ static void test_calls_whole(void **state) {
     know_tools(false);
 }
 
+/* A reply of Ollama's is one line, whatever space stands in arguments. */
+static void test_calls_on_one_line(void **state) {
+    (void)state;
+    static const char text[] = "<tool_call>{\"name\":\"f\",\"arguments\":\n{\n \"a\":\r\n1}}</tool_call>";
+    know_tools(true);
+    for (int constrained = 0; constrained < 2; constrained++) {
+        ask("/api/chat", "{\"model\":\"pip\"," MESSAGES "," TOOLS "}");
+        accepted();
+        for (size_t i = 0; i + 1 < sizeof text; i++) fake_event((job_event){ .kind = EVENT_PIECE, .id = 600, .text = text + i, .n = 1, .logprob = NAN, .constrained = constrained });
+        fake_event((job_event){ .kind = EVENT_CHOICE_END, .end = END_GRAMMAR });
+        fake_event((job_event){ .kind = EVENT_END });
+        has("\"tool_calls\":[{");
+        for (const char *p = reply(); *p;) { /* each line is an object */
+            const char *end = strchr(p, '\n');
+            arena a = { 0 };
+            json *j;
+            err e = { 0 };
+            assert_non_null(end);
+            if (json_parse(&a, p, (size_t)(end - p), &j, &e)) fail_msg("%s: %.*s", e.msg, (int)(end - p), p);
+            arena_free(&a);
+            p = end + 1;
+        }
+    }
+    know_tools(false);
+}
+
 static void test_calls_streamed(void **state) {
     (void)state;
     know_tools(true);
@@ -153,6 +179,44 @@ static void test_calls_streamed(void **state) {
     has("\"output_index\":3,\"delta\":\"\\\"a\\\":2}\"");
     has("\"type\":\"response.function_call_arguments.done\"");
     know_tools(false);
+}
+
+/* Another family's template and format of calls, for a while. */
+static void with_template(const char *folder, const char *name) {
+    static chat *own;
+    char path[200];
+    buf text = { 0 };
+    err e = { 0 };
+    if (own) chat_close(fake.m.chat), fake.m.chat = own, own = NULL, fake.m.calls = NULL, fake.m.wants = (template_wants){ false, false };
+    if (!name) return;
+    own = fake.m.chat;
+    snprintf(path, sizeof path, "tests/fixtures/%s/%s.jinja", folder, name);
+    if (read_file(path, 0, &text, &e) || chat_open(&fake.m.chat, fake.m.tok, text.p, text.n, &e)) fail_msg("%s", e.msg);
+    fake.m.calls = call_format_of(text.p, text.n);
+    fake.m.wants = template_wants_of(text.p, text.n);
+    buf_free(&text);
+}
+
+/* Calls and their results as clients send them back, with ids or with names, arguments as text or as an object, through the template. */
+static void test_results_go_back(void **state) {
+    (void)state;
+#define CALL_WITH(id, args) "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{" id "\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":" args "}}," \
+                            "{" id "\"type\":\"function\",\"function\":{\"name\":\"g\",\"arguments\":{}}}]},"
+    static const struct { const char *folder, *name, *body, *want; } rows[] = {
+        { "tool_templates", "deepseek", CALL_WITH("\"id\":\"c1\",", "{\"x\":1}") "{\"role\":\"tool\",\"tool_call_id\":\"c1\",\"content\":\"R\"}]}", "f\\n```json\\n{\\\"x\\\":1}\\n```<" },
+        { "tool_templates", "deepseek-3.1", CALL_WITH("\"id\":\"c1\",", "\"{\\\"x\\\": 1}\"") "{\"role\":\"tool\",\"tool_call_id\":\"c1\",\"content\":\"R\"}]}", "{\\\"x\\\": 1}<" },
+        { "tool_templates", "function-gemma", CALL_WITH("\"id\":\"c1\",", "{\"x\":\"y\"}") "{\"role\":\"tool\",\"tool_call_id\":\"c1\",\"content\":\"R\"}]}",
+          "call:f{x:<escape>y<escape>}<end_function_call><start_function_call>call:g{}<end_function_call><start_function_response>response:f{value:<escape>R<escape>}" },
+        { "tool_templates", "xml", CALL_WITH("", "{\"x\":\"y\",\"z\":[1]}") "{\"role\":\"tool\",\"tool_name\":\"g\",\"content\":\"R\"}]}", "<parameter=x>\\ny\\n</parameter>\\n<parameter=z>\\n[1]\\n</parameter>" },
+        { "chat_templates", "mistral-nemo", CALL_WITH("", "{}") "{\"role\":\"tool\",\"tool_name\":\"g\",\"content\":\"R\"}]}", "{\\\"content\\\": R, \\\"call_id\\\": \\\"call00002\\\"}" },
+        { "chat_templates", "mistral-nemo", CALL_WITH("", "{}") "{\"role\":\"tool\",\"content\":\"R\"},{\"role\":\"tool\",\"content\":\"S\"}]}", "{\\\"content\\\": S, \\\"call_id\\\": \\\"call00002\\\"}" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        with_template(rows[i].folder, rows[i].name);
+        ask("/apply-template", rows[i].body);
+        has(rows[i].want);
+    }
+    with_template(NULL, NULL);
 }
 
 static void test_structures_reach_the_job(void **state) {
@@ -737,7 +801,7 @@ int main(void) {
         cmocka_unit_test(test_every_field_is_checked), cmocka_unit_test(test_unknown_and_inert), cmocka_unit_test(test_docs_are_current),
         cmocka_unit_test(test_chat_fills_the_job), cmocka_unit_test(test_chat_whole), cmocka_unit_test(test_streams_add_up), cmocka_unit_test(test_stream_of_usage),
         cmocka_unit_test(test_legacy_completions), cmocka_unit_test(test_best_of), cmocka_unit_test(test_embeddings), cmocka_unit_test(test_nothing_is_cut_in_silence),
-        cmocka_unit_test(test_calls_whole), cmocka_unit_test(test_calls_streamed), cmocka_unit_test(test_structures_reach_the_job),
+        cmocka_unit_test(test_calls_whole), cmocka_unit_test(test_calls_on_one_line), cmocka_unit_test(test_results_go_back), cmocka_unit_test(test_calls_streamed), cmocka_unit_test(test_structures_reach_the_job),
         cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods),
         cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
         cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_cancel),

@@ -90,10 +90,17 @@ static void key_of(const grammar_ask *a, buf *key) {
     buf_u64(key, a->gbnf ? a->n : 0);
     if (a->gbnf) buf_add(key, a->gbnf, a->n);
     for (int i = 0; i < a->n_rules; i++) {
-        buf_str(key, a->rules[i].name);
+        const schema_rule *r = &a->rules[i];
+        bool same = i && r->schema == a->rules[i - 1].schema; /* another place of it */
+        buf_str(key, r->name);
         buf_byte(key, 0);
-        buf_u64(key, a->rules[i].n);
-        buf_add(key, a->rules[i].schema, a->rules[i].n);
+        buf_byte(key, r->raw ? 'r' : 'j');
+        if (r->at) buf_str(key, r->at);
+        buf_byte(key, 0);
+        buf_byte(key, same);
+        if (same) continue;
+        buf_u64(key, r->n);
+        buf_add(key, r->schema, r->n);
     }
 }
 
