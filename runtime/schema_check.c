@@ -57,10 +57,14 @@ static bool in_list(const json *key, const char *const *list) {
 
 static bool is_key(const json *j, const char *key) { return strlen(key) == j->key_n && memcmp(j->key, key, j->key_n) == 0; }
 
-/* Keywords that ask for nothing as they stand here. */
-static bool asks_nothing(const json *j) {
+/* Keywords of s that ask for nothing as they stand here. */
+static bool asks_nothing(const json *s, const json *j) {
     bool off = j->type == JSON_FALSE, on = j->type == JSON_TRUE || (j->type == JSON_OBJECT && j->n == 0);
-    if (is_key(j, "uniqueItems")) return off;
+    int64_t most;
+    const json *items = json_get(s, "maxItems");
+    if (is_key(j, "uniqueItems")) return off || (j->type == JSON_TRUE && items && json_int(items, &most) == 0 && most <= 1);
+    if (is_key(j, "not")) return off;
+    if (is_key(j, "propertyNames") && j->type == JSON_OBJECT && j->n == 1 && json_is(json_get(j, "type"), "string")) return true; /* all of them are */
     if (is_key(j, "unevaluatedProperties") || is_key(j, "unevaluatedItems") || is_key(j, "propertyNames")) return on;
     if (is_key(j, "patternProperties") || is_key(j, "dependentRequired") || is_key(j, "dependentSchemas") || is_key(j, "dependencies")) return j->type == JSON_OBJECT && j->n == 0;
     return false;
@@ -75,7 +79,7 @@ int schema_keywords(schema_doc *d, const json *s) {
     if (s->type == JSON_TRUE || s->type == JSON_FALSE) return 0;
     if (s->type != JSON_OBJECT) return schema_bad(d, s, NULL, "expected a schema (an object, true or false), found %s", json_type_name(s));
     for (const json *j = s->child; j; j = j->next) {
-        if (in_list(j, kept) || in_list(j, notes) || asks_nothing(j)) continue;
+        if (in_list(j, kept) || in_list(j, notes) || asks_nothing(s, j)) continue;
         if (j->key_n > 2 && memcmp(j->key, "x-", 2) == 0) continue;
         return schema_bad(d, j, NULL, "`%.60s` cannot be enforced", j->key);
     }

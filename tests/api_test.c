@@ -181,6 +181,37 @@ static void test_calls_streamed(void **state) {
     know_tools(false);
 }
 
+/* Every keyword that cannot be kept is refused with its place, by every dialect. */
+static void test_keywords_are_refused(void **state) {
+    (void)state;
+    static const struct { const char *name, *value; } keywords[] = {
+        { "uniqueItems", "true" }, { "patternProperties", "{\"^a\":{}}" }, { "not", "{\"type\":\"null\"}" }, { "if", "{}" }, { "then", "{}" }, { "else", "{}" }, { "contains", "{}" }, { "minContains", "1" },
+        { "dependentRequired", "{\"a\":[\"b\"]}" }, { "dependentSchemas", "{\"a\":{}}" }, { "dependencies", "{\"a\":[\"b\"]}" }, { "propertyNames", "{\"maxLength\":3}" }, { "unevaluatedItems", "false" },
+        { "unevaluatedProperties", "false" }, { "$dynamicRef", "\"#x\"" }, { "additionalItems", "false" }, { "unheard", "1" },
+    };
+    static const struct { const char *path, *before, *after, *param; } dialects[] = {
+        { "/v1/chat/completions", MESSAGES ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",\"schema\":", "}}", "response_format.json_schema.schema: " },
+        { "/v1/responses", "\"input\":\"a\",\"text\":{\"format\":{\"type\":\"json_schema\",\"name\":\"n\",\"schema\":", "}}", "text.format.schema: " },
+        { "/api/chat", "\"model\":\"pip\"," MESSAGES ",\"format\":", "", "format: " },
+        { "/api/generate", "\"model\":\"pip\",\"prompt\":\"a\",\"format\":", "", "format: " },
+        { "/completion", "\"prompt\":\"a\",\"json_schema\":", "", "json_schema: " },
+        { "/completion", "\"prompt\":\"a\",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",\"schema\":", "}}", "response_format.json_schema.schema: " },
+        { "/v1/chat/completions", MESSAGES ",\"tool_choice\":\"required\",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":", "}}]", "tools[0].function.parameters: " },
+        { "/v1/messages", MESSAGES ",\"max_tokens\":5,\"tool_choice\":{\"type\":\"any\"},\"tools\":[{\"name\":\"f\",\"input_schema\":", "}]", "tools[0].function.parameters: " },
+    };
+    know_tools(true);
+    for (size_t k = 0; k < sizeof keywords / sizeof *keywords; k++)
+        for (size_t d = 0; d < sizeof dialects / sizeof *dialects; d++) {
+            char body[1200], want[200];
+            snprintf(body, sizeof body, "{%s{\"type\":\"object\",\"properties\":{\"a/b\":{\"%s\":%s}}}%s}", dialects[d].before, keywords[k].name, keywords[k].value, dialects[d].after);
+            snprintf(want, sizeof want, "%sJSON schema, #/properties/a~1b/%s: `%s` cannot be enforced", dialects[d].param, keywords[k].name, keywords[k].name);
+            ask(dialects[d].path, body);
+            if (fake.submitted) fail_msg("%s: accepted %s", dialects[d].path, body);
+            refused(400, "", want);
+        }
+    know_tools(false);
+}
+
 /* Another family's template and format of calls, for a while. */
 static void with_template(const char *folder, const char *name) {
     static chat *own;
@@ -801,7 +832,7 @@ int main(void) {
         cmocka_unit_test(test_every_field_is_checked), cmocka_unit_test(test_unknown_and_inert), cmocka_unit_test(test_docs_are_current),
         cmocka_unit_test(test_chat_fills_the_job), cmocka_unit_test(test_chat_whole), cmocka_unit_test(test_streams_add_up), cmocka_unit_test(test_stream_of_usage),
         cmocka_unit_test(test_legacy_completions), cmocka_unit_test(test_best_of), cmocka_unit_test(test_embeddings), cmocka_unit_test(test_nothing_is_cut_in_silence),
-        cmocka_unit_test(test_calls_whole), cmocka_unit_test(test_calls_on_one_line), cmocka_unit_test(test_results_go_back), cmocka_unit_test(test_calls_streamed), cmocka_unit_test(test_structures_reach_the_job),
+        cmocka_unit_test(test_calls_whole), cmocka_unit_test(test_calls_on_one_line), cmocka_unit_test(test_results_go_back), cmocka_unit_test(test_keywords_are_refused), cmocka_unit_test(test_calls_streamed), cmocka_unit_test(test_structures_reach_the_job),
         cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods),
         cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
         cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_cancel),
