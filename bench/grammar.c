@@ -78,12 +78,107 @@ static int measure(const tokenizer *t, const vocabulary *v, const char *schema, 
     return rc;
 }
 
+/* ---- what could be dear ---- */
+
+static void list_of(buf *b, int n, const char *before, const char *item, const char *after) {
+    buf_str(b, before);
+    for (int i = 0; i < n; i++) {
+        if (i) buf_byte(b, ',');
+        for (const char *p = item; *p; p++) *p == '#' ? buf_fmt(b, "%d", i) : buf_byte(b, *p);
+    }
+    buf_str(b, after);
+}
+
+static void enum_1000(buf *b) { list_of(b, 1000, "{\"enum\":[", "\"the value number # of many\"", "]}"); }
+static void keys_300(buf *b) { list_of(b, 300, "{\"type\":\"object\",\"properties\":{", "\"key number #\":{\"type\":\"integer\"}", "},\"additionalProperties\":false}"); }
+static void open_keys_300(buf *b) { list_of(b, 300, "{\"type\":\"object\",\"properties\":{", "\"key number #\":{\"type\":\"string\"}", "},\"additionalProperties\":{\"type\":\"integer\"}}"); }
+static void any_of_60(buf *b) { list_of(b, 60, "{\"anyOf\":[", "{\"type\":\"object\",\"properties\":{\"kind\":{\"const\":\"k#\"},\"v\":{\"type\":[\"string\",\"number\"],\"maxLength\":#}},\"required\":[\"kind\",\"v\"],\"additionalProperties\":false}", "]}"); }
+static void any_of_patterns(buf *b) { list_of(b, 40, "{\"anyOf\":[", "{\"type\":\"string\",\"pattern\":\"^[a-z]{#}[^x]{0,60}[0-9]$\"}", "]}"); }
+static void any_of_nested(buf *b) {
+    buf_str(b, "{\"$defs\":{\"a\":");
+    list_of(b, 8, "{\"anyOf\":[", "{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/a\"},\"minItems\":#}", ",{\"type\":\"string\"},{\"type\":\"number\"}]}},\"$ref\":\"#/$defs/a\"}");
+    for (size_t i = 0; i + 8 < b->n; i++) /* the item's own # is a number, the reference's is none */
+        if (memcmp(b->p + i, "\"$ref\":\"", 8) == 0 && b->p[i + 8] != '#') b->p[i + 8] = '#';
+}
+
+static void grammar_ambiguous(buf *b) { buf_str(b, "root ::= (word | phrase | [a-z ]{0,40})*\nword ::= [a-z]{1,20} \" \"?\nphrase ::= word{1,10}"); }
+static void grammar_unicode(buf *b) { buf_str(b, "root ::= [^\\x00-\\x1f\"<>\\u2028\\u2029]{0,500} | [\\u4e00-\\u9fff\\u3040-\\u30ff\\uac00-\\ud7a3]{0,500} | [\\u0400-\\u04ff ]{0,500}"); }
+
+static void pattern_500(buf *b) { buf_str(b, "{\"type\":\"string\",\"pattern\":\"^[A-Za-z0-9 ,.'-]{0,500}$\"}"); }
+static void pattern_words(buf *b) { buf_str(b, "{\"type\":\"string\",\"pattern\":\"^(?:[A-Z][a-z]{1,30} ?){0,50}$\"}"); }
+static void pattern_inside(buf *b) { buf_str(b, "{\"type\":\"string\",\"pattern\":\"a.{0,12}b\",\"maxLength\":300}"); }
+static void pattern_wide(buf *b) { buf_str(b, "{\"type\":\"string\",\"pattern\":\"^[^\\\\u0000-\\\\u001f<>&\\\"]{0,500}$\"}"); }
+static void length_5000(buf *b) { buf_str(b, "{\"type\":\"string\",\"minLength\":4000,\"maxLength\":5000}"); }
+
+/* A way through: any of the tokens that are allowed, again and again. The dearest mask of those that were new. */
+static int wander(grammar *g, int n_vocab, figures *f, err *e) {
+    grammar_state *s;
+    uint64_t seed = 1;
+    float *row = malloc((size_t)n_vocab * sizeof *row);
+    if (!row || grammar_state_new(&s, g, NULL, 0, e)) return free(row), fail_memory(e, (size_t)n_vocab * sizeof *row, "a row of logits");
+    int rc = 0;
+    *f = (figures){ 0 };
+    for (int i = 0; i < 300 && !rc; i++) {
+        if (grammar_done(s) || i % 60 == 59) rc = grammar_state_reset(s, e);
+        memset(row, 0, (size_t)n_vocab * sizeof *row);
+        double t0 = cpu_seconds();
+        if (!rc) rc = grammar_mask(s, row, n_vocab, e);
+        double t = (cpu_seconds() - t0) * 1e6;
+        int32_t pick = -1, seen = 0;
+        for (int32_t id = 0; id < n_vocab && !rc; id++) {
+            seed = seed * 6364136223846793005u + 1442695040888963407u;
+            if (row[id] == 0 && (seed >> 33) % (uint64_t)++seen == 0) pick = id;
+        }
+        if (!rc && pick < 0) { /* it may end here, and nothing else */
+            rc = grammar_state_reset(s, e);
+            continue;
+        }
+        if (!rc) rc = grammar_accept(s, pick, e);
+        f->first += t;
+        if (t > f->most) f->most = t;
+        f->n++;
+    }
+    grammar_figures a = grammar_about(s);
+    if (!rc) printf("%6zu states %5zu masks %6.1f MB", a.states, a.masks, (double)(a.mask_bytes + a.state_bytes) / 1e6);
+    f->first /= f->n ? f->n : 1;
+    grammar_state_free(s);
+    free(row);
+    return rc;
+}
+
+static int hard_cases(const vocabulary *v, int n_vocab, err *e) {
+    static const struct { const char *name; void (*make)(buf *b); bool gbnf; } all[] = {
+        { "enum of 1000 strings", enum_1000, false }, { "object of 300 keys", keys_300, false }, { "the same, open", open_keys_300, false }, { "anyOf of 60 objects", any_of_60, false },
+        { "anyOf of 40 patterns", any_of_patterns, false }, { "anyOf in itself", any_of_nested, false }, { "[class]{0,500}", pattern_500, false }, { "(?:word ?){0,50}", pattern_words, false },
+        { "a.{0,12}b, maxLength 300", pattern_inside, false }, { "[^class]{0,500}", pattern_wide, false }, { "length 4000 to 5000", length_5000, false }, { "ambiguous words (GBNF)", grammar_ambiguous, true },
+        { "Unicode classes (GBNF)", grammar_unicode, true },
+    };
+    int rc = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all && !rc; i++) {
+        buf b = { 0 };
+        grammar *g;
+        figures f = { 0 };
+        err why = { 0 };
+        all[i].make(&b);
+        double t0 = cpu_seconds();
+        int made = all[i].gbnf ? grammar_compile(&g, v, b.p, b.n, &why) : schema_compile(&g, v, b.p, b.n, &why);
+        double ms = (cpu_seconds() - t0) * 1e3;
+        printf("%-26s compiled in %7.1f ms ", all[i].name, ms);
+        if (made) printf(" refused: %s\n", why.msg);
+        else if (!(rc = wander(g, n_vocab, &f, e))) printf("   mean %8.1f us   most %9.1f us\n", f.first, f.most);
+        if (!made) grammar_free(g);
+        buf_free(&b);
+    }
+    return rc;
+}
+
 int main(int argc, char **argv) {
     err e = { 0 };
     tokenizer *t;
     vocabulary *v;
     if (argc != 2 || argv[1][0] == '-') {
-        printf("usage: bench/grammar FOLDER    the cost of masks with the tokenizer of a checkpoint's folder, in microseconds a token\n");
+        printf("usage: bench/grammar FOLDER    the cost of masks with the tokenizer of a checkpoint's folder, in microseconds a token,\n"
+               "                               of usual texts and of random ways through grammars that could be dear\n");
         return argc == 2 && strcmp(argv[1], "--help") == 0 ? 0 : 2;
     }
     if (tokenizer_load(&t, argv[1], NULL, &e) || !t) {
@@ -95,10 +190,11 @@ int main(int argc, char **argv) {
     if (!rc) printf("%d tokens; their trie made in %.0f ms\n", tokenizer_size(t), (cpu_seconds() - start) * 1e3);
     static const struct { const char *name, *schema, *text; } cases[] = { { "any object", NULL, any_text }, { "a schema", person, person_text } };
     for (int i = 0; i < 2 && !rc; i++) {
-        figures f;
+        figures f = { 0 };
         rc = measure(t, v, cases[i].schema, cases[i].text, &f, &e);
         if (!rc) printf("%-10s %4d tokens   first %8.1f us (most %8.1f)   warm %7.1f us   accept %5.1f us\n", cases[i].name, f.n, f.first, f.most, f.warm, f.accept);
     }
+    if (!rc) rc = hard_cases(v, tokenizer_size(t), &e);
     if (rc) fprintf(stderr, "grammar: %s\n", e.msg);
     vocabulary_free(v);
     tokenizer_free(t);

@@ -96,7 +96,10 @@ static int check_request(const chat_request *q, err *e) {
     return 0;
 }
 
-/* A message without its null members; reasoning is there under the names that old and new templates look for. */
+/* With calls templates ask whether there is a content: null says no. */
+static bool says_none(const json *message, const json *member) { return member->key_n == 7 && memcmp(member->key, "content", 7) == 0 && json_get(message, "tool_calls"); }
+
+/* A message without its other null members; reasoning is there under the names that old and new templates look for. */
 static int add_message(arena *a, json *list, const json *message, err *e) {
     static const char *const names[] = { "reasoning_content", "thinking", "reasoning" };
     const json *reasoning = NULL;
@@ -106,7 +109,7 @@ static int add_message(arena *a, json *list, const json *message, err *e) {
     if (is_none(reasoning)) reasoning = NULL;
     if (reasoning && is_none(json_get(message, "thinking")) && add(a, m, "thinking", reasoning, e)) return -1;
     for (const json *j = message->child; j; j = j->next)
-        if (j->type != JSON_NULL && !(reasoning && j->key_n == 17 && memcmp(j->key, "reasoning_content", 17) == 0) && add(a, m, NULL, j, e)) return -1;
+        if ((j->type != JSON_NULL || says_none(message, j)) && !(reasoning && j->key_n == 17 && memcmp(j->key, "reasoning_content", 17) == 0) && add(a, m, NULL, j, e)) return -1;
     if (reasoning && add(a, m, "reasoning_content", reasoning, e)) return -1;
     return add(a, list, NULL, m, e);
 }

@@ -9,7 +9,8 @@
 
 enum { LOCAL_MOST = 8 << 20,   /* bytes of sets kept from one state's walk to the next */
        SHARED_MOST = 192 << 20, /* of states' masks, all together */
-       DENSE = 48 };            /* a list where fewer than one in so many is allowed */
+       DENSE = 48,             /* a list where fewer than one in so many is allowed */
+       TOGETHER = 4 };         /* with more states whose masks are new: one walk of them all */
 
 int mask_room_begin(mask_room *r, const grammar *g, err *e) {
     size_t depth = g->v->depth + 1;
@@ -197,13 +198,25 @@ static int add_item(mask_room *r, grammar *g, stacks *s, uint32_t set, uint32_t 
     return 0;
 }
 
+/* How many of a set's states have no mask yet? */
+static uint32_t count_new(const grammar *g, const stacks *s, uint32_t set) {
+    uint32_t n = 0;
+    for (uint32_t k = 0; k < stacks_set(s, set)->n; k++) {
+        item i = stacks_item(s, stacks_set(s, set))[k];
+        uint32_t state = state_of(g, s, &i);
+        n += state != NET_NONE && !atomic_load_explicit(&g->mask[state], memory_order_acquire);
+    }
+    return n;
+}
+
 int mask_make(mask_room *r, grammar *g, stacks *s, uint32_t set, uint64_t *bits, err *e) {
     buf others = { 0 };
+    bool together = count_new(g, s, set) > TOGETHER;
     memset(bits, 0, mask_words(g->v) * 8);
     for (uint32_t k = 0; k < stacks_set(s, set)->n; k++) {
         item i = stacks_item(s, stacks_set(s, set))[k];
         uint32_t state = state_of(g, s, &i);
-        if (state == NET_NONE) buf_add(&others, &i, sizeof i);
+        if (state == NET_NONE || (together && !atomic_load_explicit(&g->mask[state], memory_order_acquire))) buf_add(&others, &i, sizeof i);
         else if (add_item(r, g, s, set, state, bits, e)) return buf_free(&others), -1;
         if (stacks_check(s, e)) return buf_free(&others), -1;
     }

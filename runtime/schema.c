@@ -21,6 +21,7 @@ typedef struct compiler {
     all_of *set; /* those that have a rule; the first n_made of them are written */
     uint32_t n_sets, cap_sets, n_made;
     uint32_t gathered, n_leaves; /* bounds */
+    bool raw;                    /* strings as they are, and nothing else */
 } compiler;
 
 enum { MAX_GATHERED = 200000, MAX_SETS = 20000, MAX_PLAIN = 256, MAX_ITEMS = 10000 };
@@ -477,7 +478,8 @@ static int emit_listed(compiler *c, const leaf *x, uint32_t from, uint32_t to) {
     for (const json *v = one ? list : list->child; v; v = one ? NULL : v->next) {
         int rc = valid_for(c, v, x);
         if (rc < 0) return -1;
-        if (rc) net_empty(&c->n, emit_value(&c->n, from, v), to);
+        if (rc && !c->raw) net_empty(&c->n, emit_value(&c->n, from, v), to);
+        if (rc && c->raw && v->type == JSON_STRING && string_is_raw(v->s, v->n)) net_empty(&c->n, net_literal(&c->n, from, v->s, v->n), to);
     }
     return 0;
 }
@@ -505,7 +507,7 @@ static int add_pattern(compiler *c, const json *s, const char *keyword, const ch
 }
 
 static int emit_string(compiler *c, const leaf *x, uint32_t from, uint32_t to) {
-    string_limits l = { 0 };
+    string_limits l = { .raw = c->raw };
     err inner = { 0 };
     int rc = leaf_counts(c, x, "minLength", "maxLength", &l.min, &l.max);
     for (uint32_t i = 0; i < x->n && !rc; i++) {
@@ -598,6 +600,7 @@ static int emit_leaf(compiler *c, const leaf *x, uint32_t from, uint32_t to) {
     int kinds;
     if (leaf_listed(x)) return emit_listed(c, x, from, to);
     if (leaf_kinds(c, x, &kinds)) return -1;
+    if (c->raw) kinds &= KIND_STRING;
     if (kinds & KIND_NULL) net_empty(&c->n, net_literal(&c->n, from, "null", 4), to);
     if (kinds & KIND_BOOL) {
         net_empty(&c->n, net_literal(&c->n, from, "true", 4), to);
@@ -665,11 +668,12 @@ typedef struct outside_rules {
 
 /* The net is lent to a compiler of this one schema. */
 static int define_by_schema(net *n, const schema_rule *r, uint32_t rule, err *e) {
-    compiler c = { .d.e = e, .n = *n };
+    compiler c = { .d.e = e, .n = *n, .raw = r->raw };
     err inner = { 0 };
     uint32_t value = 0;
     int rc = json_parse(&c.d.mem, r->schema, r->n, &c.d.root, &inner) ? fail_code(e, inner.code, "JSON schema: %s", inner.msg) : 0;
-    const json *s = c.d.root;
+    const json *s = rc || !r->at ? c.d.root : schema_at(c.d.root, r->at);
+    if (!rc && !s) rc = fail_code(e, ERR_INPUT, "JSON schema: #%s leads nowhere", r->at);
     if (!rc && c.n.text == NET_NONE) net_json(&c.n);
     if (!rc && !c.n.failed && !c.n.too_large) rc = rule_of(&c, &s, 1, &value);
     if (!rc && !c.n.failed && !c.n.too_large) net_call(&c.n, c.n.rule[rule].start, value, c.n.rule[rule].end);

@@ -19,8 +19,14 @@ int schema_compile(grammar **g, const vocabulary *v, const char *schema, size_t 
 typedef struct schema_rule {
     const char *name, *schema;
     size_t n;
+    const char *at; /* the value's place in the schema, a JSON pointer ("/properties/x"); NULL: the whole */
+    bool raw;       /* only its strings, as they are: no quotes, no escapes, no '<', no control characters but tab and line end */
 } schema_rule;
 int schema_compile_within(grammar **g, const vocabulary *v, const char *gbnf, size_t n, const schema_rule *r, int n_rules, int *which, err *e);
+/* What a JSON pointer ("/properties/x", escaped as in a URI) leads to; NULL: nowhere. */
+const json *schema_at(const json *root, const char *pointer);
+/* One more step of a JSON pointer as it stands in a URI and in a message: ~ and / escaped, control characters in per cent. */
+void schema_pointer_add(buf *b, const char *key, size_t n);
 int schema_any_object(grammar **g, const vocabulary *v, err *e); /* any JSON object */
 
 #endif

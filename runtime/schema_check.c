@@ -4,21 +4,28 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/schema.h"
 #include "runtime/schema_parts.h"
 
 /* ---- where: JSON pointers for messages ---- */
+
+void schema_pointer_add(buf *b, const char *key, size_t n) {
+    buf_byte(b, '/');
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)key[i];
+        if (c == '~' || c == '/') buf_str(b, c == '~' ? "~0" : "~1");
+        else if (c < 0x20 || c == 0x7f || c == '%') buf_fmt(b, "%%%02X", c); /* a message is one line */
+        else buf_byte(b, c);
+    }
+}
 
 static bool find_place(const json *at, const json *wanted, buf *b) {
     if (at == wanted) return true;
     size_t n = b->n;
     uint32_t i = 0;
     for (const json *k = at->child; k && (at->type == JSON_ARRAY || at->type == JSON_OBJECT); k = k->next, i++) {
-        buf_byte(b, '/');
-        if (at->type == JSON_ARRAY) buf_fmt(b, "%u", i);
-        for (uint32_t c = 0; at->type == JSON_OBJECT && c < k->key_n; c++) {
-            if (k->key[c] == '~' || k->key[c] == '/') buf_str(b, k->key[c] == '~' ? "~0" : "~1");
-            else buf_byte(b, k->key[c]);
-        }
+        if (at->type == JSON_ARRAY) buf_fmt(b, "/%u", i);
+        else schema_pointer_add(b, k->key, k->key_n);
         if (find_place(k, wanted, b)) return true; /* as deep as JSON_MAX_DEPTH */
         b->n = n;
     }
@@ -50,10 +57,14 @@ static bool in_list(const json *key, const char *const *list) {
 
 static bool is_key(const json *j, const char *key) { return strlen(key) == j->key_n && memcmp(j->key, key, j->key_n) == 0; }
 
-/* Keywords that ask for nothing as they stand here. */
-static bool asks_nothing(const json *j) {
+/* Keywords of s that ask for nothing as they stand here. */
+static bool asks_nothing(const json *s, const json *j) {
     bool off = j->type == JSON_FALSE, on = j->type == JSON_TRUE || (j->type == JSON_OBJECT && j->n == 0);
-    if (is_key(j, "uniqueItems")) return off;
+    int64_t most;
+    const json *items = json_get(s, "maxItems");
+    if (is_key(j, "uniqueItems")) return off || (j->type == JSON_TRUE && items && json_int(items, &most) == 0 && most <= 1);
+    if (is_key(j, "not")) return off;
+    if (is_key(j, "propertyNames") && j->type == JSON_OBJECT && j->n == 1 && json_is(json_get(j, "type"), "string")) return true; /* all of them are */
     if (is_key(j, "unevaluatedProperties") || is_key(j, "unevaluatedItems") || is_key(j, "propertyNames")) return on;
     if (is_key(j, "patternProperties") || is_key(j, "dependentRequired") || is_key(j, "dependentSchemas") || is_key(j, "dependencies")) return j->type == JSON_OBJECT && j->n == 0;
     return false;
@@ -68,7 +79,7 @@ int schema_keywords(schema_doc *d, const json *s) {
     if (s->type == JSON_TRUE || s->type == JSON_FALSE) return 0;
     if (s->type != JSON_OBJECT) return schema_bad(d, s, NULL, "expected a schema (an object, true or false), found %s", json_type_name(s));
     for (const json *j = s->child; j; j = j->next) {
-        if (in_list(j, kept) || in_list(j, notes) || asks_nothing(j)) continue;
+        if (in_list(j, kept) || in_list(j, notes) || asks_nothing(s, j)) continue;
         if (j->key_n > 2 && memcmp(j->key, "x-", 2) == 0) continue;
         return schema_bad(d, j, NULL, "`%.60s` cannot be enforced", j->key);
     }
@@ -121,22 +132,25 @@ static int pointer_word(const char **p, char *out, size_t room) {
     return (int)n;
 }
 
-int schema_resolve(schema_doc *d, const json *s, const json **target) {
-    const json *ref = json_get(s, "$ref"), *at = d->root;
-    if (ref->type != JSON_STRING) return schema_bad(d, s, "$ref", "expected a string, found %s", json_type_name(ref));
-    const char *p = ref->s;
-    if (p[0] != '#' || (p[1] && p[1] != '/')) return schema_bad(d, s, "$ref", "\"%.100s\": only references within the schema (#/...) can be followed", p);
-    for (p++; *p == '/' && at;) {
+const json *schema_at(const json *at, const char *p) {
+    while (*p == '/' && at) {
         char word[512];
         p++;
-        if (pointer_word(&p, word, sizeof word) < 0) return schema_bad(d, s, "$ref", "a name of over 511 bytes");
+        if (pointer_word(&p, word, sizeof word) < 0) return NULL;
         const json *k = at->type == JSON_ARRAY ? at->child : NULL;
         for (unsigned long i = strtoul(word, NULL, 10); k && i; i--) k = k->next;
         at = at->type == JSON_OBJECT ? json_get(at, word) : word[0] >= '0' && word[0] <= '9' ? k : NULL;
     }
-    if (!at) return schema_bad(d, s, "$ref", "\"%.100s\" leads nowhere", ref->s);
-    *target = at;
-    return 0;
+    return at;
+}
+
+int schema_resolve(schema_doc *d, const json *s, const json **target) {
+    const json *ref = json_get(s, "$ref");
+    if (ref->type != JSON_STRING) return schema_bad(d, s, "$ref", "expected a string, found %s", json_type_name(ref));
+    const char *p = ref->s;
+    if (p[0] != '#' || (p[1] && p[1] != '/')) return schema_bad(d, s, "$ref", "\"%.100s\": only references within the schema (#/...) can be followed", p);
+    *target = schema_at(d->root, p + 1);
+    return *target ? 0 : schema_bad(d, s, "$ref", "\"%.100s\" leads nowhere", ref->s);
 }
 
 int schema_count(schema_doc *d, const json *s, const char *keyword, uint32_t *v) {

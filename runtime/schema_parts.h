@@ -47,8 +47,10 @@ typedef struct string_limits {
     uint32_t min, max; /* characters; max NET_NONE: none */
     char_nfa pattern[MAX_PATTERNS];
     int n_patterns;
+    bool raw; /* written as it is, without quotes and escapes */
 } string_limits;
 int string_emit(net *n, uint32_t from, uint32_t to, const string_limits *l, err *e); /* with its quotes */
+bool string_is_raw(const char *s, size_t n); /* has only characters that raw strings may have */
 bool string_matches(const char_nfa *a, const char *s, size_t n);
 void json_text(buf *b, const char *s, size_t n); /* as json_text_step has it, without quotes */
 

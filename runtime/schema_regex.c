@@ -71,6 +71,7 @@ typedef struct class {
     char_range r[MAX_RANGES];
     size_t n;
     bool ascii; /* a shorthand is in it: its negation stays within ASCII */
+    bool space; /* \s is in it: its negation leaves out what Python calls space as well */
 } class;
 
 static int add_range(parser *p, class *c, uint32_t lo, uint32_t hi) {
@@ -88,6 +89,7 @@ static int add_shorthand(parser *p, class *c, char what) {
         for (size_t k = 0; all[i].name == what && k < all[i].n; k++)
             if (add_range(p, c, all[i].r[k].lo, all[i].r[k].hi)) return -1;
     c->ascii = true;
+    c->space |= what == 's';
     return 0;
 }
 
@@ -163,6 +165,7 @@ static int parse_class(parser *p, class *c) {
         if (add_range(p, c, lo, hi)) return -1;
     }
     p->at++;
+    if (negated && c->space && add_range(p, c, 28, 31)) return -1;
     c->n = char_ranges_order(c->r, c->n);
     if (negated) invert(c);
     return 0;

@@ -63,6 +63,26 @@ static void emit_chars(net *n, uint32_t from, uint32_t to, const char_range *r, 
     emit_escapes(n, from, to, escaped);
 }
 
+/* ---- as it is ---- */
+
+static const char_range raw_ranges[] = { { 9, 10 }, { 0x20, '<' - 1 }, { '<' + 1, 0x7e }, { 0x80, 0x10ffff } };
+
+bool string_is_raw(const char *s, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+        if (c == '<' || c == 0x7f || (c < 0x20 && c != 9 && c != 10)) return false;
+    }
+    return true;
+}
+
+static void emit_raw(net *n, uint32_t from, uint32_t to, const char_range *r, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; j < sizeof raw_ranges / sizeof *raw_ranges; j++) {
+            char_range x = { r[i].lo > raw_ranges[j].lo ? r[i].lo : raw_ranges[j].lo, r[i].hi < raw_ranges[j].hi ? r[i].hi : raw_ranges[j].hi };
+            if (x.lo <= x.hi) net_chars(n, from, &x, 1, to);
+        }
+}
+
 /* ---- sets of states of the patterns ---- */
 
 typedef struct set {
@@ -255,7 +275,8 @@ static bool set_accepts(builder *b, uint32_t i) {
 static void expand(builder *b, uint32_t i) {
     const string_limits *l = b->l;
     uint32_t count = b->sets[i].count, from = b->sets[i].state;
-    if (set_accepts(b, i)) net_bytes(b->n, from, '"', '"', b->end);
+    if (set_accepts(b, i) && l->raw) net_empty(b->n, from, b->end);
+    else if (set_accepts(b, i)) net_bytes(b->n, from, '"', '"', b->end);
     if (l->max != NET_NONE && count >= l->max) return;
     uint32_t most = l->max != NET_NONE ? l->max : l->min, next = count < most ? count + 1 : most, n = b->n_cut - 1;
     uint32_t *to = malloc((n + 1) * sizeof *to);
@@ -271,7 +292,8 @@ static void expand(builder *b, uint32_t i) {
             else r[m++] = (char_range){ b->cut[j], b->cut[j + 1] - 1 };
             to[j] = NET_NONE;
         }
-        if (m) emit_chars(b->n, from, b->sets[target].state, r, m);
+        if (m && l->raw) emit_raw(b->n, from, b->sets[target].state, r, m);
+        else if (m) emit_chars(b->n, from, b->sets[target].state, r, m);
     }
     free(to);
     free(r);
@@ -295,8 +317,9 @@ static int emit_sets(builder *b, uint32_t from, err *e) {
 int string_emit(net *n, uint32_t from, uint32_t to, const string_limits *l, err *e) {
     uint32_t rule = n->failed || n->too_large ? 0 : n->state[from].rule, open = net_add_state(n, rule), inside = net_add_state(n, rule);
     if (l->min > MAX_LENGTH || (l->max != NET_NONE && l->max > MAX_LENGTH)) return fail_code(e, ERR_INPUT, "lengths over %d cannot be kept", MAX_LENGTH);
-    net_bytes(n, from, '"', '"', open);
-    if (!l->n_patterns && !l->min && l->max == NET_NONE) {
+    if (l->raw) net_empty(n, from, open);
+    else net_bytes(n, from, '"', '"', open);
+    if (!l->raw && !l->n_patterns && !l->min && l->max == NET_NONE) {
         net_call(n, open, n->text, inside);
         net_bytes(n, inside, '"', '"', to);
         return 0;

@@ -1,192 +1,5 @@
 /* The server's dialects as pure functions: JSON in, the job's fields out; events in, the reply's bytes out. */
-#include "tests/test.h"
-#include "tests/api_fakes.h"
-
-static exchange x;
-
-static void ask(const char *path, const char *body) {
-    buf_free(&x.body);
-    fake_ask(&x, "POST", path, body, strlen(body));
-}
-
-static void get(const char *method, const char *path) {
-    buf_free(&x.body);
-    fake_ask(&x, method, path, "", 0);
-}
-
-static const char *reply(void) {
-    buf_byte(&x.body, 0);
-    x.body.n--;
-    return x.body.p;
-}
-
-static void has(const char *text) {
-    if (!strstr(reply(), text)) fail_msg("expected %s in:\n%s", text, reply());
-}
-
-static void has_not(const char *text) {
-    if (strstr(reply(), text)) fail_msg("did not expect %s in:\n%s", text, reply());
-}
-
-static job *accepted(void) {
-    if (!fake.submitted) fail_msg("refused: %d %s", x.status, reply());
-    return fake.submitted;
-}
-
-/* A whole answer of two tokens and what stays at the end. */
-static void answer_with(job_end end, const char *stop) {
-    fake_piece(0, 0, 559, "Once");
-    fake_piece(0, 0, 560, "");
-    fake_piece(0, 0, -1, " upon \"\xc3\xa9\"");
-    fake_event((job_event){ .kind = EVENT_CHOICE_END, .end = end, .stop_string = stop });
-    if (!fake.submitted) return;
-    fake_event((job_event){ .kind = EVENT_END, .timings = { .n_prompt = 8, .n_cached = 3, .n_decoded = 2, .prompt = 0.5, .decode = 0.25, .total = 1 } });
-}
-
-static void refused(int status, const char *code, const char *text) {
-    if (fake.submitted) fail_msg("accepted");
-    if (x.status != status) fail_msg("expected status %d, found %d: %s", status, x.status, reply());
-    has(code);
-    if (text) has(text);
-    assert_true(x.ended);
-    assert_int_equal(fake.held, 0);
-}
-
-static void drop(void) { /* a job that nobody works on */
-    if (fake.submitted) fake_event((job_event){ .kind = EVENT_END });
-    assert_int_equal(fake.held, 0);
-}
-
-#define MESSAGES "\"messages\":[{\"role\":\"user\",\"content\":\"Tell me a story\"}]"
-
-/* ---- structure and tools ---- */
-
-#define TOOL_F "{\"name\":\"f\",\"parameters\":{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"}},\"additionalProperties\":false}}"
-#define TOOLS "\"tools\":[{\"type\":\"function\",\"function\":" TOOL_F "}]"
-
-static void know_tools(bool yes) {
-    fake.m.calls = yes ? call_format_of("tools <tool_call> arguments", 27) : NULL;
-    fake.m.think = yes ? think_marks_of("</think>", 8) : (think_marks){ 0 };
-}
-
-/* Thought, text and two calls, in pieces that cut the markers. */
-static void answer_with_calls(job_end end) {
-    static const char *const pieces[] = { "<thi", "nk>H", "m</think>\n\nL", "ook.\n<tool", "_call>{\"name\":\"f\",\"arguments\":{\"a\":1}}</tool_call>\n<tool_call>{\"name\":\"f\"", ",\"arguments\":{", "\"a\":2}}", "</tool_call>" };
-    for (size_t i = 0; i < 8; i++) {
-        if (end == END_LENGTH && i == 6) break;
-        job_event v = { .kind = EVENT_PIECE, .id = 600, .text = pieces[i], .n = strlen(pieces[i]), .logprob = NAN, .constrained = i > 3 };
-        fake_event(v);
-    }
-    fake_event((job_event){ .kind = EVENT_CHOICE_END, .end = end });
-    fake_event((job_event){ .kind = EVENT_END, .timings = { .n_prompt = 8, .n_decoded = 8 } });
-}
-
-static void test_calls_whole(void **state) {
-    (void)state;
-    know_tools(true);
-    ask("/v1/chat/completions", "{" MESSAGES "," TOOLS "}");
-    assert_int_equal(accepted()->constraint.n_triggers, 1);
-    assert_non_null(accepted()->grammar);
-    answer_with_calls(END_GRAMMAR);
-    has("\"content\":\"Look.\",\"reasoning_content\":\"Hm\",\"tool_calls\":[{\"id\":\"call_");
-    has("\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":1}\"}},{");
-    has("\"finish_reason\":\"tool_calls\"");
-    has("\"reasoning_tokens\":2");
-    ask("/v1/chat/completions", "{" MESSAGES "," TOOLS ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"f\"}}}");
-    assert_int_equal(accepted()->constraint.n_triggers, 0);
-    answer_with_calls(END_LENGTH);
-    has("\"arguments\":\"{\"");
-    has("\"finish_reason\":\"length\"");
-    has("cut within a call");
-    ask("/api/chat", "{\"model\":\"pip\",\"stream\":false," MESSAGES "," TOOLS "}");
-    accepted();
-    answer_with_calls(END_EOS);
-    has("\"content\":\"Look.\",\"thinking\":\"Hm\",\"tool_calls\":[{\"id\":\"call_");
-    has("\"function\":{\"index\":1,\"name\":\"f\",\"arguments\":{\"a\":2}}}]}");
-    ask("/v1/messages", "{" MESSAGES ",\"max_tokens\":50,\"tools\":[{\"name\":\"f\",\"input_schema\":{\"type\":\"object\"}}],\"tool_choice\":{\"type\":\"any\"}}");
-    accepted();
-    answer_with_calls(END_EOS);
-    has("\"content\":[{\"type\":\"thinking\",\"thinking\":\"Hm\",\"signature\":\"\"},{\"type\":\"text\",\"text\":\"Look.\"},{\"type\":\"tool_use\",\"id\":\"call_");
-    has("\"input\":{\"a\":2}}],\"stop_reason\":\"tool_use\"");
-    ask("/v1/responses", "{\"input\":\"a\",\"tools\":[{\"type\":\"function\",\"name\":\"f\",\"parameters\":{}}]}");
-    accepted();
-    answer_with_calls(END_EOS);
-    has("\"output\":[{\"type\":\"reasoning\"");
-    has("{\"type\":\"function_call\",\"id\":\"fc_");
-    has("\"name\":\"f\",\"arguments\":\"{\\\"a\\\":2}\",\"status\":\"completed\"}]");
-    know_tools(false);
-}
-
-static void test_calls_streamed(void **state) {
-    (void)state;
-    know_tools(true);
-    ask("/v1/chat/completions", "{" MESSAGES ",\"stream\":true," TOOLS "}");
-    accepted();
-    answer_with_calls(END_GRAMMAR);
-    has("\"delta\":{\"reasoning_content\":\"H\"}");
-    has("\"delta\":{\"content\":\"ook.\"}");
-    has("\"delta\":{\"tool_calls\":[{\"index\":1,\"id\":\"call_");
-    has("\"function\":{\"name\":\"f\",\"arguments\":\"\"}}]}");
-    has("\"delta\":{\"tool_calls\":[{\"index\":1,\"function\":{\"arguments\":\"{\"}}]}");
-    has("\"delta\":{\"tool_calls\":[{\"index\":1,\"function\":{\"arguments\":\"\\\"a\\\":2}\"}}]}");
-    has_not("tool_call>");
-    has("\"finish_reason\":\"tool_calls\"");
-    ask("/api/chat", "{\"model\":\"pip\"," MESSAGES "," TOOLS "}");
-    accepted();
-    answer_with_calls(END_EOS);
-    has("\"content\":\"\",\"thinking\":\"m\"}");
-    has("\"content\":\"\",\"tool_calls\":[{\"id\":\"call_");
-    has("\"function\":{\"index\":1,\"name\":\"f\",\"arguments\":{\"a\":2}}}]},\"done\":false}");
-    ask("/v1/messages", "{" MESSAGES ",\"max_tokens\":50,\"stream\":true,\"tools\":[{\"name\":\"f\",\"input_schema\":{\"type\":\"object\"}}]}");
-    accepted();
-    answer_with_calls(END_EOS);
-    has("{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"thinking\"");
-    has("{\"type\":\"content_block_start\",\"index\":3,\"content_block\":{\"type\":\"tool_use\",\"id\":\"call_");
-    has("{\"type\":\"content_block_delta\",\"index\":3,\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"\\\"a\\\":2}\"}}");
-    has("{\"type\":\"content_block_stop\",\"index\":3}");
-    has("\"stop_reason\":\"tool_use\"");
-    ask("/v1/responses", "{\"input\":\"a\",\"stream\":true,\"tools\":[{\"type\":\"function\",\"name\":\"f\",\"parameters\":{}}]}");
-    accepted();
-    answer_with_calls(END_EOS);
-    has("\"response.reasoning_text.delta\"");
-    has("\"type\":\"response.output_item.added\"");
-    has("\"output_index\":3,\"delta\":\"\\\"a\\\":2}\"");
-    has("\"type\":\"response.function_call_arguments.done\"");
-    know_tools(false);
-}
-
-static void test_structures_reach_the_job(void **state) {
-    (void)state;
-    static const struct { const char *path, *body; bool grammar; } rows_of[] = {
-        { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"json_object\"}}", true },
-        { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"text\"}}", false },
-        { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",\"schema\":{\"type\":\"object\"}}}}", true },
-        { "/v1/chat/completions", "{" MESSAGES ",\"grammar\":\"root ::= [a-z]*\"}", true },
-        { "/v1/completions", "{\"prompt\":\"a\",\"grammar\":\"root ::= [a-z]*\"}", true },
-        { "/v1/responses", "{\"input\":\"a\",\"text\":{\"format\":{\"type\":\"json_schema\",\"name\":\"n\",\"schema\":{\"type\":\"object\"}}}}", true },
-        { "/api/chat", "{\"model\":\"pip\"," MESSAGES ",\"format\":\"json\"}", true },
-        { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"format\":{\"type\":\"object\"}}", true },
-        { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"format\":\"\"}", false },
-        { "/completion", "{\"prompt\":\"a\",\"json_schema\":{}}", true },
-        { "/completion", "{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_object\",\"schema\":{\"type\":\"object\"}}}", true },
-    };
-    for (size_t i = 0; i < sizeof rows_of / sizeof *rows_of; i++) {
-        ask(rows_of[i].path, rows_of[i].body);
-        if ((accepted()->grammar != NULL) != rows_of[i].grammar) fail_msg("%s", rows_of[i].body);
-        drop();
-    }
-    int kept = grammars_count(fake.m.grammars);
-    ask(rows_of[3].path, rows_of[3].body); /* compiled once */
-    drop();
-    assert_int_equal(grammars_count(fake.m.grammars), kept);
-    for (int i = 0; i < 100; i++) {
-        char body[200];
-        snprintf(body, sizeof body, "{\"prompt\":\"a\",\"grammar\":\"root ::= [a-z]{%d}\"}", i + 1);
-        ask("/completion", body);
-        drop();
-    }
-    assert_int_equal(grammars_count(fake.m.grammars), GRAMMARS_KEPT);
-}
+#include "tests/api_ask.h"
 
 /* ---- the table ---- */
 
@@ -915,34 +728,18 @@ static void test_cancel(void **state) {
     assert_int_equal(fake.held, 0);
 }
 
-static int open_fakes(void **state) {
-    (void)state;
-    err e = { 0 };
-    if (!fake_open(&e)) return 0;
-    fprintf(stderr, "%s\n", e.msg);
-    return -1;
-}
-
-static int close_fakes(void **state) {
-    (void)state;
-    buf_free(&x.body);
-    fake_close();
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_field_is_checked), cmocka_unit_test(test_unknown_and_inert), cmocka_unit_test(test_docs_are_current),
-        cmocka_unit_test(test_chat_fills_the_job), cmocka_unit_test(test_chat_whole), cmocka_unit_test(test_streams_add_up), cmocka_unit_test(test_stream_of_usage),
-        cmocka_unit_test(test_legacy_completions), cmocka_unit_test(test_best_of), cmocka_unit_test(test_embeddings), cmocka_unit_test(test_nothing_is_cut_in_silence),
-        cmocka_unit_test(test_calls_whole), cmocka_unit_test(test_calls_streamed), cmocka_unit_test(test_structures_reach_the_job),
-        cmocka_unit_test(test_refusals_name_the_field), cmocka_unit_test(test_statuses), cmocka_unit_test(test_bodies_at_once),
-        cmocka_unit_test(test_deleting_nothing), cmocka_unit_test(test_no_room_for_probs), cmocka_unit_test(test_native_defaults),
-        cmocka_unit_test(test_failure_in_a_stream), cmocka_unit_test(test_paths_and_methods), cmocka_unit_test(test_keys_and_rates),
-        cmocka_unit_test(test_root), cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures),
-        cmocka_unit_test(test_messages_are_normalised), cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native),
-        cmocka_unit_test(test_cancel), cmocka_unit_test(test_proxies), cmocka_unit_test(test_poolings), cmocka_unit_test(test_adapters),
-        cmocka_unit_test(test_drafts),
+        cmocka_unit_test(test_chat_fills_the_job), cmocka_unit_test(test_chat_whole), cmocka_unit_test(test_streams_add_up),
+        cmocka_unit_test(test_stream_of_usage), cmocka_unit_test(test_legacy_completions), cmocka_unit_test(test_best_of),
+        cmocka_unit_test(test_embeddings), cmocka_unit_test(test_nothing_is_cut_in_silence), cmocka_unit_test(test_refusals_name_the_field),
+        cmocka_unit_test(test_statuses), cmocka_unit_test(test_bodies_at_once), cmocka_unit_test(test_deleting_nothing),
+        cmocka_unit_test(test_no_room_for_probs), cmocka_unit_test(test_native_defaults), cmocka_unit_test(test_failure_in_a_stream),
+        cmocka_unit_test(test_paths_and_methods), cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root),
+        cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
+        cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_cancel), cmocka_unit_test(test_proxies),
+        cmocka_unit_test(test_poolings), cmocka_unit_test(test_adapters), cmocka_unit_test(test_drafts),
     };
     return cmocka_run_group_tests(tests, open_fakes, close_fakes);
 }

@@ -7,12 +7,17 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char weather_schema[] = "{\"type\":\"object\",\"properties\":{\"city\":{\"type\":\"string\",\"maxLength\":6},\"days\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":99}},"
                                      "\"required\":[\"city\"],\"additionalProperties\":false}";
 static const char empty_schema[] = "{\"type\":\"object\",\"additionalProperties\":false}";
 static arena mem;
-static call_tool tools[2];
+static const char note_schema[] = "{\"type\":\"object\",\"properties\":{\"text\":{\"type\":\"string\"},\"kind\":{\"$ref\":\"#/$defs/kind\"},\"n\":{\"type\":[\"integer\",\"null\"]},"
+                                  "\"to\":{\"anyOf\":[{\"type\":\"string\",\"maxLength\":3},{\"type\":\"null\"}]},\"tags\":{\"type\":\"array\",\"items\":{\"type\":\"string\",\"maxLength\":2}}},"
+                                  "\"required\":[\"text\"],\"$defs\":{\"kind\":{\"enum\":[\"a<b\",\"cd\"]}}}";
+enum { TOOLS = 3 };
+static call_tool tools[TOOLS];
 
 static int set_up(void **state) {
     (void)state;
@@ -21,6 +26,8 @@ static int set_up(void **state) {
     if (json_parse(&mem, weather_schema, strlen(weather_schema), &j, &e)) return -1;
     tools[0] = (call_tool){ "weather", weather_schema, strlen(weather_schema), j };
     tools[1] = (call_tool){ "now", empty_schema, strlen(empty_schema), NULL };
+    if (json_parse(&mem, note_schema, strlen(note_schema), &j, &e)) return -1;
+    tools[2] = (call_tool){ "note", note_schema, strlen(note_schema), j };
     return 0;
 }
 
@@ -59,7 +66,7 @@ static void take(void *arg, const answer_part *p) {
 }
 
 static reader_opts opts_of(const char *format, think_state thinking, said *s) {
-    return (reader_opts){ .format = format ? format_named(format) : NULL, .tools = tools, .n_tools = 2, .think = { "<think>", "</think>" }, .thinking = thinking, .take = take, .arg = s };
+    return (reader_opts){ .format = format ? format_named(format) : NULL, .tools = tools, .n_tools = TOOLS, .think = { "<think>", "</think>" }, .thinking = thinking, .take = take, .arg = s };
 }
 
 /* Fed in pieces that end at these places, each a byte long where step is 1. */
@@ -110,7 +117,41 @@ static void check_row(const answer_row *w, size_t a, size_t b, bool bytes) {
 #define WP "{\"name\": \"weather\", \"parameters\": {\"city\": \"Rome\"}}"
 #define OUT "weather({\"city\":\"Rome\"})"
 
+#define BAR "\xef\xbd\x9c"
+#define LOW "\xe2\x96\x81"
+#define DS(what) "<" BAR "tool" LOW what BAR ">"
+#define DS_OPEN DS("calls" LOW "begin")
+#define DS_CLOSE DS("calls" LOW "end")
+#define DS_CALL(name, args) DS("call" LOW "begin") "function" DS("sep") name "\n```json\n" args "\n```" DS("call" LOW "end")
+#define DS_NEW(name, args) DS("call" LOW "begin") name DS("sep") args DS("call" LOW "end")
+#define XML(name, args) "<tool_call>\n<function=" name ">\n" args "</function>\n</tool_call>"
+#define XARG(key, value) "<parameter=" key ">\n" value "\n</parameter>\n"
+
 static const answer_row rows[] = {
+    { "deepseek", "Well. " DS_OPEN DS_CALL("weather", "{\"city\":\"Rome\"}") "\n" DS_CALL("now", "{}") DS_CLOSE, "Well.", NULL, OUT "now({})", THINK_NONE, false, false },
+    { "deepseek", DS_OPEN DS_CALL("now", "{}") "\n", "", NULL, "now({})", THINK_NONE, false, false },
+    { "deepseek", "I think\n</think>\n\n" DS_OPEN DS_CALL("now", "{}") DS_CLOSE, "", "I think", "now({})", THINK_OPEN, false, false },
+    { "deepseek", DS_OPEN DS_CALL("weather", "[1]") DS_CLOSE, DS_OPEN DS_CALL("weather", "[1]") DS_CLOSE, NULL, NULL, THINK_NONE, true, false },
+    { "deepseek", DS_OPEN DS_CALL("fly", "{}") DS_CLOSE, DS_OPEN DS_CALL("fly", "{}") DS_CLOSE, NULL, NULL, THINK_NONE, false, true },
+    { "deepseek", DS_OPEN "now", DS_OPEN "now", NULL, NULL, THINK_NONE, true, false },
+    { "deepseek-3.1", DS_OPEN DS_NEW("weather", "{\"city\":\"Rome\"}") DS_NEW("now", "{}") DS_CLOSE " end", "end", NULL, OUT "now({})", THINK_NONE, false, false },
+    { "deepseek-3.1", DS_OPEN DS_NEW("now", "{"), DS_OPEN DS_NEW("now", "{"), NULL, NULL, THINK_NONE, true, false },
+    { "function-gemma", "<start_function_call>call:weather{city:<escape>Rome<escape>,days:3}<end_function_call><start_function_call>call:now{}<end_function_call>", "", NULL,
+      "weather({\"city\":\"Rome\",\"days\":3})now({})", THINK_NONE, false, false },
+    { "function-gemma", "<start_function_call>call:note{text:<escape>a {b}, \"c\":\n<b><escape>,x:[1,<escape>y<escape>,{k:true, <escape>m n<escape>:None}],z:\"q\"}<end_function_call>", "", NULL,
+      "note({\"text\":\"a {b}, \\\"c\\\":\\n<b>\",\"x\":[1,\"y\",{\"k\":true,\"m n\":null}],\"z\":\"q\"})", THINK_NONE, false, false },
+    { "function-gemma", "<start_function_call>call:note{text:plain}<end_function_call>", "<start_function_call>call:note{text:plain}<end_function_call>", NULL, NULL, THINK_NONE, true, false },
+    { "function-gemma", "<start_function_call>call:note{text:<escape>}", "<start_function_call>call:note{text:<escape>}", NULL, NULL, THINK_NONE, true, false },
+    { "gemma4", "<|tool_call>call:weather{city:<|\"|>Rome<|\"|>}<tool_call|>", "", NULL, OUT, THINK_NONE, false, false },
+    { "xml", "I do.\n" XML("weather", XARG("city", "Rome")) "\n" XML("now", ""), "I do.", NULL, OUT "now({})", THINK_NONE, false, false },
+    { "xml", XML("weather", XARG("city", "5") XARG("days", "3")), "", NULL, "weather({\"city\":\"5\",\"days\":3})", THINK_NONE, false, false },
+    { "xml", XML("note", XARG("text", "\n<b>\n\"x\"</parameter>") XARG("kind", "cd") XARG("n", "None") XARG("to", "null") XARG("tags", "[\"a\", 1]") XARG("more", "{\"x\": 1.50}")), "", NULL,
+      "note({\"text\":\"\\n<b>\\n\\\"x\\\"</parameter>\",\"kind\":\"cd\",\"n\":null,\"to\":null,\"tags\":[\"a\",1],\"more\":{\"x\":1.50}})", THINK_NONE, false, false },
+    { "xml", XML("note", XARG("text", "") XARG("to", "you") "<parameter=kind>\n</parameter>\n<parameter=n>7</parameter>"), "", NULL, "note({\"text\":\"\",\"to\":\"you\",\"kind\":\"\",\"n\":7})", THINK_NONE, false, false },
+    { "xml", XML("note", XARG("text", "</parameter> is text")), "", NULL, "note({\"text\":\"</parameter> is text\"})", THINK_NONE, false, false },
+    { "xml", XML("fly", XARG("x", "1")), XML("fly", XARG("x", "1")), NULL, NULL, THINK_NONE, false, true },
+    { "xml", "<tool_call>\n<function=now>\n<param>x</function>", "<tool_call>\n<function=now>\n<param>x</function>", NULL, NULL, THINK_NONE, true, false },
+    { "xml", "<tool_call>\n<function=note>\n<parameter=text>\nand so", "<tool_call>\n<function=note>\n<parameter=text>\nand so", NULL, NULL, THINK_NONE, true, false },
     { "hermes", "Hello, <b>you</b> & <tool> ", "Hello, <b>you</b> & <tool> ", NULL, NULL, THINK_NONE, false, false },
     { "hermes", "<tool_call>\n" W "\n</tool_call>", "", NULL, OUT, THINK_NONE, false, false },
     { "hermes", "I look.\n\n<tool_call>\n" W "\n</tool_call>\n<tool_call>" "{\"name\":\"now\",\"arguments\":{}}</tool_call>\n", "I look.", NULL, OUT "now({})", THINK_NONE, false, false },
@@ -216,18 +257,23 @@ static void test_arguments_as_they_come(void **state) {
 static void test_formats_of_templates(void **state) {
     (void)state;
     static const char *const known[][2] = { { "qwen2.5", "hermes" }, { "qwen3", "hermes" }, { "llama3.1", "llama" }, { "llama3.2", "llama" }, { "mistral-nemo", "mistral" },
-                                            { "llama3", NULL }, { "gemma", NULL }, { "gemma3", NULL }, { "phi-3", NULL }, { "zephyr", NULL }, { "chatml", NULL }, { "mistral-v0.2", NULL } };
+                                            { "xml", "xml" }, { "deepseek", "deepseek" }, { "deepseek-3.1", "deepseek-3.1" }, { "function-gemma", "function-gemma" }, { "gemma4", "gemma4" },
+                                            { "gemma-python", "gemma" }, { "mistral-named", "mistral-named" }, { "phi", "phi" }, { "pythonic", "pythonic" }, { "json", "json" }, { "llama3", NULL }, { "gemma", NULL }, { "gemma3", NULL }, { "phi-3", NULL }, { "zephyr", NULL }, { "chatml", NULL }, { "mistral-v0.2", NULL } };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         char path[100];
         buf text = { 0 };
         err e = { 0 };
-        snprintf(path, sizeof path, "tests/fixtures/chat_templates/%s.jinja", known[i][0]);
+        snprintf(path, sizeof path, "tests/fixtures/tool_templates/%s.jinja", known[i][0]);
+        if (access(path, R_OK)) snprintf(path, sizeof path, "tests/fixtures/chat_templates/%s.jinja", known[i][0]);
         if (read_file(path, 0, &text, &e)) fail_msg("%s", e.msg);
         const call_format *f = call_format_of(text.p, text.n);
         const char *found = f ? f->name : "none", *want = known[i][1] ? known[i][1] : "none";
         if (strcmp(found, want)) fail_msg("%s: expected %s, found %s", known[i][0], want, found);
         think_marks m = think_marks_of(text.p, text.n);
-        assert_int_equal(m.open != NULL, strcmp(known[i][0], "qwen3") == 0);
+        assert_int_equal(m.open != NULL, strcmp(known[i][0], "qwen3") == 0 || strcmp(known[i][0], "deepseek-3.1") == 0);
+        template_wants w = template_wants_of(text.p, text.n);
+        bool deepseek = strncmp(known[i][0], "deepseek", 8) == 0;
+        assert_true(w.text_arguments == deepseek && w.null_content == deepseek);
         buf_free(&text);
     }
     think_marks m = { "<think>", "</think>" };
@@ -305,7 +351,7 @@ static void test_grammars_are_read_back(void **state) {
     (void)state;
     vocabulary *v = bytes_vocabulary();
     for (const call_format *f = call_formats; f->name; f++) {
-        shape_ask a = { .format = f, .tools = tools, .n_tools = 2, .parallel = true };
+        shape_ask a = { .format = f, .tools = tools, .n_tools = TOOLS, .parallel = true };
         grammar *g = compile_shape(v, &a);
         int drawn = 0;
         for (int i = 0; i < 200; i++) {
@@ -345,7 +391,7 @@ static void test_what_a_shape_allows(void **state) {
     (void)state;
     vocabulary *v = bytes_vocabulary();
     think_marks think = { "<think>", "</think>" }, other = { "[THINK]", "[/THINK]" };
-    shape_ask a = { .format = format_named("hermes"), .tools = tools, .n_tools = 2, .think = think, .thinking = THINK_MAY, .schema = "{\"const\":7}", .n_schema = 11 };
+    shape_ask a = { .format = format_named("hermes"), .tools = tools, .n_tools = TOOLS, .think = think, .thinking = THINK_MAY, .schema = "{\"const\":7}", .n_schema = 11 };
     grammar *g = compile_shape(v, &a);
     assert_true(allows(g, "7"));
     assert_true(allows(g, "<think>a</think>7"));
@@ -362,6 +408,67 @@ static void test_what_a_shape_allows(void **state) {
     assert_false(allows(g, "7") || allows(g, "[THINK]7"));
     grammar_free(g);
     vocabulary_free(v);
+}
+
+/* Arguments one by one: what a schema says of each is kept, text as it is, in the format's own marks. */
+static void test_arguments_one_by_one(void **state) {
+    (void)state;
+    vocabulary *v = bytes_vocabulary();
+    shape_ask a = { .format = format_named("xml"), .tools = &tools[2], .n_tools = 1 };
+    grammar *g = compile_shape(v, &a);
+    assert_true(allows(g, XML("note", XARG("text", "a\n\n<b> \"c\" </param"))));
+    assert_true(allows(g, XML("note", XARG("text", "") XARG("kind", "cd") XARG("n", "null") XARG("to", "\"abc\"") XARG("tags", "[\"ab\"]"))));
+    assert_false(allows(g, XML("note", ""))); /* text is required */
+    assert_false(allows(g, XML("note", XARG("text", "") XARG("kind", "ce"))));
+    assert_false(allows(g, XML("note", XARG("text", "") XARG("n", "x"))) || allows(g, XML("note", XARG("text", "") XARG("to", "abc"))) || allows(g, XML("note", XARG("text", "") XARG("tags", "[\"abc\"]"))));
+    grammar_free(g);
+    a.format = format_named("function-gemma");
+    g = compile_shape(v, &a);
+    assert_true(allows(g, "<start_function_call>call:note{text:<escape>a<b>}\n\"<escape>,kind:<escape>cd<escape>,n:3}<end_function_call>"));
+    assert_false(allows(g, "<start_function_call>call:note{text:<escape>a<escape>,kind:<escape>a<b<escape>}<end_function_call>")); /* could be the mark */
+    assert_false(allows(g, "<start_function_call>call:note{text:\"a\"}<end_function_call>"));
+    grammar_free(g);
+    a = (shape_ask){ .format = format_named("deepseek"), .tools = tools, .n_tools = TOOLS, .parallel = true };
+    g = compile_shape(v, &a);
+    assert_true(allows(g, DS_OPEN DS_CALL("weather", "{\"city\":\"Rome\"}") "\n" DS_CALL("now", "{}") DS_CLOSE));
+    assert_false(allows(g, DS_OPEN DS_CALL("weather", "{}") DS_CLOSE) || allows(g, DS_OPEN DS_CLOSE));
+    grammar_free(g);
+    vocabulary_free(v);
+}
+
+static void test_what_a_format_refuses(void **state) {
+    (void)state;
+    static const struct { const char *format, *name, *parameters, *keyword; } refused[] = {
+        { "xml", "f", "{\"type\":\"object\",\"minProperties\":1}", "minProperties" }, { "pythonic", "f", "{\"anyOf\":[{}]}", "anyOf" }, { "gemma", "f", "{\"required\":[\"a b\"]}", "required" },
+        { "function-gemma", "f", "{\"required\":[\"a:b\"]}", "required" }, { "xml", "f", "{\"required\":[\"a>b\"]}", "required" }, { "xml", "f g", "{}", "name" }, { "deepseek", "f g", "{}", "name" },
+        { "xml", "f", "{\"required\":[\"a b\"],\"properties\":{},\"$defs\":{},\"title\":\"t\",\"x-a\":1}", NULL }, { "hermes", "f g", "{\"minProperties\":1}", NULL }, { "deepseek", "f", "{\"anyOf\":[{}]}", NULL },
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        json *j;
+        char keyword[64] = "";
+        err e = { 0 };
+        if (json_parse(&mem, refused[i].parameters, strlen(refused[i].parameters), &j, &e)) fail_msg("%s", e.msg);
+        call_tool t = { .name = refused[i].name, .parameters = j };
+        bool no = call_refuses(format_named(refused[i].format), &t, keyword);
+        if (no != (refused[i].keyword != NULL) || (no && strcmp(keyword, refused[i].keyword))) fail_msg("%s, %s: %d %s", refused[i].format, refused[i].parameters, no, keyword);
+    }
+}
+
+static void test_kinds_of_values(void **state) {
+    (void)state;
+    static const struct { const char *schema; int kinds; } known[] = {
+        { "{\"type\":\"string\"}", VALUE_TEXT }, { "{\"type\":\"integer\"}", VALUE_OTHER }, { "{}", VALUE_TEXT | VALUE_OTHER }, { "{\"type\":[\"string\",\"null\"]}", VALUE_TEXT | VALUE_OTHER },
+        { "{\"enum\":[\"a\",\"b\"]}", VALUE_TEXT }, { "{\"enum\":[\"a\",1]}", VALUE_TEXT | VALUE_OTHER }, { "{\"enum\":[\"a\",1],\"type\":\"string\"}", VALUE_TEXT }, { "{\"const\":1}", VALUE_OTHER },
+        { "{\"$ref\":\"#/$defs/x\",\"$defs\":{\"x\":{\"type\":\"string\"}}}", VALUE_TEXT }, { "{\"anyOf\":[{\"type\":\"string\"},{\"type\":\"null\"}]}", VALUE_TEXT | VALUE_OTHER },
+        { "{\"allOf\":[{\"anyOf\":[{\"type\":\"string\"},{\"type\":\"null\"}]},{\"type\":\"string\"}]}", VALUE_TEXT }, { "{\"$ref\":\"#\"}", VALUE_TEXT | VALUE_OTHER },
+        { "{\"anyOf\":[{\"$ref\":\"#\"},{\"$ref\":\"#\"},{\"$ref\":\"#\"},{\"$ref\":\"#\"}]}", VALUE_TEXT | VALUE_OTHER }, /* not for ever */
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        json *j;
+        err e = { 0 };
+        if (json_parse(&mem, known[i].schema, strlen(known[i].schema), &j, &e)) fail_msg("%s", e.msg);
+        if (value_kinds(j, j) != known[i].kinds) fail_msg("%s: %d", known[i].schema, value_kinds(j, j));
+    }
 }
 
 /* ---- where a grammar begins ---- */
@@ -401,7 +508,7 @@ static void test_a_grammar_begins_with_its_trigger(void **state) {
     int which;
     err e = { 0 };
     const char gbnf[] = "root ::= \"<call>\" value \"</call>\" | \"{\\\"name\\\":\" value \"}\"";
-    const schema_rule rule = { "value", "{\"enum\":[1,22]}", 15 };
+    const schema_rule rule = { .name = "value", .schema = "{\"enum\":[1,22]}", .n = 15 };
     const grammar_ask ask = { .gbnf = gbnf, .n = strlen(gbnf), .rules = &rule, .n_rules = 1 };
     if (grammars_hold(g, &ask, &k, &which, &e) || grammars_hold(g, &ask, &again, &which, &e)) fail_msg("%s", e.msg);
     assert_ptr_equal(k, again);
@@ -420,7 +527,7 @@ static void test_a_grammar_begins_with_its_trigger(void **state) {
     o.n_triggers = 0;
     check_trigger(t, &o, "<call>1</call>", "+.");
     check_trigger(t, &o, "a", "!");
-    const schema_rule bad = { "value", "{\"not\":{}}", 10 };
+    const schema_rule bad = { .name = "value", .schema = "{\"not\":{}}", .n = 10 };
     assert_int_equal(grammars_hold(g, &(grammar_ask){ .gbnf = gbnf, .n = strlen(gbnf), .rules = &bad, .n_rules = 1 }, &again, &which, &e), -1);
     assert_int_equal(which, 0);
     assert_non_null(strstr(e.msg, "#/not"));
@@ -433,6 +540,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole_and_split), cmocka_unit_test(test_arguments_as_they_come), cmocka_unit_test(test_formats_of_templates),
         cmocka_unit_test(test_a_grammar_begins_with_its_trigger), cmocka_unit_test(test_grammars_are_read_back), cmocka_unit_test(test_what_a_shape_allows),
+        cmocka_unit_test(test_arguments_one_by_one), cmocka_unit_test(test_what_a_format_refuses), cmocka_unit_test(test_kinds_of_values),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -80,6 +80,9 @@ static const struct { const char *schema, *good[8], *bad[8]; } cases[] = {
       { "{\"v\":1,\"next\":null}", "{\"next\":{\"v\":2,\"next\":null},\"v\":1}" }, { "{\"v\":1}", "{\"v\":1,\"next\":{}}" } },
     { "{\"$ref\":\"#/$defs/a~1b%25\",\"$defs\":{\"a/b%\":{\"type\":\"null\"}}}", { "null" }, { "1" } },
     { "{\"type\":[\"string\",\"null\"],\"maxLength\":1}", { "null", "\"a\"" }, { "\"ab\"", "1" } },
+    { "{\"type\":\"array\",\"uniqueItems\":true,\"maxItems\":1,\"items\":{\"type\":\"null\"}}", { "[]", "[null]" }, { "[null,null]" } },
+    { "{\"type\":\"object\",\"propertyNames\":{\"type\":\"string\"},\"additionalProperties\":{\"type\":\"null\",\"not\":false}}", { "{}", "{\"a\":null}" }, { "{\"a\":1}" } },
+    { "{\"pattern\":\"^[^\\\\s]$\"}", { "\"a\"", "\"\\u001b\"" }, { "\" \"", "\"\\t\"", "\"\\u001f\"" } }, /* Python calls that space */
     { "{\"type\":\"integer\",\"nullable\":true}", { "1", "null" }, { "\"a\"" } },
     { "{\"title\":\"t\",\"description\":\"d\",\"default\":1,\"examples\":[1],\"$comment\":\"c\",\"x-more\":{},\"type\":\"null\",\"$schema\":\"https://json-schema.org/draft/2020-12/schema\"}", { "null" }, { "1" } },
 };
@@ -99,8 +102,12 @@ static void test_cases(void **state) {
 static const struct { const char *schema, *message; } wrong[] = {
     { "{\"properties\":{\"a\":{\"not\":{}}}}", "JSON schema, #/properties/a/not: `not` cannot be enforced" },
     { "{\"items\":{\"properties\":{\"x/y\":{\"contains\":{}}}}}", "#/items/properties/x~1y/contains: `contains` cannot be enforced" },
+    { "{\"properties\":{\"a\\n%~\":{\"not\":{}}}}", "JSON schema, #/properties/a%0A%25~0/not: `not` cannot be enforced" },
     { "{\"if\":{}}", "#/if" },
     { "{\"uniqueItems\":true}", "#/uniqueItems" },
+    { "{\"uniqueItems\":true,\"maxItems\":2}", "#/uniqueItems" },
+    { "{\"propertyNames\":{\"maxLength\":3}}", "#/propertyNames" },
+    { "{\"propertyNames\":{\"type\":\"string\",\"maxLength\":3}}", "#/propertyNames" },
     { "{\"type\":\"strng\"}", "#/type: expected null, boolean" },
     { "{\"pattern\":\"(?=a)\"}", "#/pattern: look-ahead and look-behind cannot be kept" },
     { "{\"pattern\":\"\\\\bx\"}", "#/pattern: word boundaries" },

@@ -37,9 +37,13 @@ static void take(void *arg, const answer_part *p) {
 }
 
 static void read_in(const call_format *f, think_state t, const char *text, size_t n, size_t piece, said *s) {
-    static const call_tool tools[] = { { .name = "f" }, { .name = "weather" } };
+    static const char schema[] = "{\"properties\":{\"t\":{\"type\":\"string\"},\"n\":{\"type\":\"integer\"},\"x\":{\"anyOf\":[{\"$ref\":\"#\"},{\"type\":\"null\"}]}}}";
+    static call_tool tools[] = { { .name = "f" }, { .name = "weather" }, { .name = "note" } };
+    static arena mem;
+    json *parameters;
+    if (!tools[2].parameters && json_parse(&mem, schema, sizeof schema - 1, &parameters, NULL) == 0) tools[2].parameters = parameters;
     answer_reader r;
-    reader_opts o = { .format = f, .tools = tools, .n_tools = 2, .think = { "<think>", "</think>" }, .thinking = t, .take = take, .arg = s };
+    reader_opts o = { .format = f, .tools = tools, .n_tools = 3, .think = { "<think>", "</think>" }, .thinking = t, .take = take, .arg = s };
     reader_begin(&r, &o);
     for (size_t i = 0; i < n; i += piece) reader_feed(&r, text + i, n - i < piece ? n - i : piece, s->exact);
     reader_end(&r);

@@ -32,6 +32,11 @@ static void begin_line(const request *q, buf *b) {
     put_now(b);
 }
 
+/* JSON without the line ends that may stand between its parts: a reply is one line. */
+static void put_line(buf *b, const char *s, size_t n) {
+    for (size_t i = 0; i < n; i++) buf_byte(b, s[i] == '\n' || s[i] == '\r' ? ' ' : s[i]); /* within its strings they are escaped */
+}
+
 /* Arguments are an object here: a call that was cut has none, and is left out (a warning says so). */
 static void put_calls(const answer *a, int from, int to, buf *b) {
     bool first = true;
@@ -41,7 +46,7 @@ static void put_calls(const answer *a, int from, int to, buf *b) {
         buf_fmt(b, "%s{\"id\":\"%s\",\"function\":{\"index\":%d,\"name\":", first ? ",\"tool_calls\":[" : ",", c->id, i);
         put_quoted(b, c->name);
         buf_str(b, ",\"arguments\":");
-        buf_add(b, c->arguments.n ? c->arguments.p : "{}", c->arguments.n ? c->arguments.n : 2);
+        put_line(b, c->arguments.n ? c->arguments.p : "{}", c->arguments.n ? c->arguments.n : 2);
         buf_str(b, "}}");
         first = false;
     }

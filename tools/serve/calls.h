@@ -12,7 +12,9 @@
 typedef enum call_body {
     BODY_JSON,   /* {"name": "f", "arguments": {...}} */
     BODY_PYTHON, /* f(a=1, b="x") */
-    BODY_NAMED   /* f[ARGS]{...} */
+    BODY_NAMED,  /* f[ARGS]{...} */
+    BODY_XML,    /* <function=f><parameter=a>\n1\n</parameter></function> */
+    BODY_BRACES  /* call:f{a:1,b:<escape>x<escape>} */
 } call_body;
 
 typedef struct call_format {
@@ -23,7 +25,8 @@ typedef struct call_format {
     const char *between;         /* calls of one list; NULL: each call has its own open and close */
     bool list;                   /* [ ... ] around them */
     call_body body;
-    const char *arguments;       /* the key of BODY_JSON; what stands before the arguments of BODY_NAMED */
+    const char *arguments;       /* the key of BODY_JSON; what stands before the arguments of BODY_NAMED; around strings of BODY_BRACES */
+    const char *before, *behind; /* around each call of a list, of BODY_NAMED */
     bool one;                    /* the template refuses more than one call in a turn */
     int id_length;               /* 0: any */
 } call_format;
@@ -31,6 +34,13 @@ typedef struct call_format {
 extern const call_format call_formats[]; /* up to a name NULL */
 extern const char *const call_markers[]; /* texts of special tokens that formats are made of, up to a NULL */
 const call_format *call_format_of(const char *tmpl, size_t n); /* NULL: the template does not know tools */
+
+/* How a template reads a message with calls, where it is not as most do. */
+typedef struct template_wants {
+    bool text_arguments; /* it puts arguments between other text: they are to be JSON text, not an object */
+    bool null_content;   /* it asks whether there is a content: with calls alone there is none, not an empty one */
+} template_wants;
+template_wants template_wants_of(const char *tmpl, size_t n);
 
 typedef struct think_marks {
     const char *open, *close; /* NULL: the template knows none */
@@ -67,6 +77,11 @@ typedef struct call_shape {
     int n_rules;
 } call_shape;
 call_shape *shape_make(arena *mem, const shape_ask *a);
+/* Formats that write arguments one by one keep what their schema says of each, not of the object: true where it says more, with the keyword. */
+bool call_refuses(const call_format *f, const call_tool *t, char keyword[64]);
+/* What the values of a schema within parameters can be, as far as it is easily seen: of text alone a format writes the text itself. */
+enum { VALUE_TEXT = 1, VALUE_OTHER = 2 };
+int value_kinds(const json *parameters, const json *schema);
 void json_put(buf *out, const json *j); /* a tree as text */
 
 /* ---- reading (calls_parse.c) ---- */
@@ -97,6 +112,7 @@ typedef struct answer_reader {
     size_t looked;     /* of it, without finding a call's end */
     bool started;      /* text of the answer, or a call, came */
     bool opened, after; /* in a list of calls; behind a call */
+    const char *rest;  /* what still belongs to the last call; NULL: nothing */
     bool trim;         /* space is dropped until text comes */
     bool exact;        /* a grammar holds: what comes is what it should be */
     int depth;         /* of arguments as they come */

@@ -92,6 +92,7 @@ typedef struct python { /* an expression of constants, on its way to JSON */
     size_t n, at;
     buf *out;
     int depth;
+    const char *quote; /* stands around text as it is; keys need none then; NULL: no such thing */
 } python;
 
 static int python_value(python *p);
@@ -138,6 +139,36 @@ static int python_string(python *p) {
     return rc;
 }
 
+/* Text as it is, between two marks. */
+static int quoted_text(python *p) {
+    size_t from = p->at + strlen(p->quote), end = find(p->s + from, p->n - from, p->quote);
+    if (end == SIZE_MAX) return 0;
+    buf_json(p->out, p->s + from, end);
+    p->at = from + end + strlen(p->quote);
+    return 1;
+}
+
+/* A key of an object, and the colon. */
+static int python_key(python *p) {
+    int c = python_peek(p), rc = p->quote ? begins(p->s + p->at, p->n - p->at, p->quote) : 0;
+    if (rc < 0) return 0;
+    if (rc) rc = quoted_text(p);
+    else if (c == '"' || c == '\'') rc = python_string(p);
+    else {
+        size_t from = p->at;
+        while (p->quote && p->at < p->n && !strchr(":,{}[]<>\"'\n", p->s[p->at])) p->at++;
+        if (p->quote && p->at == p->n) return 0;
+        rc = p->at > from ? 1 : -1;
+        buf_json(p->out, p->s + from, p->at - from);
+    }
+    if (rc <= 0) return rc;
+    c = python_peek(p);
+    if (c != ':') return c < 0 ? 0 : -1;
+    p->at++;
+    buf_byte(p->out, ':');
+    return 1;
+}
+
 static int python_list(python *p, char close) {
     bool first = true, object = close == '}';
     buf_byte(p->out, object ? '{' : '[');
@@ -153,14 +184,7 @@ static int python_list(python *p, char close) {
             if (c == close) break;
             buf_byte(p->out, ',');
         }
-        if (object) {
-            if (c != '"' && c != '\'') return -1;
-            if ((rc = python_string(p)) <= 0) return rc;
-            c = python_peek(p);
-            if (c != ':') return c < 0 ? 0 : -1;
-            p->at++;
-            buf_byte(p->out, ':');
-        }
+        if (object && (rc = python_key(p)) <= 0) return rc;
         if ((rc = python_value(p)) <= 0) return rc;
     }
     p->at++;
@@ -188,6 +212,7 @@ static int python_word(python *p) {
 static int python_value(python *p) {
     int c = python_peek(p), rc;
     if (c < 0) return 0;
+    if (p->quote && (rc = begins(p->s + p->at, p->n - p->at, p->quote))) return rc < 0 ? 0 : quoted_text(p);
     if (c == '"' || c == '\'') return python_string(p);
     if (c != '[' && c != '{' && c != '(') return python_word(p);
     if (++p->depth > JSON_MAX_DEPTH / 2) return -1;
@@ -290,11 +315,15 @@ static int json_call(const answer_reader *r, call *c, size_t at, size_t *end) {
 }
 
 static int named_call(const answer_reader *r, call *c, size_t at, size_t *end) {
-    const char *s = r->held.p;
-    size_t n = r->held.n, stop = name_end(s, n, at);
+    const char *s = r->held.p, *before = r->o.format->before;
+    size_t n = r->held.n;
+    int rc = before ? begins(s + at, n - at, before) : 1;
+    if (rc <= 0) return rc ? 0 : -1;
+    if (before) at += strlen(before);
+    size_t stop = name_end(s, n, at);
     if (stop == n) return 0;
     if (!take_name(c, s + at, stop - at)) return -1;
-    int rc = begins(s + stop, n - stop, "[CALL_ID]");
+    rc = begins(s + stop, n - stop, "[CALL_ID]");
     if (rc < 0) return 0;
     if (rc) stop = name_end(s, n, space(s, n, stop + 9));
     if (rc && find(s + stop, n - stop, r->o.format->arguments) != 0 && stop < n && s[stop] != '[') { /* an id may begin with a digit */
@@ -312,6 +341,15 @@ static int named_call(const answer_reader *r, call *c, size_t at, size_t *end) {
     json *j;
     rc = json_parse(&a, s + at, *end - at, &j, NULL) == 0 && j->type == JSON_OBJECT ? 1 : -1;
     if (rc == 1) buf_add(&c->arguments, s + at, *end - at);
+    arena_free(&a);
+    return rc;
+}
+
+/* Whole objects only: too deep, or not text. */
+static int sound_object(const buf *b) {
+    arena a = { .limit = ((size_t)1 << 20) + 64 * b->n };
+    json *j;
+    int rc = !b->failed && json_parse(&a, b->p, b->n, &j, NULL) == 0 && j->type == JSON_OBJECT ? 1 : -1;
     arena_free(&a);
     return rc;
 }
@@ -347,12 +385,108 @@ static int python_call(const answer_reader *r, call *c, size_t at, size_t *end) 
     }
     buf_byte(p.out, '}');
     *end = p.at + 1;
-    if (p.out->failed) return -1;
-    arena a = { .limit = ((size_t)1 << 20) + 64 * p.out->n };
-    json *j;
-    int rc = json_parse(&a, p.out->p, p.out->n, &j, NULL) == 0 ? 1 : -1; /* too deep, or not text */
-    arena_free(&a);
-    return rc;
+    return sound_object(p.out);
+}
+
+static int braces_call(const answer_reader *r, call *c, size_t at, size_t *end) {
+    python p = { .s = r->held.p, .n = r->held.n, .out = &c->arguments, .quote = r->o.format->arguments };
+    int rc = begins(p.s + at, p.n - at, "call:");
+    if (rc <= 0) return rc ? 0 : -1;
+    at += strlen("call:");
+    p.at = name_end(p.s, p.n, at);
+    if (p.at == p.n) return 0;
+    if (p.s[p.at] != '{' || !take_name(c, p.s + at, p.at - at)) return -1;
+    if ((rc = python_list(&p, '}')) <= 0) return rc;
+    *end = p.at;
+    return sound_object(p.out);
+}
+
+/* The value of one parameter: text where its schema knows nothing else, JSON or what Python calls it where it is that, else text. */
+static void xml_value(buf *out, const json *parameters, const json *schema, const char *s, size_t n) {
+    int kinds = value_kinds(parameters, schema), rc = -1;
+    static const char *const words[][2] = { { "True", "true" }, { "False", "false" }, { "None", "null" } };
+    for (size_t i = 0; i < 3 && kinds != VALUE_TEXT; i++)
+        if (strlen(words[i][0]) == n && memcmp(words[i][0], s, n) == 0) return buf_str(out, words[i][1]);
+    if (kinds != VALUE_TEXT) {
+        arena a = { .limit = ((size_t)1 << 20) + 64 * n };
+        json *j;
+        rc = json_parse(&a, s, n, &j, NULL);
+        if (!rc) json_put(out, j);
+        arena_free(&a);
+    }
+    if (rc) buf_json(out, s, n);
+}
+
+/* Where the value behind <parameter=a> stands, and what follows </parameter>: the line end before the value and the one behind it are not
+ * the value's; an empty one may have one for both. 1, or 0: it is not whole. */
+static int xml_extent(const char *s, size_t n, size_t *value, size_t *length, size_t *end) {
+    const char *close = "\n</parameter>";
+    int rc = *value < n ? begins(s + *value, n - *value, close) : -1;
+    if (rc > 0) { /* nothing, or a text that begins like an end? What follows says it */
+        size_t next = space(s, n, *value + strlen(close));
+        int more = begins(s + next, n - next, "<parameter="), done = begins(s + next, n - next, "</function>");
+        rc = more > 0 || done > 0 ? 1 : more < 0 || done < 0 ? -1 : 0;
+    }
+    if (rc < 0) return 0;
+    if (rc == 0 && s[*value] == '\n') ++*value;
+    else if (rc == 0) close++;
+    *length = find(s + *value, n - *value, close);
+    *end = *value + *length + strlen(close);
+    return *length != SIZE_MAX;
+}
+
+static const json *schema_of(const answer_reader *r, const char *name, const char *key, size_t n, const json **parameters) {
+    const json *found = NULL;
+    *parameters = NULL;
+    for (int i = 0; i < r->o.n_tools; i++)
+        if (strcmp(r->o.tools[i].name, name) == 0) *parameters = r->o.tools[i].parameters;
+    const json *all = json_get(*parameters, "properties");
+    for (const json *k = all && all->type == JSON_OBJECT ? all->child : NULL; k; k = k->next)
+        if (k->key_n == n && memcmp(k->key, key, n) == 0) found = k;
+    return found;
+}
+
+/* a>, a value, </parameter>. 1, 0, -1; *at is moved behind it. */
+static int xml_parameter(const answer_reader *r, call *c, size_t *at) {
+    const char *key = r->held.p + *at;
+    size_t n = r->held.n, key_n = find(key, n - *at, ">"), length, end;
+    if (key_n == SIZE_MAX) return n - *at > 300 ? -1 : 0;
+    if (!key_n || memchr(key, '\n', key_n)) return -1;
+    size_t value = *at + key_n + 1;
+    if (!xml_extent(r->held.p, n, &value, &length, &end)) return 0;
+    const json *parameters, *schema = schema_of(r, c->name, key, key_n, &parameters);
+    if (c->arguments.n > 1) buf_byte(&c->arguments, ',');
+    buf_json(&c->arguments, key, key_n);
+    buf_byte(&c->arguments, ':');
+    xml_value(&c->arguments, parameters, schema, r->held.p + value, length);
+    *at = end;
+    return 1;
+}
+
+static int xml_call(const answer_reader *r, call *c, size_t at, size_t *end) {
+    static const char *const open = "<function=", *const close = "</function>", *const parameter = "<parameter=";
+    const char *s = r->held.p;
+    size_t n = r->held.n;
+    int rc = begins(s + at, n - at, open);
+    if (rc <= 0) return rc ? 0 : -1;
+    at += strlen(open);
+    size_t stop = name_end(s, n, at);
+    if (stop == n) return 0;
+    if (s[stop] != '>' || !take_name(c, s + at, stop - at)) return -1;
+    buf_byte(&c->arguments, '{');
+    for (at = stop + 1;;) {
+        at = space(s, n, at);
+        if ((rc = begins(s + at, n - at, close))) break;
+        rc = begins(s + at, n - at, parameter);
+        if (rc < 0) return 0;
+        if (!rc) return at < n ? -1 : 0;
+        at += strlen(parameter);
+        if ((rc = xml_parameter(r, c, &at)) <= 0) return rc;
+    }
+    if (rc < 0) return 0;
+    buf_byte(&c->arguments, '}');
+    *end = at + strlen(close);
+    return sound_object(&c->arguments);
 }
 
 /* ---- calls ---- */
@@ -375,7 +509,8 @@ static void begin_call(answer_reader *r, const char *name) {
 
 /* The next call of what is held. true: something was done, and there may be more to do. */
 static bool next_call(answer_reader *r, size_t at) {
-    static int (*const of_body[])(const answer_reader *r, call *c, size_t at, size_t *end) = { [BODY_JSON] = json_call, [BODY_PYTHON] = python_call, [BODY_NAMED] = named_call };
+    static int (*const of_body[])(const answer_reader *r, call *c, size_t at, size_t *end) = { [BODY_JSON] = json_call, [BODY_PYTHON] = python_call, [BODY_NAMED] = named_call,
+                                                                                                     [BODY_XML] = xml_call, [BODY_BRACES] = braces_call };
     call c = { .begin = SIZE_MAX };
     size_t end = 0;
     bool more = false;
@@ -386,7 +521,9 @@ static bool next_call(answer_reader *r, size_t at) {
         rc = -1;
         here = false;
     }
-    if (rc < 0) {
+    if (rc < 0 && r->exact && (r->o.format->open || r->n_calls)) { /* as in behind_call: the grammar allows nothing else */
+        drop(r, r->held.n);
+    } else if (rc < 0) {
         as_text(r, at < r->held.n ? at + 1 : r->held.n);
         more = true;
     } else if (here) {
@@ -396,6 +533,7 @@ static bool next_call(answer_reader *r, size_t at) {
             give(r, PART_CALL_END, "", 0);
             drop(r, end);
             r->after = true;
+            r->rest = r->o.format->behind;
         } else {
             drop(r, c.begin);
             r->state = READ_ARGUMENTS;
@@ -426,7 +564,7 @@ static bool read_arguments(answer_reader *r) {
     give(r, PART_CALL_END, "", 0);
     r->state = READ_CALLS;
     r->after = true;
-    if (r->o.format->body == BODY_JSON) r->depth = 1; /* the call's own brace is still to come */
+    r->rest = r->o.format->body == BODY_JSON ? "}" : r->o.format->behind; /* still to come */
     return true;
 }
 
@@ -444,16 +582,22 @@ static bool behind_call(answer_reader *r) {
     const char *s = r->held.p;
     size_t n = r->held.n, at = space(s, n, 0);
     if (at == n) return false;
-    if (r->depth == 1) {
-        r->depth = 0;
-        if (s[at] == '}') return drop(r, at + 1), true;
+    if (r->rest) {
+        const char *rest = r->rest + (is_space(*r->rest) ? 1 : 0); /* space has been passed */
+        int rc = begins(s + at, n - at, rest);
+        if (rc < 0) return false;
+        r->rest = NULL;
+        if (rc) return drop(r, at + strlen(rest)), true;
     }
     bool bare = f->open == NULL && !f->list;
     if (f->list && s[at] == ']') {
         int rc = f->close ? begins(s + space(s, n, at + 1), n - space(s, n, at + 1), f->close) : 0;
         return rc < 0 ? false : end_calls(r, rc ? space(s, n, at + 1) + strlen(f->close) : at + 1);
     }
-    if (f->between && (s[at] == f->between[0] || (is_space(f->between[0]) && name_char(s[at], true)))) {
+    if (f->before) { /* calls of a list that have marks of their own */
+        int rc = begins(s + at, n - at, f->before);
+        if (rc) return rc < 0 ? false : (drop(r, at), r->after = false, true);
+    } else if (f->between && (s[at] == f->between[0] || (is_space(f->between[0]) && name_char(s[at], true)))) {
         drop(r, is_space(f->between[0]) ? at : at + 1);
         r->after = false;
         return true;
@@ -461,6 +605,7 @@ static bool behind_call(answer_reader *r) {
     if (bare && s[at] == '{') return drop(r, at), r->after = false, true;
     int rc = f->close ? begins(s + at, n - at, f->close) : 0;
     if (rc < 0) return false;
+    if (!rc && f->close && r->exact) return drop(r, n), false; /* a part of a character, of an answer that was cut */
     return end_calls(r, rc ? at + strlen(f->close) : at);
 }
 
@@ -470,7 +615,7 @@ static bool may_end(answer_reader *r) {
     r->looked = r->held.n;
     if (from < 64 || r->exact) return true;
     for (size_t i = from; i < r->held.n; i++)
-        if (strchr("})]", r->held.p[i])) return true;
+        if (strchr("})]>", r->held.p[i])) return true;
     return false;
 }
 
@@ -569,7 +714,7 @@ static bool step(answer_reader *r) {
 }
 
 void reader_feed(answer_reader *r, const char *s, size_t n, bool exact) {
-    r->exact = exact;
+    r->exact |= exact; /* what a decoder held back to the end comes later, and is of the same call */
     if (!n) return;
     buf_add(&r->held, s, n);
     if (r->held.failed) return;

@@ -17,7 +17,8 @@ struct kept_grammar {
 
 struct grammars {
     const tokenizer *t;
-    pthread_mutex_t lock;
+    pthread_mutex_t lock;       /* of the cache; never held for long, since whoever computes gives grammars back */
+    pthread_mutex_t making;     /* of vocabularies */
     vocabulary *plain, *marked; /* marked: special tokens that are markers have their text */
     kept_grammar *kept[GRAMMARS_KEPT];
     int n_kept;
@@ -29,6 +30,7 @@ grammars *grammars_new(const tokenizer *t) {
     if (!g) return NULL;
     g->t = t;
     pthread_mutex_init(&g->lock, NULL);
+    pthread_mutex_init(&g->making, NULL);
     return g;
 }
 
@@ -45,6 +47,7 @@ void grammars_free(grammars *g) {
     vocabulary_free(g->plain);
     vocabulary_free(g->marked);
     pthread_mutex_destroy(&g->lock);
+    pthread_mutex_destroy(&g->making);
     free(g);
 }
 
@@ -90,10 +93,17 @@ static void key_of(const grammar_ask *a, buf *key) {
     buf_u64(key, a->gbnf ? a->n : 0);
     if (a->gbnf) buf_add(key, a->gbnf, a->n);
     for (int i = 0; i < a->n_rules; i++) {
-        buf_str(key, a->rules[i].name);
+        const schema_rule *r = &a->rules[i];
+        bool same = i && r->schema == a->rules[i - 1].schema; /* another place of it */
+        buf_str(key, r->name);
         buf_byte(key, 0);
-        buf_u64(key, a->rules[i].n);
-        buf_add(key, a->rules[i].schema, a->rules[i].n);
+        buf_byte(key, r->raw ? 'r' : 'j');
+        if (r->at) buf_str(key, r->at);
+        buf_byte(key, 0);
+        buf_byte(key, same);
+        if (same) continue;
+        buf_u64(key, r->n);
+        buf_add(key, r->schema, r->n);
     }
 }
 
@@ -139,8 +149,10 @@ int grammars_hold(grammars *g, const grammar_ask *a, kept_grammar **out, int *wh
     key_of(a, &k->key);
     int rc = k->key.failed ? fail_memory(e, a->n, "a grammar's text") : 0;
     if (!rc) k->hash = hash_bytes(k->key.p, k->key.n);
-    pthread_mutex_lock(&g->lock);
+    pthread_mutex_lock(&g->making);
     if (!rc) rc = find_vocabulary(g, a->markers, &k->v, e);
+    pthread_mutex_unlock(&g->making);
+    pthread_mutex_lock(&g->lock);
     there = rc ? NULL : find(g, &k->key, k->hash);
     if (there) hold(g, there);
     pthread_mutex_unlock(&g->lock);

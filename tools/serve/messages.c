@@ -60,6 +60,9 @@ static void set_str(request *q, json *m, const char *key, const json *v) {
 typedef struct reader {
     request *q;
     json *out, *last;  /* the list so far, and its end */
+    const json *asked; /* its last message with calls */
+    uint64_t answered; /* those that have a result */
+    int made;          /* ids */
     char where[48];    /* "messages[3]" */
     bool anthropic;
 } reader;
@@ -68,7 +71,11 @@ static int wrong(reader *r, const char *member, const char *expected, const json
     return request_fail(r->q, JOB_INVALID, r->where, "%s%s%s: expected %s, found %s", r->where, member[0] ? "." : "", member, expected, json_type_name(found));
 }
 
+static void name_result(reader *r, json *m);
+
 static void append(reader *r, json *m) {
+    name_result(r, m);
+    if (json_get(m, "tool_calls")) r->asked = m, r->answered = 0;
     if (r->last) r->last->next = m;
     else r->out->child = m;
     r->last = m;
@@ -118,10 +125,24 @@ static int add_content(reader *r, json *m, const json *content) {
     return rc;
 }
 
-/* Templates write arguments as JSON themselves: they want the object, not OpenAI's string of it. */
+/* An object as a string of JSON. */
+static json *arguments_text(request *q, const json *v) {
+    buf b = { 0 };
+    json_put(&b, v);
+    if (b.failed) request_fail(q, JOB_MEMORY, NULL, "out of memory");
+    json *text = tree_str(q, b.p ? b.p : "", b.n);
+    buf_free(&b);
+    return text;
+}
+
+/* Most templates write arguments as JSON themselves: they want the object, not OpenAI's string of it. */
 static json *arguments_of(reader *r, const json *v) {
     err e = { 0 };
     json *tree;
+    if (r->q->m && r->q->m->wants.text_arguments) {
+        if (present(v) && v->type == JSON_STRING) return tree_share(r->q, v);
+        return present(v) ? arguments_text(r->q, v) : tree_str(r->q, "{}", 2);
+    }
     if (!present(v)) return tree_new(r->q, JSON_OBJECT);
     if (v->type == JSON_STRING && json_parse(&r->q->mem, v->s, v->n, &tree, &e) == 0 && tree->type == JSON_OBJECT) return tree;
     return tree_share(r->q, v);
@@ -131,6 +152,9 @@ static int check_call(reader *r, const json *name) { return name && name->type =
 
 static json *make_call(reader *r, const json *id, const json *name, const json *arguments) {
     json *call = tree_new(r->q, JSON_OBJECT), *function = tree_new(r->q, JSON_OBJECT);
+    char made[32];
+    snprintf(made, sizeof made, "call%05d", ++r->made % 100000);
+    if (!present(id) && r->q->m && r->q->m->calls && r->q->m->calls->id_length == (int)strlen(made)) tree_add(call, "id", tree_str(r->q, made, strlen(made))); /* the template insists on one */
     set_str(r->q, call, "id", id);
     tree_add(call, "type", tree_str(r->q, "function", 8));
     set_str(r->q, function, "name", name);
@@ -139,9 +163,33 @@ static json *make_call(reader *r, const json *id, const json *name, const json *
     return call;
 }
 
+/* With calls, an empty content is none where the template asks for that. */
+static void no_content(reader *r, json *m) {
+    for (json *k = m->child; k; k = k->next)
+        if (r->q->m && r->q->m->wants.null_content && k->key && strcmp(k->key, "content") == 0 && !k->n) k->type = JSON_NULL;
+}
+
+/* A result and its call know each other by an id or by the function's name: templates want both, and no dialect sends both. Results
+ * without an id are of the first call of their name that has none yet. */
+static void name_result(reader *r, json *m) {
+    const json *id = json_get(m, "tool_call_id"), *name = json_get(m, "name"), *calls = json_get(r->asked, "tool_calls");
+    int i = 0;
+    if (!json_is(json_get(m, "role"), "tool") || (id && name)) return;
+    for (const json *c = calls ? calls->child : NULL; c && i < 64; c = c->next, i++) {
+        const json *its_id = json_get(c, "id"), *its_name = json_get(json_get(c, "function"), "name");
+        bool same = id ? its_id && json_is(id, its_id->s) : !(r->answered >> i & 1) && (!name || (its_name && json_is(name, its_name->s)));
+        if (!same) continue;
+        if (!name) set_str(r->q, m, "name", its_name);
+        if (!id) set_str(r->q, m, "tool_call_id", its_id);
+        r->answered |= UINT64_C(1) << i;
+        return;
+    }
+}
+
 static int add_calls(reader *r, json *m, const json *calls) {
     if (!present(calls) || !calls->n) return 0;
     if (calls->type != JSON_ARRAY) return wrong(r, "tool_calls", "an array", calls);
+    no_content(r, m);
     json *list = tree_new(r->q, JSON_ARRAY), **at = &list->child;
     for (const json *k = calls->child; k; k = k->next) {
         const json *f = json_get(k, "function"), *name = json_get(f, "name");
@@ -236,7 +284,10 @@ static int take_blocks(reader *r, const json *in, const char *role) {
     if (!text->n && !calls->n) return 0;
     json *m = begin_message(r, role);
     if (add_content(r, m, text)) return -1;
-    if (calls->n) tree_add(m, "tool_calls", calls);
+    if (calls->n) {
+        tree_add(m, "tool_calls", calls);
+        no_content(r, m);
+    }
     append(r, m);
     return 0;
 }
@@ -297,6 +348,7 @@ static int take_item(reader *r, const json *k) {
         if (check_call(r, json_get(k, "name"))) return -1;
         json *m = begin_message(r, "assistant"), *calls = tree_new(r->q, JSON_ARRAY);
         tree_add(m, "content", tree_str(r->q, "", 0));
+        no_content(r, m);
         tree_add(calls, NULL, make_call(r, json_get(k, "call_id"), json_get(k, "name"), json_get(k, "arguments")));
         tree_add(m, "tool_calls", calls);
         append(r, m);

@@ -337,6 +337,7 @@ static int open_texts(model *m, err *e) {
     size_t n = 0, n_tools = 0;
     const char *plain = tokenizer_template(m->tok, false, &n), *tools = tokenizer_template(m->tok, true, &n_tools);
     m->calls = call_format_of(tools, n_tools);
+    m->wants = template_wants_of(tools, n_tools);
     m->think = think_marks_of(plain, n);
     return 0;
 }

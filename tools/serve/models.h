@@ -28,6 +28,7 @@ typedef struct model {
     char no_chat[256];             /* why not */
     grammars *grammars;            /* what constrains its answers */
     const call_format *calls;      /* how calls of tools stand in them, by the template; NULL: it knows no tools */
+    template_wants wants;          /* of messages with calls */
     think_marks think;             /* likewise, what is thought */
     int32_t turn_end;              /* what the template puts behind a reply ends it; -1: none */
     double load_seconds, expires;  /* expires: now_seconds() when it is closed if unused; INFINITY: never */

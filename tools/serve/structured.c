@@ -48,12 +48,12 @@ static int check_closed(request *q, const char *param, const json *s, buf *where
     int i = 0;
     for (const json *k = s->child; k; k = k->next, i++) {
         if (k->key && (strcmp(k->key, "enum") == 0 || strcmp(k->key, "const") == 0 || strcmp(k->key, "default") == 0 || strcmp(k->key, "examples") == 0)) continue;
-        if (k->key) buf_fmt(where, "/%.200s", k->key);
+        if (k->key) schema_pointer_add(where, k->key, k->key_n);
         else buf_fmt(where, "/%d", i);
         bool names = k == properties || (k->key && (strcmp(k->key, "$defs") == 0 || strcmp(k->key, "definitions") == 0));
         for (const json *p = names && k->type == JSON_OBJECT ? k->child : NULL; p; p = p->next) { /* a property may be called "type" */
             size_t m = where->n;
-            buf_fmt(where, "/%.200s", p->key);
+            schema_pointer_add(where, p->key, p->key_n);
             if (check_closed(q, param, p, where)) return -1;
             where->n = m;
         }
@@ -226,20 +226,37 @@ static int make_triggers(request *q) {
     return 0;
 }
 
+/* What of tool t (-1: of the answer) cannot be kept. Where calls are free to come or not a warning is enough. */
+static int cannot_keep(request *q, int t, bool needed, const err *e) {
+    const wish *w = &q->wish;
+    char param[64];
+    snprintf(param, sizeof param, "%s", w->field ? w->field : "tools");
+    if (t >= 0) snprintf(param, sizeof param, "tools[%d].function.parameters", w->chosen >= 0 ? w->chosen : t);
+    if (needed || e->code == ERR_MEMORY || (t >= 0 && w->strict[w->chosen >= 0 ? w->chosen : t])) return request_fail_err(q, param, e);
+    request_warn(q, "%s: %s: calls are not constrained", param, e->msg);
+    return 0;
+}
+
 /* The grammar, from the model's cache. An error says which param it is of. */
 static int hold_grammar(request *q, const grammar_ask *ask, const int *of, bool needed) {
     err e = { 0 };
     int which;
-    char param[64];
-    const wish *w = &q->wish;
     if (grammars_hold(q->m->grammars, ask, &q->j->grammar, &which, &e) == 0) return 0;
     q->j->grammar = NULL;
-    int t = which >= 0 && of ? of[which] : -1;
-    snprintf(param, sizeof param, "%s", w->field ? w->field : "tools");
-    if (t >= 0) snprintf(param, sizeof param, "tools[%d].function.parameters", w->chosen >= 0 ? w->chosen : t);
-    if (needed || e.code == ERR_MEMORY || (t >= 0 && w->strict[t])) return request_fail_err(q, param, &e);
-    request_warn(q, "%s: %s: calls are not constrained", param, e.msg);
-    return 0;
+    return cannot_keep(q, which >= 0 && of ? of[which] : -1, needed, &e);
+}
+
+/* Can the model's format of calls keep what the tools' schemas say? 1, 0: it has been said, -1. */
+static int format_keeps(request *q, const shape_ask *a, bool needed) {
+    char keyword[64];
+    err e = { 0 };
+    for (int i = 0; i < a->n_tools; i++) {
+        if (!call_refuses(a->format, &a->tools[i], keyword)) continue;
+        if (strcmp(keyword, "name") == 0) fail_code(&e, ERR_INPUT, "the name \"%.60s\" cannot be written in calls of this model, only letters, digits, _, - and . can", a->tools[i].name);
+        else fail_code(&e, ERR_INPUT, "JSON schema, #/%s: `%s` cannot be enforced in calls of this model, which write arguments one by one", keyword, keyword);
+        return cannot_keep(q, i, needed, &e) ? -1 : 0;
+    }
+    return 1;
 }
 
 static int constrain_by_shape(request *q, bool lazily, const char *const *markers) {
@@ -248,6 +265,8 @@ static int constrain_by_shape(request *q, bool lazily, const char *const *marker
     if (w->format) a.format = w->format, a.tools = w->tools, a.n_tools = w->n_tools;
     if (w->format && w->chosen >= 0) a.tools = &w->tools[w->chosen], a.n_tools = 1;
     if (!w->required && w->schema) a.schema = w->schema, a.n_schema = w->n;
+    int keeps = format_keeps(q, &a, !lazily);
+    if (keeps <= 0) return keeps;
     call_shape *s = shape_make(&q->mem, &a);
     if (!s) return request_fail(q, JOB_MEMORY, NULL, "out of memory");
     grammar_ask ask = { .gbnf = s->gbnf, .n = s->n, .rules = s->rules, .n_rules = s->n_rules, .markers = markers };
@@ -265,7 +284,7 @@ static int constrain(request *q, const char *const *markers) {
         return 0; /* calls are read, not constrained */
     }
     if (w->gbnf) return hold_grammar(q, &(grammar_ask){ .gbnf = w->gbnf, .n = w->n }, NULL, true);
-    schema_rule only = { "value", w->schema, w->n };
+    schema_rule only = { .name = "value", .schema = w->schema, .n = w->n };
     if (!calls && w->thinking == THINK_NONE) return hold_grammar(q, &(grammar_ask){ .rules = &only, .n_rules = 1 }, NULL, true);
     return constrain_by_shape(q, calls && !w->required && !w->schema, markers);
 }
