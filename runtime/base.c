@@ -400,6 +400,14 @@ int map_file(const char *path, mapping *m, err *e) {
     return rc;
 }
 
+void map_in_order(const mapping *m) {
+#ifdef MADV_SEQUENTIAL
+    if (m->p) madvise((void *)(uintptr_t)m->p, m->n, MADV_SEQUENTIAL);
+#else
+    (void)m;
+#endif
+}
+
 int map_copy(mapping *m, err *e) {
     enum { HUGE = 2 << 20 };
     if (!m->p || m->n > SIZE_MAX - 2 * HUGE) return 0;

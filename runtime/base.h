@@ -151,6 +151,9 @@ int map_file(const char *path, mapping *m, err *e); /* read-only; unmap_file end
 /* Puts a copy into memory of its own in the mapping's place, on huge pages as far as the system gives them (2 MiB each: fewer misses of the
  * page tables' cache). Before anyone has a pointer into it. */
 int map_copy(mapping *m, err *e);
+/* For a file larger than memory, which every pass reads anew from front to back: asks the system to read far ahead. By itself it takes
+ * so many misses for random access and fetches page by page. */
+void map_in_order(const mapping *m);
 void unmap_file(mapping *m);
 static inline bool mapping_has(const mapping *m, const void *p) { return m->p && (uintptr_t)p - (uintptr_t)m->p < m->n; }
 char *path_join(arena *a, const char *dir, const char *name);

@@ -197,11 +197,12 @@ static int open_vocab(engine *g, const char *path, err *e) {
 
 /* A copy that does not fit would push out of memory what others need, and this process with it: refused before it is read. */
 static int open_model(engine *g, const engine_opts *o, err *e) {
-    uint64_t bytes = o->huge_pages ? file_bytes(o->path) : 0, left = memory_available();
-    if (bytes > left)
+    uint64_t bytes = file_bytes(o->path), left = memory_available();
+    if (o->huge_pages && bytes > left)
         return fail_code(e, ERR_MEMORY, "%s: has %.1f MB, %.1f MB of memory are available: it cannot be copied to huge pages; leave --huge-pages out, the mapping reads what it needs",
                          o->path, (double)bytes / 1e6, (double)left / 1e6);
     if (model_open(&g->model, o->path, o->huge_pages, e)) return -1;
+    if (bytes > left) map_in_order(&g->model.file.map);
     return o->lock ? file_lock(&g->model.file, e) : 0;
 }
 
