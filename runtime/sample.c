@@ -1,5 +1,6 @@
 /* sample: owns the candidates of one draw, the tokens so far and the random state. Ties go to the lower id, sums run in
- * double in a fixed order, so that a seed always gives the same tokens. It must not know where logits come from. */
+ * double in a fixed order, so that a seed always gives the same tokens. A vocabulary is walked as few times as can be, 16 or more at a time:
+ * only what may be drawn becomes a candidate. It must not know where logits come from. */
 #define _GNU_SOURCE
 #include "runtime/sample.h"
 
@@ -10,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "kernels/kernels.h"
+
 typedef struct candidate {
     float logit;
     int32_t id;
@@ -19,7 +22,9 @@ typedef struct candidate {
 struct sampler {
     sample_opts o;
     int n_vocab;
+    const kernels *k;
     candidate *c;       /* [n_vocab] */
+    float *p;           /* [n_vocab] maxima of blocks, or probabilities of all tokens */
     float *row;         /* [n_vocab] the logits after what looks back; NULL: nothing does */
     int *count;         /* [n_vocab] */
     ids history;        /* kept where something looks back */
@@ -77,6 +82,25 @@ static double draw(uint64_t s[4]) { /* [0, 1) */
     s[2] ^= t;
     s[3] = rotl(s[3], 45);
     return (double)(r >> 11) * 0x1p-53;
+}
+
+/* ---- whole rows ---- */
+
+static float largest(const float *x, int n) {
+    float m[16], max = x[0];
+    for (int l = 0; l < 16; l++) m[l] = x[0];
+    int i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int l = 0; l < 16; l++) m[l] = x[i + l] > m[l] ? x[i + l] : m[l];
+    for (int l = 0; l < 16; l++) max = m[l] > max ? m[l] : max;
+    for (; i < n; i++) max = x[i] > max ? x[i] : max;
+    return max;
+}
+
+static bool has_nan(const float *x, int n) {
+    int nan = 0;
+    for (int i = 0; i < n; i++) nan |= x[i] != x[i];
+    return nan;
 }
 
 /* ---- what looks back ---- */
@@ -142,14 +166,16 @@ int sampler_new(sampler **out, const sample_opts *o, int n_vocab, err *e) {
     if (!s) return fail_memory(e, sizeof *s, "a sampler");
     s->o = *o;
     s->n_vocab = n_vocab;
+    s->k = kernels_get();
     s->c = malloc((size_t)n_vocab * sizeof *s->c);
+    s->p = malloc((size_t)n_vocab * sizeof *s->p);
     if (looks_back(o)) {
         s->row = malloc((size_t)n_vocab * sizeof *s->row);
         s->count = calloc((size_t)n_vocab, sizeof *s->count);
     }
-    if (own_lists(s, o) || !s->c || (looks_back(o) && (!s->row || !s->count))) {
+    if (own_lists(s, o) || !s->c || !s->p || (looks_back(o) && (!s->row || !s->count))) {
         sampler_free(s);
-        return fail_memory(e, (size_t)n_vocab * sizeof *s->c, "a sampler");
+        return fail_memory(e, (size_t)n_vocab * (sizeof *s->c + sizeof *s->p), "a sampler");
     }
     uint64_t seed = o->seed;
     for (int i = 0; i < 4; i++) s->rng[i] = splitmix(&seed);
@@ -160,6 +186,7 @@ int sampler_new(sampler **out, const sample_opts *o, int n_vocab, err *e) {
 void sampler_free(sampler *s) {
     if (!s) return;
     free(s->c);
+    free(s->p);
     free(s->row);
     free(s->count);
     ids_free(&s->history);
@@ -216,6 +243,14 @@ static void softmax(candidate *c, int n) {
     for (int i = 0; i < n; i++) c[i].p /= sum;
 }
 
+/* Less the largest first, so that no temperature is too small. */
+static void temper(candidate *c, int n, float temperature) {
+    float max = c[0].logit;
+    for (int i = 1; i < n; i++)
+        if (c[i].logit > max) max = c[i].logit;
+    for (int i = 0; i < n; i++) c[i].logit = (c[i].logit - max) / temperature;
+}
+
 /* The order of a heap: likelier first, or (entropy >= 0) nearer to the entropy in information first. */
 static bool nearer(const candidate *a, const candidate *b, double entropy) {
     if (entropy < 0) return before(a, b);
@@ -267,44 +302,94 @@ static int keep_min_p(candidate *c, int n, float min_p) {
     return kept;
 }
 
-/* All tokens that are not forbidden; 0 if there are none or a logit is NaN, or memory for the history ran out. */
-static int gather(sampler *s, const float *logits) {
-    int n = 0;
-    for (int i = 0; i < s->n_vocab; i++)
-        if (isnan(logits[i])) return 0;
-    if (s->row) {
-        if (s->history.failed || s->history.n > INT32_MAX) return 0;
-        memcpy(s->row, logits, (size_t)s->n_vocab * sizeof *s->row);
-        sample_look_back(&s->o, s->history.p, (int)s->history.n, s->n_answer, s->row, s->n_vocab, s->count);
-        logits = s->row;
-    }
-    for (int i = 0; i < s->n_vocab; i++)
-        if (logits[i] > -INFINITY) s->c[n++] = (candidate){ logits[i], i, 0 }; /* a NaN of inf - inf is dropped here too */
+enum { BLOCK = 64 };
+
+/* The logits to choose from; NULL where one is NaN or memory for the history ran out. */
+static const float *look(sampler *s, const float *logits) {
+    if (has_nan(logits, s->n_vocab)) return NULL;
+    if (!s->row) return logits;
+    if (s->history.failed || s->history.n > INT32_MAX) return NULL;
+    memcpy(s->row, logits, (size_t)s->n_vocab * sizeof *s->row);
+    sample_look_back(&s->o, s->history.p, (int)s->history.n, s->n_answer, s->row, s->n_vocab, s->count);
+    for (int i = 0; i < s->n_vocab; i++) s->row[i] = s->row[i] == s->row[i] ? s->row[i] : -INFINITY; /* inf - inf */
+    return s->row;
+}
+
+/* Candidates are the tokens of [first, end) that are not forbidden, from `least` on; n there are already. */
+static int gather(candidate *c, int n, const float *x, int first, int end, float least) {
+    for (int i = first; i < end; i++)
+        if (x[i] >= least && x[i] > -INFINITY) c[n++] = (candidate){ x[i], i, 0 };
     return n;
+}
+
+/* The k first in order. As k blocks have a maximum of at least t, so have k tokens: what is below t is not among them. */
+static int gather_top(sampler *s, const float *x, int k) {
+    int n_blocks = (s->n_vocab + BLOCK - 1) / BLOCK, n = 0;
+    float least = -INFINITY;
+    for (int b = 0; b < n_blocks; b++) {
+        s->p[b] = largest(x + b * BLOCK, min_int(BLOCK, s->n_vocab - b * BLOCK));
+        s->c[b] = (candidate){ s->p[b], b, 0 };
+    }
+    if (k < n_blocks) {
+        select_top(s->c, n_blocks, k);
+        least = s->c[0].logit;
+        for (int i = 1; i < k; i++) least = fminf(least, s->c[i].logit);
+    }
+    for (int b = 0; b < n_blocks; b++)
+        if (!(s->p[b] < least)) n = gather(s->c, n, x, b * BLOCK, min_int((b + 1) * BLOCK, s->n_vocab), least);
+    if (k >= n) return n;
+    select_top(s->c, n, k);
+    return k;
+}
+
+/* For top-p over all tokens: their probabilities, and as candidates those that can be among the likeliest that reach p: of the others,
+ * each below (1 - p) / n_vocab, all together are less than what is left over. */
+static int gather_likely(sampler *s, const float *x) {
+    float least = 0.99f * (1 - s->o.top_p) / (float)s->n_vocab;
+    int n = 0;
+    memcpy(s->p, x, (size_t)s->n_vocab * sizeof *s->p);
+    s->k->softmax(s->p, s->n_vocab);
+    for (int i = 0; i < s->n_vocab; i++)
+        if (s->p[i] > least && x[i] > -INFINITY) s->c[n++] = (candidate){ x[i], i, s->p[i] };
+    return n;
+}
+
+/* A draw from all tokens; best: the likeliest. */
+static int32_t pick_any(sampler *s, const float *x, int32_t best) {
+    int32_t last = best;
+    for (int i = 0; i < s->n_vocab; i++) s->p[i] = (x[i] - x[best]) / s->o.temperature;
+    s->k->softmax(s->p, s->n_vocab);
+    double u = draw(s->rng), sum = 0;
+    for (int i = 0; i < s->n_vocab; i++) {
+        if (x[i] == -INFINITY || !(s->p[i] > 0)) continue;
+        last = i;
+        if ((sum += s->p[i]) > u) break;
+    }
+    return last;
 }
 
 int32_t sampler_pick(sampler *s, const float *logits) {
     const sample_opts *o = &s->o;
     candidate *c = s->c;
-    int n = gather(s, logits);
-    if (n == 0) return -1;
-    if (o->temperature == 0 || o->top_k == 1) {
-        int best = 0;
-        for (int i = 1; i < n; i++)
-            if (before(&c[i], &c[best])) best = i;
-        return c[best].id;
-    }
-    if (o->top_k > 0 && o->top_k < n) select_top(c, n, o->top_k), n = o->top_k;
+    const float *x = look(s, logits);
+    if (!x) return -1;
+    int best = sample_argmax(x, s->n_vocab);
+    if (best < 0 || x[best] == -INFINITY) return -1;
+    if (o->temperature == 0 || o->top_k == 1 || x[best] == INFINITY) return best;
+    bool all = o->top_k <= 0 || o->top_k >= s->n_vocab, plain = all && o->typical_p >= 1, likely = plain && o->top_p < 1;
+    if (plain && !likely && o->min_p <= 0) return pick_any(s, x, best);
+    float least = plain && !likely ? x[best] + logf(o->min_p) : -INFINITY;
+    int n = likely ? gather_likely(s, x) : all ? gather(c, 0, x, 0, s->n_vocab, least) : gather_top(s, x, o->top_k);
     if (o->typical_p < 1) {
         softmax(c, n);
         n = keep_mass(c, n, o->typical_p, entropy_of(c, n));
     }
     if (o->top_p < 1) {
-        softmax(c, n);
+        if (!likely) softmax(c, n);
         n = keep_mass(c, n, o->top_p, -1);
     }
     if (o->min_p > 0) n = keep_min_p(c, n, o->min_p);
-    for (int i = 0; i < n; i++) c[i].logit /= o->temperature;
+    temper(c, n, o->temperature);
     softmax(c, n);
     double u = draw(s->rng), sum = 0;
     for (int i = 0; i < n - 1; i++)
@@ -362,10 +447,8 @@ double sample_divergence(const float *p, const float *q, int n) {
 }
 
 int32_t sample_argmax(const float *logits, int n) {
-    int32_t best = 0;
-    for (int i = 0; i < n; i++) {
-        if (isnan(logits[i])) return -1;
-        if (logits[i] > logits[best]) best = i;
-    }
-    return best;
+    if (has_nan(logits, n)) return -1;
+    float max = largest(logits, n);
+    for (int32_t i = 0;; i++)
+        if (logits[i] == max) return i;
 }

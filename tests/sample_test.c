@@ -1,6 +1,7 @@
 /* sample and stop: filters keep what their definitions say, seeds repeat, draws follow the distribution; stop strings are
  * found across any cut and never shown. */
 #include <math.h>
+#include "kernels/kernels.h"
 #include "runtime/sample.h"
 #include "runtime/stop.h"
 #include "tests/test.h"
@@ -311,9 +312,102 @@ static void test_stop(void **state) {
         }
 }
 
+/* ---- large vocabularies: what is not walked must not be missed ---- */
+
+enum { LARGE = 50257, DRAWS = 150 };
+
+static const float *ranked;
+
+static int by_rank(const void *a, const void *b) {
+    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    return ranked[x] != ranked[y] ? (ranked[x] < ranked[y]) - (ranked[x] > ranked[y]) : x - y;
+}
+
+/* Ids in order, the likeliest first, equals by their number. */
+static void rank(const float *logits, int32_t *id) {
+    for (int i = 0; i < LARGE; i++) id[i] = i;
+    ranked = logits;
+    qsort(id, LARGE, sizeof *id, by_rank);
+}
+
+/* All draws are among the first `most`; where that is few, each of them comes. */
+static void draws_from(const sample_opts *o, const float *logits, const int32_t *id, int most) {
+    static int place[LARGE], count[LARGE];
+    for (int i = 0; i < LARGE; i++) place[id[i]] = i;
+    draw_many(o, logits, LARGE, DRAWS, count);
+    for (int i = 0; i < LARGE; i++)
+        if (count[i] && place[i] >= most) fail_msg("id %d, number %d in order, expected the first %d", i, place[i], most);
+    for (int i = 0; most <= 8 && i < most; i++)
+        if (!count[id[i]]) fail_msg("number %d, id %d, never came", i, id[i]);
+}
+
+static void test_large(void **state) {
+    (void)state;
+    static float logits[LARGE];
+    static int32_t id[LARGE];
+    static const int ks[] = { 2, 5, 40, 700, 785, 786, 787, 5000, LARGE - 1 };
+    for (int round = 0; round < 3; round++) {
+        make_logits(logits, LARGE, 70 + (uint32_t)round);
+        if (round == 1) for (int i = 0; i < LARGE; i++) logits[i] = (float)(int)(logits[i] * 2); /* many equals, across blocks */
+        if (round == 2) for (int i = 0; i < LARGE; i++) logits[i] = i % 9000 == 77 ? 1 : -INFINITY; /* few are allowed */
+        rank(logits, id);
+        int allowed = round == 2 ? 6 : LARGE;
+        for (size_t k = 0; k < sizeof ks / sizeof *ks; k++) {
+            sample_opts o = plain();
+            o.top_k = ks[k];
+            o.temperature = 100; /* all about as likely */
+            draws_from(&o, logits, id, ks[k] < allowed ? ks[k] : allowed);
+        }
+        sample_opts o = plain();
+        draws_from(&o, logits, id, allowed);
+        o.temperature = 1e-30f;
+        draws_from(&o, logits, id, round ? LARGE : 1);
+        o = plain();
+        o.top_p = 0.5f;
+        double sum = 0, mass = 0;
+        int most = 0;
+        for (int i = 0; i < LARGE; i++) sum += exp(logits[i]);
+        while (mass < 0.5 * sum) mass += exp(logits[id[most++]]);
+        draws_from(&o, logits, id, most + (round != 2)); /* at the border the sums' rounding decides */
+    }
+    sample_opts o = plain();
+    for (int i = 0; i < LARGE; i++) logits[i] = -INFINITY;
+    sampler *s;
+    err e = { 0 };
+    assert_int_equal(sampler_new(&s, &o, LARGE, &e), 0);
+    assert_int_equal(sampler_pick(s, logits), -1);
+    logits[50000] = -3;
+    for (int i = 0; i < 100; i++) assert_int_equal(sampler_pick(s, logits), 50000);
+    sampler_free(s);
+}
+
+/* Draws from all tokens follow the distribution, in 50 lots of neighbours. */
+static void test_large_distribution(void **state) {
+    (void)state;
+    enum { LOTS = 50, WIDTH = LARGE / LOTS + 1, MANY = 8000 };
+    static float logits[LARGE];
+    static int count[LARGE];
+    make_logits(logits, LARGE, 5);
+    sample_opts o = plain();
+    o.temperature = 1.3f;
+    draw_many(&o, logits, LARGE, MANY, count);
+    double sum = 0, chi = 0, want[LOTS] = { 0 };
+    int got[LOTS] = { 0 };
+    for (int i = 0; i < LARGE; i++) sum += exp(logits[i] / 1.3), want[i / WIDTH] += exp(logits[i] / 1.3), got[i / WIDTH] += count[i];
+    for (int i = 0; i < LOTS; i++) chi += (got[i] - MANY * want[i] / sum) * (got[i] - MANY * want[i] / sum) / (MANY * want[i] / sum);
+    assert_true(chi < 100); /* 49 degrees of freedom: p = 2e-5, and the seed is fixed */
+}
+
+static int set_up(void **state) {
+    (void)state;
+    err e = { 0 };
+    return kernels_init(NULL, &e);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_filters),   cmocka_unit_test(test_distribution), cmocka_unit_test(test_greedy_and_seeds),
                                         cmocka_unit_test(test_penalties), cmocka_unit_test(test_refusals),     cmocka_unit_test(test_logprob),
-                                        cmocka_unit_test(test_stop),      cmocka_unit_test(test_divergence_pieces), cmocka_unit_test(test_no_repeat_ngram), cmocka_unit_test(test_min_length) };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+                                        cmocka_unit_test(test_stop),      cmocka_unit_test(test_divergence_pieces), cmocka_unit_test(test_no_repeat_ngram), cmocka_unit_test(test_min_length),
+                                        cmocka_unit_test(test_large), cmocka_unit_test(test_large_distribution) };
+    return cmocka_run_group_tests(tests, set_up, NULL);
 }
