@@ -12,7 +12,8 @@ typedef struct schedule schedule;
 
 typedef struct schedule_opts {
     models *models;
-    work *workers;          /* events are given to jobs there */
+    work *workers;          /* events are given to jobs there, */
+    work *events;           /* and here those of answers that come in pieces: nothing else may be in their way. NULL: as the others */
     disk *disk;             /* where sessions are kept too; NULL: nowhere */
     int max_queue;          /* jobs that wait; 0: 512 */
     int slots;              /* sequences at a time of one model: its engine's max_sessions */

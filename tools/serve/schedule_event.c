@@ -1,5 +1,6 @@
 /* schedule_event: events on their way from the inference thread to a job's receiver: a list of each job, and a task that the workers run
- * while it is not empty. So the thread never waits for a receiver, calls for one job come one at a time and in order, and what a slow
+ * while it is not empty. Answers that come in pieces have workers of their own: at the others a prompt of megabytes is tokenised for half a
+ * second. (What comes in one piece, and can be as large, is given out at those: embeddings, a slot's bytes.) So the thread never waits for a receiver, calls for one job come one at a time and in order, and what a slow
  * receiver has not taken is no more than its own answer. The last event's memory is there from the beginning. */
 #include <stdlib.h>
 #include <string.h>
@@ -44,7 +45,7 @@ job_state *state_new(schedule *s, job *j) {
     }
     pthread_mutex_init(&js->lock, NULL);
     js->task.run = deliver;
-    js->workers = s->o.workers;
+    js->workers = s->o.events && (j->kind == JOB_GENERATE || j->kind == JOB_LOAD) ? s->o.events : s->o.workers;
     js->j = j;
     js->s = s;
     js->width = j->kind == JOB_GENERATE ? j->beams.beams : 1;

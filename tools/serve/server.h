@@ -40,7 +40,7 @@ typedef struct server {
     disk *disk;
     const fallback *fallbacks;  /* [n_fallbacks] */
     int n_fallbacks;
-    work *workers;
+    work *workers, *events;     /* events: those of the scheduler that are on their way to a client, and nothing else */
     const name_alias *aliases;  /* [n_aliases] */
     int n_aliases, n_slots;
     int pooling;                /* of models whose checkpoint says none; 0: none */

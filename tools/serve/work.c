@@ -1,4 +1,4 @@
-/* work: the workers' queue (work.h). A list with a lock and a condition variable: tasks are milliseconds, so nothing cleverer pays. It owns
+/* work: the workers' queue (work.h). A list with a lock and a condition variable: most tasks are milliseconds, so nothing cleverer pays. It owns
  * its threads and no task; what a task does is its own business. */
 #define _GNU_SOURCE
 #include "tools/serve/work.h"

@@ -1,4 +1,5 @@
-/* work: a few threads that take small tasks from one queue: parsing, tokenising, rendering. Tasks must not wait for the model. */
+/* work: a few threads that take tasks from one queue: parsing, tokenising, rendering. Tasks must not wait for the model. A task may take half a
+ * second (a prompt of megabytes): what cannot wait for that has a queue of its own. */
 #ifndef QUERN_SERVE_WORK_H
 #define QUERN_SERVE_WORK_H
 
