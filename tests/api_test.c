@@ -535,6 +535,45 @@ static void test_root(void **state) {
     assert_int_equal(strncmp(reply(), "<!DOCTYPE html>", 15), 0);
 }
 
+/* A page of the web that has made its name resolve to this machine gets nothing, in its path's dialect; health alone is for all. */
+static void test_hosts(void **state) {
+    (void)state;
+    static const struct { const char *method, *path, *shape; } rows[] = {
+        { "GET", "/", "{\"error\":\"the name \\\"evil.example\\\" is none" }, { "GET", "/api/version", "{\"error\":\"the name" },
+        { "POST", "/api/chat", "{\"error\":\"the name" }, { "GET", "/v1/models", "{\"error\":{\"message\":\"the name" },
+        { "POST", "/v1/chat/completions", "\"type\":\"permission_error\",\"code\":\"host_not_allowed\"" }, { "POST", "/v1/messages", "{\"type\":\"error\",\"error\":{\"message\":\"the name" },
+        { "GET", "/metrics", "\"code\":403,\"name\":\"host_not_allowed\"" }, { "GET", "/props", "\"code\":403" }, { "OPTIONS", "/v1/models", "host_not_allowed" },
+        { "GET", "/no/such/path", "\"code\":403" }, { "PUT", "/v1/models", "host_not_allowed" },
+    };
+    err e = { 0 };
+    assert_int_equal(hosts_add(&fake.s.hosts, "llm.example.org", &e), 0);
+    for (int round = 0; round < 2; round++) {
+        fake.s.hosts.checked = round == 0;
+        x.h.n_headers = 1;
+        x.header[0] = (http_header){ "host", "evil.example:8080" };
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+            get(rows[i].method, rows[i].path);
+            if ((x.status == 403) != fake.s.hosts.checked) fail_msg("%s: %d %s", rows[i].path, x.status, reply());
+            if (round) continue;
+            has(rows[i].shape);
+            has("serve --allow-host NAME");
+        }
+    }
+    fake.s.hosts.checked = true;
+    get("GET", "/health");
+    assert_int_equal(x.status, 200);
+    static const char *const good[] = { "localhost:8080", "127.0.0.1:8080", "[::1]:8080", "llm.example.org" };
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        x.header[0] = (http_header){ "host", good[i] };
+        get("GET", "/v1/models");
+        assert_int_equal(x.status, 200);
+    }
+    x.h.n_headers = 0;
+    get("GET", "/v1/models"); /* HTTP/1.0 */
+    assert_int_equal(x.status, 200);
+    fake.s.hosts.checked = false;
+}
+
 static void test_keys_and_rates(void **state) {
     (void)state;
     static const char *const keys[] = { "sesame", "k2" };
@@ -736,7 +775,7 @@ int main(void) {
         cmocka_unit_test(test_embeddings), cmocka_unit_test(test_nothing_is_cut_in_silence), cmocka_unit_test(test_refusals_name_the_field),
         cmocka_unit_test(test_statuses), cmocka_unit_test(test_bodies_at_once), cmocka_unit_test(test_deleting_nothing),
         cmocka_unit_test(test_no_room_for_probs), cmocka_unit_test(test_native_defaults), cmocka_unit_test(test_failure_in_a_stream),
-        cmocka_unit_test(test_paths_and_methods), cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root),
+        cmocka_unit_test(test_paths_and_methods), cmocka_unit_test(test_hosts), cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root),
         cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
         cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_cancel), cmocka_unit_test(test_proxies),
         cmocka_unit_test(test_poolings), cmocka_unit_test(test_adapters), cmocka_unit_test(test_drafts),

@@ -32,7 +32,7 @@ port=$((20000 + $$ % 20000))
 for n in 1 2 3; do
     free_port
     eval "port$n=$port"
-    "$bin/serve" "$model" --port "$port" --threads 1 --trust-proxy 127.0.0.1 2>"$work/serve$n" &
+    "$bin/serve" "$model" --port "$port" --threads 1 --trust-proxy 127.0.0.1 --allow-host llm.example.org 2>"$work/serve$n" &
     eval "pid$n=$!"
     pids="$pids $!"
 done
@@ -46,6 +46,10 @@ for i in 1 2 3 4 5 6 7 8 9 10; do curl -sf -o /dev/null "$url/v1/models" && brea
 curl -sf -o /dev/null "$url/v1/models" || { cat "$work/haproxy" "$work"/serve?; wrong "no answer through the proxy"; exit 1; }
 [ "$(curl -s -o /dev/null -w '%{http_code}' "$url/metrics")" = 404 ] || wrong "/metrics is open to all"
 curl -sf "http://127.0.0.1:$stats/metrics" | grep -q '^haproxy_backend_active_servers{proxy="quern"} 3' || wrong "the proxy does not see three instances"
+# The name that clients use goes through, and only that one.
+status() { curl -s -o "$work/log" -w '%{http_code}' -H "Host: $1" "$url/v1/models"; }
+[ "$(status llm.example.org)" = 200 ] || wrong "a name that is allowed is refused"
+[ "$(status evil.example)" = 403 ] && grep -q -e '--allow-host' "$work/log" || wrong "a name that is not allowed passes, or its 403 does not say what to do"
 # A client's address goes through; what it says of itself does not.
 curl -s -o /dev/null --interface 127.0.0.9 -H 'X-Forwarded-For: 203.0.113.9' "$url/v1/models"
 grep -q ' 127.0.0.9 by 127.0.0.1 GET /v1/models ' "$work"/serve? || wrong "the instances do not see whom the proxy asks for"

@@ -75,6 +75,12 @@ static int listen_at(const struct addrinfo *a) {
     return -1;
 }
 
+static bool is_loopback(const struct sockaddr_storage *a) {
+    const struct in6_addr *six = &((const struct sockaddr_in6 *)a)->sin6_addr;
+    if (a->ss_family == AF_INET) return ntohl(((const struct sockaddr_in *)a)->sin_addr.s_addr) >> 24 == 127;
+    return a->ss_family == AF_INET6 && (IN6_IS_ADDR_LOOPBACK(six) || (IN6_IS_ADDR_V4MAPPED(six) && six->s6_addr[12] == 127));
+}
+
 /* The first address of the host that can be listened at; IPv4 before IPv6, as clients of "localhost" expect. */
 static int open_listener(http *h, const char *host, int port, err *e) {
     char service[16];
@@ -95,6 +101,7 @@ static int open_listener(http *h, const char *host, int port, err *e) {
     struct sockaddr_storage at;
     socklen_t n = sizeof at;
     if (getsockname(h->listener, (struct sockaddr *)&at, &n)) return fail(e, "%s:%d: %s", host, port, strerror(errno));
+    h->loopback = is_loopback(&at);
     h->port = ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port : ((struct sockaddr_in *)&at)->sin_port);
     return 0;
 }
@@ -653,6 +660,7 @@ int http_listen(http **out, const http_opts *o, err *e) {
 }
 
 int http_port(const http *h) { return h->port; }
+bool http_is_loopback(const http *h) { return h->loopback; }
 
 void http_free(http *h) {
     if (!h) return;

@@ -45,6 +45,7 @@ typedef struct http_opts {
 
 int http_listen(http **h, const http_opts *o, err *e);
 int http_port(const http *h);
+bool http_is_loopback(const http *h);  /* is its address one that only this machine reaches? */
 int http_run(http *h, err *e);
 void http_stop(http *h);               /* from any thread or a signal handler: accepts no more; returns from http_run when all exchanges have ended */
 void http_free(http *h);

@@ -70,7 +70,7 @@ struct http {
     int refused, most_refused; /* connections beyond the most, being told so */
     size_t held;               /* bytes of all requests' bodies */
     double now, next_check, accept_again;
-    bool stopping;
+    bool stopping, loopback;
     char *scratch;
     _Atomic(conn *) marked;
     atomic_int posting;        /* writers between putting a connection on the list and the end of waking */

@@ -31,7 +31,7 @@ typedef struct serve_opts {
     const char *host, *memory, *keep_alive, *cors, *key_file, *log, *cache_type, *kernels, *kv_dir, *kv_disk, *response_cache, *trace, *pooling;
     int ping, port, ctx, threads, slots, queue, rate, max_connections, drain;
     float timeout, max_delay;
-    texts keys, aliases, fallbacks, proxies, drafts;
+    texts keys, aliases, fallbacks, proxies, drafts, names;
     bool strict, allow_delete, exact, help_fields, markdown, drain_given;
 } serve_opts;
 
@@ -183,6 +183,10 @@ static int check(const program *p, life *l) {
         err e = { 0 };
         if (proxies_add(&l->s.proxies, o->proxies.p[i], &e)) return usage_error(p, "--trust-proxy: %s", e.msg);
     }
+    for (int i = 0; i < o->names.n; i++) {
+        err e = { 0 };
+        if (hosts_add(&l->s.hosts, o->names.p[i], &e)) return usage_error(p, "--allow-host: %s", e.msg);
+    }
     return check_caches(p, l);
 }
 
@@ -256,6 +260,16 @@ static int open_caches(life *l, err *e) {
     return l->o->trace ? trace_open(&s->trace, l->o->trace, e) : 0;
 }
 
+/* Names are checked where a web page could do what its visitor may: at addresses of this machine alone, without keys (a page has none). And
+ * wherever names were given. */
+static void check_names(life *l) {
+    hosts *v = &l->s.hosts;
+    err unused = { 0 };
+    v->checked = !v->any && (v->n || (http_is_loopback(l->s.http) && !l->n_keys));
+    hosts_add_own(v);
+    hosts_add(v, l->o->host, &unused); /* an address passes anyway */
+}
+
 static int open_all(life *l, err *e) {
     serve_opts *o = l->o;
     server *s = &l->s;
@@ -267,7 +281,9 @@ static int open_all(life *l, err *e) {
     schedule_opts c = { .models = s->models, .workers = s->workers, .events = s->events, .disk = s->disk, .max_queue = o->queue, .slots = o->slots, .max_delay = (double)o->max_delay, .default_timeout = (double)o->timeout };
     if (schedule_start(&s->schedule, &c, e)) return -1;
     http_opts h = { .host = o->host, .port = o->port, .max_connections = o->max_connections, .cors = o->cors, .handle = server_handle, .handle_now = server_handle_now, .arg = s, .workers = s->workers };
-    return http_listen(&s->http, &h, e);
+    if (http_listen(&s->http, &h, e)) return -1;
+    check_names(l);
+    return 0;
 }
 
 static void close_all(life *l) {
@@ -377,6 +393,7 @@ int main(int argc, char **argv) {
         { "--api-key-file", NULL, OPT_TEXT, &o.key_file, "FILE", "keys, one a line", NULL },
         { "--rate", NULL, OPT_INT, &o.rate, "N", "requests a minute of a key or address (0: any number)", NULL },
         { "--trust-proxy", NULL, OPT_TEXTS, &o.proxies, "ADDRESS,...", "proxies (addresses, or nets such as 10.0.0.0/8) whose X-Forwarded-For says who asks: for --rate, fair shares and the log", NULL },
+        { "--allow-host", NULL, OPT_TEXTS, &o.names, "NAME,...", "names that clients may use for this server, * for any. On 127.0.0.1 without keys only localhost, addresses, this machine's name and --host pass, else any", NULL },
         { "--cors", NULL, OPT_TEXT, &o.cors, "ORIGIN", "lets pages of this origin ask; * for all", NULL },
         { "--max-connections", NULL, OPT_INT, &o.max_connections, "N", "open connections (1024)", NULL },
         { "--strict", NULL, OPT_FLAG, &o.strict, NULL, "unknown fields and fields without effect are errors, not warnings", NULL },

@@ -159,6 +159,18 @@ static int check_rate(request *q) {
     return request_fail_status(q, 429, "rate_limit_exceeded", "too many requests: try again in %.1f s", wait);
 }
 
+/* ---- names ---- */
+
+/* /health is for everybody, as with llama-server: those who ask it (a proxy's checks, Kubernetes' probes) send whatever Host they like, and it says
+ * nothing but "ok". /metrics tells what the server does and for how many: there the name counts, as Ollama has it for all its paths; who
+ * scrapes by address (Prometheus' targets are host:port) or by a name that is allowed sees it. */
+static int check_host(request *q) {
+    const char *host = exchange_header(q->x, "host");
+    if ((q->where && q->where->handle == native_health) || hosts_allow(&q->s->hosts, host)) return 0;
+    return request_fail_status(q, 403, "host_not_allowed", "the name \"%.*s\" is none that this server answers to, so that no web page can use it in secret: serve --allow-host NAME allows one",
+                               (int)strcspn(host, ":") > 100 ? 100 : (int)strcspn(host, ":"), host);
+}
+
 /* ---- handling ---- */
 
 static int not_found(request *q, const char *allow) {
@@ -172,6 +184,7 @@ static int not_found(request *q, const char *allow) {
 static int handle(request *q) {
     char allow[64];
     q->where = route(q->h->method, q->h->path, &q->arg, allow);
+    if (check_host(q)) return -1;
     if (!q->where) {
         if (strcmp(q->h->path, "*") == 0) return reply_text(q, 204, NULL, "Allow: GET, HEAD, POST, DELETE, OPTIONS\r\n", "", 0); /* OPTIONS: of the server as a whole */
         if (*allow && strcmp(q->h->method, "OPTIONS") == 0) {

@@ -7,6 +7,7 @@
 
 #include "tools/serve/answer.h"
 #include "tools/serve/fields.h"
+#include "tools/serve/hosts.h"
 #include "tools/serve/http.h"
 #include "tools/serve/proxy.h"
 #include "tools/serve/schedule.h"
@@ -32,6 +33,7 @@ typedef struct server {
     schedule *schedule;
     http *http;
     struct guard *guard;
+    hosts hosts;                /* the names it answers to */
     proxies proxies;            /* whose X-Forwarded-For is believed */
     struct metrics *metrics;
     struct memo *memo;          /* NULL: there is none; as with those below */
