@@ -73,10 +73,8 @@ static int choose_ctx(engine *g, const engine_opts *o, err *e) {
 }
 
 static int choose_kv_type(const arch *a, const engine_opts *o, kv_type *type, err *e) {
-    bool q8 = o->cache_type && strcmp(o->cache_type, "q8") == 0, f16 = o->cache_type && strcmp(o->cache_type, "f16") == 0;
+    bool q8 = o->cache_type && strcmp(o->cache_type, "q8") == 0;
     *type = o->exact ? KV_F32 : q8 ? KV_Q8 : KV_F16;
-    if (o->cache_type && !q8 && !f16) return fail_code(e, ERR_INPUT, "--cache-type: expected f16 or q8, found \"%.40s\"", o->cache_type);
-    if (o->cache_type && o->exact) return fail_code(e, ERR_INPUT, "--cache-type %s: --exact keeps its cache in f32; leave one of them out", o->cache_type);
     if (q8 && a->head_dim > ATTN_Q8_MOST) return fail_code(e, ERR_INPUT, "--cache-type q8: takes heads of at most %d, this model's are %d wide; use f16", ATTN_Q8_MOST, a->head_dim);
     return 0;
 }
@@ -206,6 +204,14 @@ static int open_model(engine *g, const engine_opts *o, err *e) {
     return o->lock ? file_lock(&g->model.file, e) : 0;
 }
 
+int engine_check(const engine_opts *o, err *e) {
+    bool known = !o->cache_type || strcmp(o->cache_type, "q8") == 0 || strcmp(o->cache_type, "f16") == 0;
+    if (o->threads < 0 || o->threads > POOL_MAX) return fail_code(e, ERR_INPUT, "threads: expected 1 to %d, found %d", POOL_MAX, o->threads);
+    if (!known) return fail_code(e, ERR_INPUT, "--cache-type: expected f16 or q8, found \"%.40s\"", o->cache_type);
+    if (o->cache_type && o->exact) return fail_code(e, ERR_INPUT, "--cache-type %s: --exact keeps its cache in f32; leave one of them out", o->cache_type);
+    return kernels_init(o->kernels, e);
+}
+
 int engine_open(engine **out, const engine_opts *o, err *e) {
     engine *g = calloc(1, sizeof *g);
     *out = NULL;
@@ -215,9 +221,10 @@ int engine_open(engine **out, const engine_opts *o, err *e) {
         *out = g;
         return 0;
     }
+    if (engine_check(o, e)) goto failed;
     int threads = o->threads ? o->threads : pool_default_threads(g->info.threads_reason, sizeof g->info.threads_reason);
     if (o->threads) snprintf(g->info.threads_reason, sizeof g->info.threads_reason, "%d thread%s, as asked", threads, threads == 1 ? "" : "s");
-    if (kernels_init(o->kernels, e) || open_model(g, o, e) || pool_new(&g->pool, threads, e)) goto failed;
+    if (open_model(g, o, e) || pool_new(&g->pool, threads, e)) goto failed;
     g->max_sessions = max_int(o->max_sessions < 0 ? min_int(g->model.arch.num_beams, MAX_OWN_SESSIONS) : o->max_sessions, 1);
     g->f.max_rows = max_int(o->max_rows ? o->max_rows : DEFAULT_ROWS, g->max_sessions);
     g->f.model = &g->model;

@@ -41,6 +41,7 @@ typedef struct engine_opts {
 
 /* Sets o->adapters from what a command line has, FILE or FILE:SCALE each; kept in the arena. */
 int engine_take_adapters(engine_opts *o, const char *const *texts, int n, arena *mem, err *e);
+int engine_check(const engine_opts *o, err *e); /* what would be wrong with o whatever the model; engine_open does it, too */
 int engine_open(engine **g, const engine_opts *o, err *e);
 void engine_close(engine *g); /* after all its sessions are freed */
 

@@ -71,7 +71,64 @@ static void test_names(void **state) {
     site_end(SIGTERM);
 }
 
+/* Options, the exit status, and a part of what is said; nobody has listened by then. */
+static const struct { const char *before, *options, *part; int status; } mistakes[] = {
+    { "", "--kernels bogus", "kernels 'bogus' are unknown; usable here: scalar", 1 },
+    { "QUERN_KERNELS=bogus", "", "kernels 'bogus' are unknown; usable here: scalar", 1 },
+    { "", "--threads 100000", "threads: expected 1 to ", 1 },
+    { "", "--threads -1", "--threads: expected no negative number", 2 },
+    { "", "--exact --cache-type q8", "--exact keeps its cache in f32", 1 },
+    { "", "--cache-type q3", "expected f16 or q8, found \"q3\"", 2 },
+    { "", "--allow-host http://a.example", "--allow-host: expected a name such as llm.example.org, without scheme and port, or *, found \"http://a.example\"", 2 },
+    { "", "--allow-host a.example:80", "--allow-host: expected a name", 2 },
+    { "", "--cors example.org", "--cors: expected an origin such as https://example.org", 2 },
+    { "", "--cors https://example.org/", "--cors: expected an origin", 2 },
+    { "", "--cors https://a.example,https://b.example", "--cors: expected an origin", 2 },
+    { "", "--api-key ' k'", "--api-key: a key with blanks around it", 2 },
+    { "QUERN_API_KEY='k '", "", "QUERN_API_KEY: a key with blanks around it", 2 },
+    { "", "--api-key-file /nothing/there", "/nothing/there", 1 },
+    { "", "--pooling best", "--pooling: expected first, mean or last, found \"best\"", 2 },
+    { "", "--memory much", "--memory: expected bytes such as 8G, found \"much\"", 2 },
+    { "", "--kv-disk much", "--kv-disk: expected bytes", 2 },
+    { "", "--kv-dir /dev/null/x", "/dev/null/x", 1 },
+    { "", "--response-cache much", "--response-cache: expected bytes", 2 },
+    { "", "--keep-alive soon", "--keep-alive: expected a time such as 5m, found \"soon\"", 2 },
+    { "", "--trace /nothing/there", "/nothing/there", 1 },
+    { "", "--log xml", "--log: expected text, json or none, found \"xml\"", 2 },
+    { "", "--trust-proxy me", "--trust-proxy: expected an address", 2 },
+    { "", "--alias a", "--alias: expected NAME=MODEL, found \"a\"", 2 },
+    { "", "--fallback a", "--fallback: expected MODEL=OTHER", 2 },
+    { "", "--host 256.1.1.1", "256.1.1.1: no such host", 1 },
+    { "", "--port 70000", "--port: expected 0 to 65535, found 70000", 2 },
+    { "", "--max-delay x", "--max-delay: expected a number, found \"x\"", 2 },
+};
+
+static void test_mistakes(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++) {
+        char command[1600], text[1600] = "";
+        snprintf(command, sizeof command, "%s timeout 60 '%s/serve' '%s' --port 0 %s 2>&1", mistakes[i].before, bin_dir(), site.model, mistakes[i].options);
+        FILE *f = popen(command, "r");
+        text[fread(text, 1, sizeof text - 1, f)] = 0;
+        int rc = pclose(f);
+        if (!WIFEXITED(rc) || WEXITSTATUS(rc) != mistakes[i].status || !strstr(text, mistakes[i].part) || strstr(text, "listening"))
+            fail_msg("%s %s: status %d: %s", mistakes[i].before, mistakes[i].options, WIFEXITED(rc) ? WEXITSTATUS(rc) : -1, text);
+        if (strchr(text, '\n') != text + strlen(text) - 1) fail_msg("more than one line: %s", text);
+    }
+}
+
+/* Models may come later: a name of none is no mistake, but is said. */
+static void test_names_of_no_model(void **state) {
+    (void)state;
+    buf log = { 0 };
+    site_start("--alias gpt=nobody --fallback pip-stories-q8=neither --cors https://example.org --alias fine=pip-stories-q8");
+    site_log(&log);
+    if (!strstr(log.p, "--alias: model 'nobody' not found; there is: pip-stories-q8") || !strstr(log.p, "--fallback: model 'neither' not found") || strstr(log.p, "fine")) fail_msg("%s", log.p);
+    assert_int_equal(site_end(SIGTERM), 0);
+    buf_free(&log);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_names) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_names), cmocka_unit_test(test_mistakes), cmocka_unit_test(test_names_of_no_model) };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

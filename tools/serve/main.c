@@ -141,6 +141,14 @@ static int check_caches(const program *p, life *l) {
     return OPTIONS_GO_ON;
 }
 
+/* Could a header bring it? */
+static bool is_key(const char *key) {
+    size_t n = strlen(key);
+    for (const char *s = key; *s; s++)
+        if ((*s & 0xe0) == 0 || *s == 127) return false;
+    return n && key[0] != ' ' && key[n - 1] != ' ';
+}
+
 /* A key a line; '#' begins a comment. */
 static int read_keys(life *l, err *e) {
     char *line, *rest = NULL;
@@ -151,10 +159,17 @@ static int read_keys(life *l, err *e) {
         size_t n = strlen(line);
         while (n && (line[n - 1] == ' ' || line[n - 1] == '\t')) line[--n] = 0;
         if (!n || *line == '#') continue;
+        if (!is_key(line)) return fail(e, "%s: a key with control characters: no header can bring it", l->o->key_file);
         if (l->n_keys == MOST_KEYS) return fail(e, "%s: more than %d keys", l->o->key_file, MOST_KEYS);
         l->keys[l->n_keys++] = line;
     }
     return l->n_keys ? 0 : fail(e, "%s: no key in it: the server would be closed to all, or open to all", l->o->key_file);
+}
+
+/* What a browser sends as Origin: scheme, name and port, no more. With any other text no page could ever ask. */
+static bool is_origin(const char *s) {
+    const char *rest = strstr(s, "://");
+    return !strcmp(s, "*") || !strcmp(s, "null") || (rest && rest > s && rest[3] && !strpbrk(rest + 3, "/, ") && !strpbrk(s, ", "));
 }
 
 static int check(const program *p, life *l) {
@@ -175,9 +190,12 @@ static int check(const program *p, life *l) {
     }
     for (int i = 0; i < o->keys.n; i++) {
         if (!*o->keys.p[i]) return usage_error(p, "--api-key: an empty key");
+        if (!is_key(o->keys.p[i])) return usage_error(p, "--api-key: a key with blanks around it or control characters: no header can bring it");
         l->keys[l->n_keys++] = o->keys.p[i];
     }
+    if (key && *key && !is_key(key)) return usage_error(p, "QUERN_API_KEY: a key with blanks around it or control characters: no header can bring it");
     if (key && *key) l->keys[l->n_keys++] = key;
+    if (o->cors && !is_origin(o->cors)) return usage_error(p, "--cors: expected an origin such as https://example.org or http://localhost:3000, or *, found \"%s\"", o->cors);
     if (o->pooling && (l->s.pooling = pooling_named(o->pooling)) < 0) return usage_error(p, "--pooling: expected first, mean or last, found \"%s\"", o->pooling);
     for (int i = 0; i < o->proxies.n; i++) {
         err e = { 0 };
@@ -276,7 +294,7 @@ static int open_all(life *l, err *e) {
     for (int i = 0; i < l->n_drafts; i++) l->drafts[i] = (model_draft){ server_model_name(s, l->drafts[i].model), server_model_name(s, l->drafts[i].draft) };
     models_opts m = { .paths = o->models, .n_paths = o->n_models, .memory = l->memory, .keep_alive = s->keep_alive, .drafts = l->drafts, .n_drafts = l->n_drafts,
                       .engine = { .kernels = o->kernels, .threads = o->threads, .ctx = o->ctx, .max_sessions = o->slots, .cache_type = o->cache_type, .exact = o->exact } };
-    if (read_keys(l, e) || guard_new(&s->guard, l->keys, l->n_keys, o->rate, e)) return -1;
+    if (engine_check(&m.engine, e) || read_keys(l, e) || guard_new(&s->guard, l->keys, l->n_keys, o->rate, e)) return -1;
     if (open_caches(l, e) || models_open(&s->models, &m, e) || work_start(&s->workers, WORKERS, e) || work_start(&s->events, EVENT_WORKERS, e)) return -1;
     schedule_opts c = { .models = s->models, .workers = s->workers, .events = s->events, .disk = s->disk, .max_queue = o->queue, .slots = o->slots, .max_delay = (double)o->max_delay, .default_timeout = (double)o->timeout };
     if (schedule_start(&s->schedule, &c, e)) return -1;
@@ -305,6 +323,21 @@ static void close_all(life *l) {
     buf_free(&l->key_text);
 }
 
+/* A name that leads nowhere may be a slip, or a model that is not there yet: it is said, and no more. */
+static void check_named(const server *s, const char *from, const char *name) {
+    err e = { 0 };
+    bool open;
+    model unused;
+    if (models_describe(s->models, server_model_name(s, name), &open, &unused, &e) && e.code == MODELS_NOT_FOUND) log_line(s, "%s: %s", from, e.msg);
+}
+
+static void check_other_names(const life *l) {
+    const server *s = &l->s;
+    for (int i = 0; i < s->n_aliases; i++) check_named(s, "--alias", l->alias[i].model);
+    for (int i = 0; i < s->n_fallbacks; i++)
+        for (int k = 0; k < l->fallbacks[i].n; k++) check_named(s, "--fallback", l->fallbacks[i].others[k]);
+}
+
 /* How many there are. What is wrong with the first one is said now: with a bad option it is wrong with all of them. */
 static int check_models(const server *s, int ctx) {
     err e = { 0 };
@@ -323,6 +356,7 @@ static int run(life *l, err *e) {
     int n;
     if (open_all(l, e)) return -1;
     if (!(n = check_models(s, l->o->ctx))) return fail(e, "no model file found: expected .bin files, as ./convert writes them");
+    check_other_names(l);
     if (pthread_create(&l->keeper, NULL, keep, l)) return fail(e, "a thread could not be started: %s", strerror(errno));
     const char *host = l->o->host;
     log_line(s, "listening on http://%s%s%s:%d, %d model%s, %d slots%s", strchr(host, ':') ? "[" : "", host, strchr(host, ':') ? "]" : "", http_port(s->http), n, n == 1 ? "" : "s",
