@@ -462,6 +462,16 @@ static void test_adapters(void **state) {
     has("\"lora\":[{\"name\":\"terse\",\"scale\":0.5},{\"name\":\"polite\",\"scale\":1}]");
     ask("/completion", "{\"prompt\":\"a\",\"lora\":[{\"id\":5,\"scale\":0.5}]}");
     refused(400, "invalid_request", "lora: id 5: expected 0 to 1");
+    static const char *const unknown[][3] = { { "/lora-adapters", "[{\"name\":\"polite\",\"scale\":1},{\"name\":\"rude\",\"scale\":0}]", "lora-adapters: adapter 'rude' not found: expected a file rude.lora" },
+        { "/lora-adapters", "[{\"name\":\"politer\",\"scale\":1e-99}]", "adapter 'politer' not found" }, { "/completion", "{\"prompt\":\"a\",\"lora\":[{\"name\":\"rude\",\"scale\":0}]}", "lora: adapter 'rude' not found" } };
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) { /* what is switched off must be there, too */
+        ask(unknown[i][0], unknown[i][1]);
+        refused(400, "invalid_request", unknown[i][2]);
+        assert_int_equal(fake.n_defaults, 0);
+    }
+    ask("/completion", "{\"prompt\":\"a\",\"lora\":[{\"name\":\"polite\",\"scale\":0},{\"name\":\"terse.lora\",\"scale\":1e-99}]}");
+    assert_int_equal(accepted()->n_adapters, 0);
+    drop();
     ask("/lora-adapters", "[{\"id\":0,\"scale\":0.5}]");
     has("{\"success\":true}");
     static const char *const asks[][2] = { { "/v1/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}" }, { "/v1/completions", "{\"prompt\":\"a\"}" },

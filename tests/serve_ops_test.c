@@ -566,6 +566,7 @@ static void test_default_adapters(void **state) {
         { "[{\"id\":2,\"scale\":1}]", "id 2: expected 0 to 1" }, { "[{\"id\":-1,\"scale\":1}]", "id -1" }, { "[{\"id\":\"x\",\"scale\":1}]", "id a string" }, { "[{\"id\":0}]", "scale is missing" },
         { "[{\"id\":0,\"scale\":\"x\"}]", "scale of" }, { "[{\"id\":0,\"scale\":1e9}]", "-1000 to 1000" }, { "{\"id\":0}", "is an object, expected [" }, { "[0]", "expected [{" }, { "[{\"id\":0", "the body is" },
         { "", "missing request body" }, { "[{\"id\":0,\"scale\":1},{\"name\":\"one\",\"scale\":1}]", "named twice" }, { "[{\"name\":\"three\",\"scale\":1}]", "'three' not found" },
+        { "[{\"name\":\"three\",\"scale\":0}]", "'three' not found" },
         { "[{\"name\":\"../one\",\"scale\":1}]", "no file name" } };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) set_adapters("/lora-adapters", wrong[i].body, 400, wrong[i].says);
     set_adapters("/lora-adapters?model=pip-stories-q8", "[{\"id\":0,\"scale\":1}]", 400, "one.lora"); /* it is of another shape: said now, not by each request */

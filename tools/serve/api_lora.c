@@ -46,6 +46,15 @@ static int take_one(request *q, const char *at, const json *k, const adapter_fil
     return 0;
 }
 
+/* Its name, or that of its file. */
+static bool is_there(const adapter_files *files, const char *name) {
+    size_t n = strlen(name);
+    if (n > 5 && strcmp(name + n - 5, ".lora") == 0) n -= 5;
+    for (int i = 0; i < files->n; i++)
+        if (strlen(files->p[i].name) == n && memcmp(files->p[i].name, name, n) == 0) return true;
+    return false;
+}
+
 /* The list without what is switched off by a scale of 0. Its names live as long as the body, and those of files as long as the server. */
 static int take_list(request *q, const char *at, const json *v, const adapter_files *files, job_adapter list[MOST_ADAPTERS], int *n) {
     *n = 0;
@@ -59,21 +68,27 @@ static int take_list(request *q, const char *at, const json *v, const adapter_fi
             if (strcmp(named[i], a.name) == 0) return request_fail(q, JOB_INVALID, at, "%s: \"%.60s\" is named twice", at, a.name);
         named[n_named++] = a.name;
         if (a.scale != 0) list[(*n)++] = a;
+        else if (!is_there(files, a.name)) return request_fail(q, JOB_INVALID, at, "%s: adapter '%.200s' not found: expected a file %.200s.lora beside the models", at, a.name, a.name);
     }
     return 0;
 }
 
-static bool has_ids(const json *v) {
-    bool found = false;
-    for (const json *k = v->child; k; k = k->next) found |= json_get(k, "id") != NULL;
-    return found;
+/* Does it take a look at the disk to read it? For ids; and for what is switched off: nobody else would notice that there is no such file. */
+static bool needs_files(const json *v) {
+    bool needs = false;
+    double scale;
+    for (const json *k = v->child; k; k = k->next) {
+        const json *x = json_get(k, "scale");
+        needs |= json_get(k, "id") || (x && json_num(x, &scale) == 0 && (float)scale == 0);
+    }
+    return needs;
 }
 
-/* v as a list; files are looked for on the disk only where it has ids. */
+/* v as a list. */
 static int read_list(request *q, const char *at, const json *v, job_adapter list[MOST_ADAPTERS], int *n) {
     err e = { 0 };
     adapter_files files = { 0 };
-    if (has_ids(v) && models_adapters(q->s->models, &files.p, &files.n, &e)) return request_fail(q, JOB_MEMORY, NULL, "%s", e.msg);
+    if (needs_files(v) && models_adapters(q->s->models, &files.p, &files.n, &e)) return request_fail(q, JOB_MEMORY, NULL, "%s", e.msg);
     int rc = take_list(q, at, v, &files, list, n);
     free(files.p);
     return rc;
