@@ -545,6 +545,27 @@ static void test_root(void **state) {
     assert_int_equal(strncmp(reply(), "<!DOCTYPE html>", 15), 0);
 }
 
+/* What HTTP refuses by itself has the shape of its path's errors, too. */
+static void test_errors_of_http(void **state) {
+    (void)state;
+    static const struct { const char *path; int status; const char *want; } rows[] = {
+        { "/v1/chat/completions", 413, "{\"error\":{\"message\":\"a \\\"b\\\"\",\"type\":\"invalid_request_error\",\"code\":\"some_code\",\"param\":null,\"phase\":\"parse\"}}" },
+        { "/v1/x", 503, "{\"error\":{\"message\":\"a \\\"b\\\"\",\"type\":\"server_error\",\"code\":\"some_code\"," },
+        { "/api/chat", 408, "{\"error\":\"a \\\"b\\\"\",\"code\":\"some_code\",\"param\":null,\"phase\":\"parse\"}" },
+        { "/", 400, "{\"error\":\"a \\\"b\\\"\"," },
+        { "/v1/messages", 413, "{\"type\":\"error\",\"error\":{\"message\":\"a \\\"b\\\"\",\"type\":\"request_too_large\",\"code\":\"some_code\",\"param\":null},\"phase\":\"parse\"}" },
+        { "/completion", 501, "{\"error\":{\"message\":\"a \\\"b\\\"\",\"type\":\"not_supported_error\",\"code\":501,\"name\":\"some_code\"," },
+        { "", 400, "{\"error\":{\"message\":\"a \\\"b\\\"\",\"type\":\"invalid_request_error\",\"code\":\"some_code\"," },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        buf b = { 0 };
+        server_error(&fake.s, rows[i].path, rows[i].status, "some_code", "a \"b\"", &b);
+        buf_byte(&b, 0);
+        if (strncmp(b.p, rows[i].want, strlen(rows[i].want))) fail_msg("%s: %s", rows[i].path, b.p);
+        buf_free(&b);
+    }
+}
+
 /* A page of the web that has made its name resolve to this machine gets nothing, in its path's dialect; health alone is for all. */
 static void test_hosts(void **state) {
     (void)state;
@@ -785,7 +806,7 @@ int main(void) {
         cmocka_unit_test(test_embeddings), cmocka_unit_test(test_nothing_is_cut_in_silence), cmocka_unit_test(test_refusals_name_the_field),
         cmocka_unit_test(test_statuses), cmocka_unit_test(test_bodies_at_once), cmocka_unit_test(test_deleting_nothing),
         cmocka_unit_test(test_no_room_for_probs), cmocka_unit_test(test_native_defaults), cmocka_unit_test(test_failure_in_a_stream),
-        cmocka_unit_test(test_paths_and_methods), cmocka_unit_test(test_hosts), cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root),
+        cmocka_unit_test(test_paths_and_methods), cmocka_unit_test(test_hosts), cmocka_unit_test(test_errors_of_http), cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root),
         cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
         cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_cancel), cmocka_unit_test(test_proxies),
         cmocka_unit_test(test_poolings), cmocka_unit_test(test_adapters), cmocka_unit_test(test_drafts),

@@ -10,7 +10,11 @@ static void describe(const http_parser *p, size_t used, buf *out) {
     const http_request *r = &p->request;
     out->n = 0;
     buf_fmt(out, "stage %d used %zu ", (int)p->stage, used);
-    if (p->stage == PARSE_BAD) buf_fmt(out, "%d %s %s", p->status, p->code, p->message);
+    if (p->stage == PARSE_BAD) {
+        char path[40];
+        parser_path(p, path, sizeof path);
+        buf_fmt(out, "%d %s %s (%s%s)", p->status, p->code, p->message, parser_is_head(p) ? "HEAD " : "", path);
+    }
     if (p->stage == PARSE_BODY || p->stage == PARSE_WHOLE) {
         buf_fmt(out, "%s %s %s %d %d %d", r->method, r->path, r->query, p->http10, p->keep_alive, p->expects);
         for (int i = 0; i < r->n_headers; i++) buf_fmt(out, " [%s: %s]", r->headers[i].name, r->headers[i].value);
@@ -239,11 +243,36 @@ static void random_requests(void **state) {
     buf_free(&cut);
 }
 
+/* Who refuses a request wants to know its path, however early it was refused. */
+static void tells_the_path(void **state) {
+    (void)state;
+    static const struct { const char *bytes, *path; } rows[] = {
+        { "POST /v1/x?a=b HTTP/1.1\r\nHost: a\r\nContent-Length: 3000\r\n\r\n", "(/v1/x)" }, { "POST /v1/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", "(/v1/x)" },
+        { "POST /v1/x HTTP/1.1\r\nbad header\r\n\r\n", "(/v1/x)" }, { "POST /v1/x HTTP/1.1\r\nA: b\n", "(/v1/x)" }, { "POST /v1/x HTTP/1.1\r\n\r\n", "(/v1/x)" },
+        { "HEAD /v1/x HTTP/1.1\r\n\r\n", "(HEAD /v1/x)" }, { "\r\nHEAD /v1/x HTTP/2.0\r\n", "(HEAD /v1/x)" }, { "POST /v1/x\r\n", "(/v1/x)" }, { "POST /v1/x\n", "(/v1/x)" },
+        { "POST http://a.example/v1/x?y HTTP/1.1\r\n\r\n", "(/v1/x)" }, { "POST HTTPS://a.example HTTP/1.1\r\n\r\n", "()" }, { "POST /a%zz HTTP/1.1\r\nHost: a\r\n\r\n", "(/a%zz)" },
+        { "AVERYLONGMETHODOFMORETHANTHIRTYTWOLETTERS /v1/x HTTP/1.1\r\n", "(/v1/x)" }, { "\x01", "()" }, { "GET", NULL }, { "GET \x01", "()" }, { " /v1/x HTTP/1.1\r\n", "(/v1/x)" },
+        { "POST /v1/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "(/v1/x)" },
+        { "POST /0123456789012345678901234567890123456789 HTTP/1.1\r\n\r\n", "(/01234567890123456789012345678901234567)" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const char *found = parsed(rows[i].bytes);
+        if (rows[i].path ? !strstr(found, rows[i].path) : strncmp(found, "stage 0", 7)) fail_msg("%s: %s", rows[i].bytes, found);
+    }
+    char text[400];
+    snprintf(text, sizeof text, "POST /v1/%0300d HTTP/1.1\r\n", 0); /* too long, in the middle of its line */
+    assert_non_null(strstr(parsed(text), "(/v1/00000"));
+    http_parser none = { .limits = limits };
+    parser_path(&none, text, sizeof text);
+    assert_string_equal(text, "");
+    assert_false(parser_is_head(&none));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(understands),  cmocka_unit_test(understands_chunks),     cmocka_unit_test(keeps_alive),
         cmocka_unit_test(refuses),      cmocka_unit_test(keeps_limits),           cmocka_unit_test(stops_behind_a_request),
-        cmocka_unit_test(random_requests),
+        cmocka_unit_test(tells_the_path), cmocka_unit_test(random_requests),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -128,7 +128,38 @@ static void test_names_of_no_model(void **state) {
     buf_free(&log);
 }
 
+/* What HTTP refuses, sent for real: the status, and the shape that the path's clients read. */
+static void test_errors_of_http(void **state) {
+    (void)state;
+    static const struct { const char *bytes; int status; const char *shape; } rows[] = {
+        { "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n", 413, "{\"error\":{\"message\":\"a body of 99999999999 bytes, the most is 33554432\",\"type\":\"invalid_request_error\",\"code\":\"body_too_large\"" },
+        { "POST /api/chat HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n", 413, "{\"error\":\"a body of 99999999999 bytes" },
+        { "POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n", 413, "{\"type\":\"error\",\"error\":{\"message\":\"a body of 99999999999 bytes, the most is 33554432\",\"type\":\"request_too_large\"" },
+        { "POST /completion HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n", 413, "\"code\":413,\"name\":\"body_too_large\"" },
+        { "POST /api/chat HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501, "{\"error\":\"Transfer-Encoding: gzip is not known here; expected chunked\"" },
+        { "POST /v1/messages HTTP/1.1\r\nno header\r\n\r\n", 400, "{\"type\":\"error\",\"error\":{\"message\":\"malformed request: a header line without a colon\"" },
+        { "GET /api/tags HTTP/1.1\r\n\r\n", 400, "{\"error\":\"malformed request: no Host header\"" },
+        { "GET /api/tags HTTP/2.0\r\n\r\n", 505, "{\"error\":\"HTTP/2.0 is not spoken here" },
+        { "POST /api/chat HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "{\"error\":\"malformed request: a chunk's size" },
+        { "\x16\x03\x01\r\n", 400, "{\"error\":{\"message\":\"malformed request" },
+    };
+    site_start("");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        http_answer a = send_raw(rows[i].bytes, strlen(rows[i].bytes));
+        if (a.status != rows[i].status || !strstr(a.body.p, rows[i].shape)) fail_msg("%s%d %s", rows[i].bytes, a.status, a.body.p);
+        http_answer_free(&a);
+    }
+    static char large[80000]; /* a target, and headers, beyond their limits */
+    for (int k = 0; k < 2; k++) {
+        int n = snprintf(large, sizeof large, k ? "GET /api/tags HTTP/1.1\r\nHost: a\r\nX: %070000d\r\n\r\n" : "GET /v1/messages/%070000d HTTP/1.1\r\n\r\n", 0);
+        http_answer a = send_raw(large, (size_t)n);
+        if (a.status != (k ? 431 : 414) || !strstr(a.body.p, k ? "{\"error\":\"the request's headers" : "{\"type\":\"error\",\"error\":{\"message\":\"the request's target")) fail_msg("%d %s", a.status, a.body.p);
+        http_answer_free(&a);
+    }
+    site_end(SIGTERM);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_names), cmocka_unit_test(test_mistakes), cmocka_unit_test(test_names_of_no_model) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_names), cmocka_unit_test(test_mistakes), cmocka_unit_test(test_names_of_no_model), cmocka_unit_test(test_errors_of_http) };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

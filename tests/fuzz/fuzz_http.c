@@ -36,6 +36,9 @@ static void add_outcome(buf *b, const http_parser *p) {
         buf_fmt(b, "%d ", p->status);
         add_text(b, p->code);
         add_text(b, p->message);
+        char path[24];
+        parser_path(p, path, sizeof path);
+        add_text(b, path);
     }
     if (p->stage != PARSE_WHOLE) return;
     if (r->body_n > limits.body || r->n_headers > limits.headers || strlen(r->path) > limits.target || r->body[r->body_n]) abort();

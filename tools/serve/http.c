@@ -239,8 +239,7 @@ static void count_body(conn *c) {
 /* Answers what was no request, on this thread, and closes after it. */
 static void refuse(conn *c, int status, const char *code, const char *message) {
     buf reply = { 0 };
-    const char *method = c->parser.request.method;
-    reply_add_error(&reply, c->h, status, code, message, method && strcmp(method, "HEAD") == 0);
+    reply_add_error(&reply, c->h, &c->parser, status, code, message);
     if (!reply.failed) add_out(c, reply.p, reply.n);
     buf_free(&reply);
     atomic_fetch_add(&c->h->turned_away, 1);

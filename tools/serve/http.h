@@ -39,6 +39,9 @@ typedef struct http_opts {
     void (*handle)(void *arg, exchange *x); /* on a worker, once a request is whole; must lead to exchange_end, there or later */
     /* On the I/O thread: answers without the workers, so that health never waits; false: the workers take it. May be NULL. */
     bool (*handle_now)(void *arg, exchange *x);
+    /* The JSON of what is answered without `handle` (too large, too slow, malformed ...), as the clients of that path expect their errors. path: not
+     * decoded, shortened, "" while it had not come. On any thread; NULL: {"error":{"code","message","type"}}. */
+    void (*error_body)(void *arg, const char *path, int status, const char *code, const char *message, buf *out);
     void *arg;
     struct work *workers;
 } http_opts;

@@ -87,7 +87,8 @@ typedef struct reply_head {
     size_t n;
 } reply_head;
 void reply_add_head(buf *b, const http *h, const reply_head *r);
-void reply_add_error(buf *b, const http *h, int status, const char *code, const char *message, bool head_only);
+/* For the path of what p has read so far. */
+void reply_add_error(buf *b, const http *h, const http_parser *p, int status, const char *code, const char *message);
 
 void http_wake(http *h);
 bool exchange_preflight(exchange *x); /* answers an OPTIONS request of CORS */

@@ -60,16 +60,23 @@ void reply_add_head(buf *b, const http *h, const reply_head *r) {
     buf_str(b, "\r\n");
 }
 
-void reply_add_error(buf *b, const http *h, int status, const char *code, const char *message, bool head_only) {
+static void plain_error(buf *body, int status, const char *code, const char *message) {
+    buf_str(body, "{\"error\":{\"code\":");
+    buf_json(body, code, strlen(code));
+    buf_str(body, ",\"message\":");
+    buf_json(body, message, strlen(message));
+    buf_fmt(body, ",\"type\":\"%s\"}}", status == 500 || status == 503 ? "server_error" : "invalid_request_error");
+}
+
+void reply_add_error(buf *b, const http *h, const http_parser *p, int status, const char *code, const char *message) {
     buf body = { 0 };
-    buf_str(&body, "{\"error\":{\"code\":");
-    buf_json(&body, code, strlen(code));
-    buf_str(&body, ",\"message\":");
-    buf_json(&body, message, strlen(message));
-    buf_fmt(&body, ",\"type\":\"%s\"}}", status == 500 || status == 503 ? "server_error" : "invalid_request_error");
+    char path[256];
+    parser_path(p, path, sizeof path);
+    if (h->o.error_body) h->o.error_body(h->o.arg, path, status, code, message, &body);
+    else plain_error(&body, status, code, message);
     const char *extra = status == 503 ? "Retry-After: 1\r\n" : "";
     reply_add_head(b, h, &(reply_head){ .status = status, .type = "application/json", .extra = extra, .sized = true, .n = body.n });
-    if (!head_only) buf_add(b, body.p, body.n);
+    if (!parser_is_head(p)) buf_add(b, body.p, body.n);
     b->failed |= body.failed;
     buf_free(&body);
 }
@@ -158,12 +165,23 @@ void exchange_write(exchange *x, const char *bytes, size_t n) {
     unlock_marked(c);
 }
 
+static bool is_unanswered(exchange *x) {
+    pthread_mutex_lock(&x->c->lock);
+    bool yes = open_for(x, false);
+    pthread_mutex_unlock(&x->c->lock);
+    return yes;
+}
+
 void exchange_end(exchange *x) {
     conn *c = x->c;
+    buf error = { 0 };
+    if (is_unanswered(x)) /* an exchange never ends in silence */
+        reply_add_error(&error, c->h, &c->parser, 500, "internal_error", "the server ended this request without an answer");
     pthread_mutex_lock(&c->lock);
     size_t before = c->out.n;
-    if (open_for(x, false)) { /* an exchange never ends in silence */
-        reply_add_error(&c->out, c->h, 500, "internal_error", "the server ended this request without an answer", false);
+    if (open_for(x, false)) {
+        buf_add(&c->out, error.p, error.n);
+        c->out.failed |= error.failed;
     } else if (open_for(x, true) && x->chunked && !x->silent) {
         buf_str(&c->out, "0\r\n\r\n");
     }
@@ -171,6 +189,7 @@ void exchange_end(exchange *x) {
     wait_for_callback(x);
     x->ended = true;
     unlock_marked(c);
+    buf_free(&error);
 }
 
 /* ---- what can be asked ---- */

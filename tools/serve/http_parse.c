@@ -172,6 +172,33 @@ static void header_line(http_parser *p, char *line, size_t n) {
     p->request.n_headers++;
 }
 
+/* The first line in head is cut by NULs into method, target and version as soon as it is understood, and by blanks before that. */
+static size_t word_end(const http_parser *p, size_t at) {
+    while (at < p->head.n && p->head.p[at] && !strchr(" \t\r\n", p->head.p[at])) at++;
+    return at;
+}
+
+bool parser_is_head(const http_parser *p) {
+    size_t end = word_end(p, 0);
+    return end < p->head.n && end == 4 && memcmp(p->head.p, "HEAD", 4) == 0;
+}
+
+void parser_path(const http_parser *p, char *out, size_t n) {
+    size_t at = word_end(p, 0) + 1;
+    *out = 0;
+    if (at >= p->head.n) return;
+    const char *s = p->head.p + at;
+    size_t left = word_end(p, at) - at, scheme = left > 7 && strncasecmp(s, "http://", 7) == 0 ? 7 : left > 8 && strncasecmp(s, "https://", 8) == 0 ? 8 : 0;
+    if (scheme) { /* past the name of the host */
+        const char *path = memchr(s + scheme, '/', left - scheme);
+        left = path ? left - (size_t)(path - s) : 0;
+        s = path ? path : "";
+    }
+    size_t i = 0;
+    while (i < left && i + 1 < n && s[i] != '?') out[i] = s[i], i++;
+    out[i] = 0;
+}
+
 const char *parser_header(const http_parser *p, const char *name) {
     for (int i = 0; i < p->request.n_headers && p->headers; i++)
         if (strcmp(p->headers[i].name, name) == 0) return p->headers[i].value;

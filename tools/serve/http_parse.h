@@ -35,6 +35,9 @@ typedef struct http_parser {
  * zeros with limits filled in is ready. */
 size_t parser_feed(http_parser *p, const char *bytes, size_t n);
 bool parser_has_begun(const http_parser *p); /* has it bytes of a request that is not whole? */
+/* The path at any stage, of a request that was refused, too: as it was sent, without the query; shortened to n - 1 bytes; "" if it has not come. */
+void parser_path(const http_parser *p, char *out, size_t n);
+bool parser_is_head(const http_parser *p); /* likewise: is it a HEAD request? */
 const char *parser_header(const http_parser *p, const char *name); /* the first of this name; NULL: none */
 /* Is this word in a header that is a list, "a, b"? Case does not count. */
 bool parser_header_has(const http_parser *p, const char *name, const char *word);

@@ -298,7 +298,7 @@ static int open_all(life *l, err *e) {
     if (open_caches(l, e) || models_open(&s->models, &m, e) || work_start(&s->workers, WORKERS, e) || work_start(&s->events, EVENT_WORKERS, e)) return -1;
     schedule_opts c = { .models = s->models, .workers = s->workers, .events = s->events, .disk = s->disk, .max_queue = o->queue, .slots = o->slots, .max_delay = (double)o->max_delay, .default_timeout = (double)o->timeout };
     if (schedule_start(&s->schedule, &c, e)) return -1;
-    http_opts h = { .host = o->host, .port = o->port, .max_connections = o->max_connections, .cors = o->cors, .handle = server_handle, .handle_now = server_handle_now, .arg = s, .workers = s->workers };
+    http_opts h = { .host = o->host, .port = o->port, .max_connections = o->max_connections, .cors = o->cors, .handle = server_handle, .handle_now = server_handle_now, .error_body = server_error, .arg = s, .workers = s->workers };
     if (http_listen(&s->http, &h, e)) return -1;
     check_names(l);
     return 0;

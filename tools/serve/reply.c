@@ -93,8 +93,10 @@ static void put_failure_facts(const request *q, buf *b) {
         buf_str(b, ",\"model\":");
         put_quoted(b, q->model_name);
     }
-    buf_fmt(b, ",\"elapsed_ms\":%.1f,\"request_id\":", (now_seconds() - q->h->arrived) * 1e3);
-    put_quoted(b, q->id);
+    if (q->h) {
+        buf_fmt(b, ",\"elapsed_ms\":%.1f,\"request_id\":", (now_seconds() - q->h->arrived) * 1e3);
+        put_quoted(b, q->id);
+    }
     if (q->failure.code == JOB_CONTEXT) buf_fmt(b, ",\"n_prompt_tokens\":%lld,\"n_ctx\":%lld", (long long)q->failure.n_prompt, (long long)q->failure.n_ctx);
 }
 
@@ -140,6 +142,12 @@ void failure_body(const request *q, int status, buf *b) {
     }
     put_failure_facts(q, b);
     buf_str(b, q->dialect == DIALECT_OPENAI || q->dialect == DIALECT_NATIVE ? "}}" : "}");
+}
+
+void failure_plain(dialect d, int status, const char *code, const char *message, buf *out) {
+    request q = { .dialect = d, .status = status, .code = code };
+    snprintf(q.failure.msg, sizeof q.failure.msg, "%s", message);
+    failure_body(&q, status, out);
 }
 
 void reply_failure(request *q) {

@@ -49,6 +49,8 @@ int reply_text(request *q, int status, const char *type, const char *extra, cons
 void reply_ping(request *q, double now);     /* if it has been silent for so long */
 void reply_failure(request *q); /* q->failure in the dialect; ends the request */
 void failure_body(const request *q, int status, buf *out); /* the error object alone */
+/* Of what never became a request: the error in the dialect of a path (server_error). */
+void failure_plain(dialect d, int status, const char *code, const char *message, buf *out);
 int failure_status(const request *q);
 void request_free(request *q); /* after exchange_end */
 answer *request_answer(request *q, const job_event *v);

@@ -200,11 +200,19 @@ static int handle(request *q) {
     return q->where->handle(q);
 }
 
+/* A path that never came counts as one of OpenAI's: its shape is the one that most clients read. */
+void server_error(void *arg, const char *path, int status, const char *code, const char *message, buf *out) {
+    (void)arg;
+    failure_plain(*path ? dialect_of(path) : DIALECT_OPENAI, status, code, message, out);
+}
+
 void server_handle(void *arg, exchange *x) {
     request *q = request_new(arg, x);
     if (!q) {
-        static const char text[] = "{\"error\":{\"message\":\"out of memory\",\"type\":\"server_error\",\"code\":\"out_of_memory\",\"param\":null}}";
-        exchange_reply(x, 503, "application/json", "Retry-After: 1\r\n", text, sizeof text - 1);
+        buf body = { 0 };
+        server_error(arg, exchange_request(x)->path, 503, "out_of_memory", "out of memory", &body);
+        exchange_reply(x, 503, "application/json", "Retry-After: 1\r\n", body.failed ? "{}" : body.p, body.failed ? 2 : body.n);
+        buf_free(&body);
         return;
     }
     if (handle(q)) reply_failure(q);

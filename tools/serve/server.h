@@ -121,6 +121,7 @@ struct request {
 /* ---- server.c: routes, keys, replies ---- */
 void server_handle(void *arg, exchange *x);     /* http_opts.handle */
 bool server_handle_now(void *arg, exchange *x); /* http_opts.handle_now */
+void server_error(void *arg, const char *path, int status, const char *code, const char *message, buf *out); /* http_opts.error_body */
 const char *server_model_name(const server *s, const char *name); /* through the aliases */
 
 #endif
