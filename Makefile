@@ -120,6 +120,7 @@ $(BUILD)/tests/schedule_test $(BUILD)/tests/schedule_draft_test: $(patsubst %.c,
 # Its events, between nothing and the workers.
 $(BUILD)/tests/schedule_event_test: $(patsubst %,$(BUILD)/tools/serve/%.o,work schedule_event)
 $(BUILD)/tests/schedule_test $(BUILD)/tests/schedule_draft_test: LDFLAGS += -Wl,--wrap=engine_step
+$(BUILD)/tests/schedule_draft_test: LDFLAGS += -Wl,--wrap=now_seconds
 # The server's dialects, between HTTP, models and a scheduler of the tests' own.
 $(BUILD)/tests/api_test $(BUILD)/tests/api_calls_test $(BUILD)/fuzz_api: $(patsubst %,$(BUILD)/tools/serve/%.o,job fields fields_table request messages structured calls calls_parse grammars infill reply render server guard hosts proxy metrics log memo ping trace disk page) $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/api_*.c))
 # What answers are read by, and what constrains them.

@@ -70,6 +70,24 @@ void work_stop(work *w) {
     free(w);
 }
 
+/* ---- time ---- */
+
+/* With SCHEDULE_CLOCK nothing takes time but steps, and each as long as the test says: what the scheduler decides by measured times it then
+ * decides the same on a machine that is busy, or stops for a minute. (--wrap=now_seconds. Engines have one thread: others would wait for each
+ * other by that clock.) */
+#ifdef SCHEDULE_CLOCK
+enum { ENGINE_THREADS = 1 };
+static _Atomic int64_t clock_us = 1000000;
+double __wrap_now_seconds(void);
+double __wrap_now_seconds(void) { return (double)atomic_load(&clock_us) * 1e-6; }
+static inline void pass(long us) { atomic_fetch_add(&clock_us, us); }
+#else
+enum { ENGINE_THREADS = 2 };
+static inline void pass(long us) {
+    if (us > 0) nanosleep(&(struct timespec){ us / 1000000, us % 1000000 * 1000 }, NULL);
+}
+#endif
+
 /* ---- steps that fail, and slow ones ---- */
 
 static atomic_int fail_batches, step_delay_ms, row_delay_us; /* so many steps of several sequences fail for want of memory */
@@ -89,8 +107,7 @@ static inline int of_one_engine(engine *g, int rows, err *e) {
     }
     for (int i = 0; i < 2; i++) {
         if (g != atomic_load(&slowed[i].g)) continue;
-        long us = atomic_load(&slowed[i].step_us) + (long)rows * atomic_load(&slowed[i].row_us);
-        nanosleep(&(struct timespec){ us / 1000000, us % 1000000 * 1000 }, NULL);
+        pass(atomic_load(&slowed[i].step_us) + (long)rows * atomic_load(&slowed[i].row_us));
     }
     if (g == atomic_load(&failing.g) && atomic_fetch_sub(&failing.after, 1) <= 0) return fail_code(e, ERR_MEMORY, "out of memory: as the test wants it");
     return 0;
@@ -109,10 +126,11 @@ int __wrap_engine_step(engine *g, const step *steps, int n_steps, err *e) {
     }
     if (of_one_engine(g, rows, e)) return -1;
     if (rows > atomic_load(&most_rows)) atomic_store(&most_rows, rows);
-    int ms = atomic_load(&step_delay_ms);
-    if (ms) nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000l }, NULL);
-    long us = (long)rows * atomic_load(&row_delay_us);
-    if (us) nanosleep(&(struct timespec){ us / 1000000, us % 1000000 * 1000 }, NULL);
+    pass(atomic_load(&step_delay_ms) * 1000l);
+    pass((long)rows * atomic_load(&row_delay_us));
+#ifdef SCHEDULE_CLOCK
+    pass(200 + 10l * rows);
+#endif
     return __real_engine_step(g, steps, n_steps, e);
 }
 
@@ -230,7 +248,7 @@ static inline server begin_opts(const char *const *paths, int n_paths, models_op
     err e = { 0 };
     mo.paths = paths;
     mo.n_paths = n_paths;
-    mo.engine.threads = 2;
+    mo.engine.threads = ENGINE_THREADS;
     if (!mo.keep_alive) mo.keep_alive = 300;
     must(models_open(&x.v, &mo, &e), &e);
     must(work_start(&x.w, 2, &e), &e);

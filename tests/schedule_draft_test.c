@@ -1,6 +1,7 @@
 /* Drafts of the server's models: whatever proposes, answers are those of the model alone, and no trouble of a draft is an answer's. What pays is
- * proposed, what does not is not. (Steps of an engine are made slow, to say which of two pays.) */
+ * proposed, what does not is not. (Steps of an engine are made slow, to say which of two pays: by the test's own clock.) */
 #define _GNU_SOURCE
+#define SCHEDULE_CLOCK
 #include "runtime/sample.h"
 #include "tests/schedule.h"
 #include "tests/unrelated_model.h"
