@@ -269,33 +269,35 @@ static void test_pays(void **state) {
     end(&x);
 }
 
-/* A draft that was of no use, and far behind by then, has another chance: its first text is one it cannot guess, the rest is. */
+/* A draft that was of no use for one answer is not asked for the next one, whose prompt it has not read: it is behind from the beginning. After a
+ * rest it has another chance, reads what it missed, and from then on guesses well. */
 static void test_another_chance(void **state) {
     (void)state;
     server x = begin_drafted(kept_path(converted(DEMO, "q8")), kept_path(converted(DEMO, "q4")), 2, 0);
     answer *a = new_answer(1), *b = new_answer(1);
     job *j = new_job(&x, a, "Once upon a time");
-    logit_bias few[64]; /* odd texts: hardly what the draft says */
-    for (int i = 0; i < 64; i++) few[i] = (logit_bias){ 1000 + 37 * i, 100 };
-    j->sample.bias = few;
-    j->sample.n_bias = 64;
+    logit_bias odd = { 1037, 1000 }; /* always the same token, which no draft would say */
+    j->sample.bias = &odd;
+    j->sample.n_bias = 1;
     j->ignore_eos = true;
-    j->max_tokens = 250;
+    j->max_tokens = 110;
     make_slow(j, 4000, 0);
-    atomic_store(&slowed[1].step_us, 1200); /* a guess that is right one time in four does not pay */
+    atomic_store(&slowed[1].step_us, 2000); /* guesses that are right one time in two do not pay */
     atomic_store(&slowed[1].row_us, 0);
     atomic_store(&slowed[1].g, j->m->draft);
     submit(&x, j);
     wait_done(a);
-    if (a->t.n_drafted > 60) fail_msg("%d tokens were proposed, %d kept", a->t.n_drafted, a->t.n_accepted);
-    j = new_job(&x, b, "Once upon a time there was a little girl who lived in the forest with her mother. One day she went out to play with her dog and found a big red ball.");
-    assert_true(j->prompts[0].n > 33);
+    if (!a->t.n_drafted || a->t.n_drafted > 60 || a->t.n_accepted) fail_msg("%d tokens were proposed, %d kept", a->t.n_drafted, a->t.n_accepted);
+    int read = atomic_load(&watched.tokens);
+    j = new_job(&x, b, "The little girl lived in the forest with her mother. One day she went out to play with her dog and found a big red ball. She was very happy and ran home to "
+                       "show it to her mother. Her mother smiled and said that they could play with the ball in the garden after lunch, if the dog wanted to play, too.");
+    assert_true(j->prompts[0].n > 64);
     j->ignore_eos = true;
     j->sample.temperature = 0;
     j->max_tokens = 400;
     submit(&x, j);
     wait_done(b);
-    if (b->t.n_accepted < 100) fail_msg("%d of %d proposed tokens kept", b->t.n_accepted, b->t.n_drafted);
+    if (b->t.n_accepted < 100) fail_msg("%d of %d proposed tokens kept, the draft read %d tokens", b->t.n_accepted, b->t.n_drafted, atomic_load(&watched.tokens) - read);
     make_quick();
     free_answer(a);
     free_answer(b);
