@@ -1,7 +1,6 @@
 /* calls_parse: an answer's text read back as it comes: what was thought, text, calls of tools (calls.h). It owns what is not decided yet: the
  * beginning of what may be a marker, a call that is not whole. Its one idea: nothing is given out that might have to be taken back,
  * so a reply that is streamed and one that is not are the same. A call that cannot be read is text. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "tools/serve/calls.h"

@@ -29,7 +29,7 @@ typedef struct serve_opts {
     int ping, port, ctx, threads, slots, queue, rate, max_connections, drain;
     float timeout, max_delay;
     texts keys, aliases, fallbacks, proxies, drafts;
-    bool strict, allow_delete, exact, help_fields, markdown, drain_given;
+    bool strict, allow_delete, exact, help_fields, markdown;
 } serve_opts;
 
 typedef struct life {
