@@ -1,4 +1,5 @@
 /* calls: the formats of calls as data, and the grammars of calls (calls.h). It owns no text of an answer: calls_parse.c reads those. */
+#define _GNU_SOURCE /* memmem */
 #include "tools/serve/calls.h"
 
 #include <string.h>
@@ -36,12 +37,7 @@ const char *const call_markers[] = { "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<to
 
 #define XML_END "\n</parameter>"
 
-static bool contains(const char *text, size_t n, const char *what) {
-    size_t k = strlen(what);
-    for (size_t i = 0; i + k <= n; i++)
-        if (text[i] == *what && memcmp(text + i, what, k) == 0) return true;
-    return false;
-}
+static bool contains(const char *text, size_t n, const char *what) { return n && memmem(text, n, what, strlen(what)); }
 
 const call_format *call_format_of(const char *tmpl, size_t n) {
     for (const call_format *f = call_formats; f->name && tmpl; f++) {

@@ -120,9 +120,9 @@ typedef struct answer_reader {
     bool malformed, unknown, cut; /* what was met: for warnings; cut: the last call has a part of its arguments only */
 } answer_reader;
 void reader_begin(answer_reader *r, const reader_opts *o);
-void reader_feed(answer_reader *r, const char *s, size_t n, bool exact);
-void reader_end(answer_reader *r);
+void reader_feed(answer_reader *r, const char *s, size_t n, bool exact); /* the next piece of the answer; exact: a grammar holds for it */
+void reader_end(answer_reader *r); /* the answer is over: what was not decided is text, or a call that was cut */
 void reader_free(answer_reader *r);
-bool reader_thinks(const answer_reader *r);
+bool reader_thinks(const answer_reader *r); /* is what comes next thought? */
 
 #endif
