@@ -5,7 +5,6 @@
 #define _GNU_SOURCE
 #include "kernels/quant.h"
 
-#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>

@@ -5,7 +5,6 @@
 
 #include <ctype.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { MOST_BYTES = 16 << 20, MOST_ROWS = 4096, FEW_REPEATS = 3 };

@@ -1,5 +1,4 @@
 /* serve_report: the figures of a load as text and as JSON. It computes nothing but rates and shares. */
-#include <math.h>
 #include <string.h>
 
 #include "bench/serve.h"

@@ -5,7 +5,6 @@
 #include "runtime/options.h"
 #include "tokenizer/tokenizer.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 

@@ -433,6 +433,11 @@ void unmap_file(mapping *m) {
     *m = (mapping){ 0 };
 }
 
+bool has_ending(const char *name, const char *ending) {
+    size_t n = strlen(name), k = strlen(ending);
+    return n > k && strcmp(name + n - k, ending) == 0;
+}
+
 char *path_join(arena *a, const char *dir, const char *name) {
     size_t n = strlen(dir), k = strlen(name);
     bool slash = n && dir[n - 1] != '/';

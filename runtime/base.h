@@ -118,6 +118,7 @@ bool json_is(const json *j, const char *text);             /* is it this string?
 int json_int(const json *j, int64_t *out);                 /* 0 if a whole number that fits */
 int json_num(const json *j, double *out);                  /* 0 if a number */
 const char *json_type_name(const json *j);                 /* "a string", ... for messages; "missing" for NULL */
+void json_put(buf *out, const json *j);                    /* the tree as text, numbers as they were written */
 
 /* ---- hash: XXH64 (Yann Collet's specification), of a whole run or in pieces ---- */
 typedef struct hash64 {
@@ -156,6 +157,7 @@ int map_copy(mapping *m, err *e);
 void map_in_order(const mapping *m);
 void unmap_file(mapping *m);
 static inline bool mapping_has(const mapping *m, const void *p) { return m->p && (uintptr_t)p - (uintptr_t)m->p < m->n; }
+bool has_ending(const char *name, const char *ending); /* "a.bin", ".bin"; something must stand before it */
 char *path_join(arena *a, const char *dir, const char *name);
 bool file_exists(const char *path);
 bool is_folder(const char *path);

@@ -147,11 +147,14 @@ void explain_report(const explain *x, const char *what, const explain_limits *l,
     }
     total = inside + x->outside;
     double n = (double)x->passes;
-    buf_fmt(out, "%s: %lld passes, %lld tokens, %.3f ms a pass\n%-14s %9s %7s %9s %7s %6s %9s %6s\n", what, (long long)x->passes, (long long)x->tokens, 1e3 * total / n,
-            "step", "ms", "share", "MB", "GB/s", "limit", "Gop/s", "limit");
+    buf_fmt(out, "%s: %lld pass%s, %lld token%s, %.3f ms a pass\n", what, (long long)x->passes, x->passes == 1 ? "" : "es", (long long)x->tokens,
+            x->tokens == 1 ? "" : "s", 1e3 * total / n);
+    buf_fmt(out, "%-14s %9s %7s %9s %7s %6s %9s %6s\n", "step", "ms", "share", "MB", "GB/s", "limit", "Gop/s", "limit");
     for (int i = 0; i < x->n_steps; i++)
         if (x->step[i].seconds > 0) add_row(x, &x->step[i], total, l, out);
     buf_fmt(out, "%-14s %9.3f %5.1f %%\n", "outside", 1e3 * x->outside / n, 100 * x->outside / total);
-    if (n_layers) buf_fmt(out, "a layer takes %.3f ms (%.3f to %.3f), all %d of them %.0f %% of the time\n", 1e3 * layers / n / n_layers, 1e3 * fastest / n, 1e3 * slowest / n, n_layers, 100 * layers / total);
+    if (n_layers)
+        buf_fmt(out, "a layer takes %.3f ms (%.3f to %.3f), all %d of them %.0f %% of the time\n", 1e3 * layers / n / n_layers, 1e3 * fastest / n,
+                1e3 * slowest / n, n_layers, 100 * layers / total);
     add_sentence(x, total, l, out);
 }

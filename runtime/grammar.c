@@ -30,7 +30,7 @@ struct grammar_state {
     cached *cache;
     int n_cache, cap_cache;
     uint64_t clock;
-    size_t live, hits, misses;
+    size_t live; /* bytes of sets after the last sweep */
 };
 
 /* ---- grammars ---- */
@@ -182,9 +182,7 @@ static const uint64_t *bits_of(grammar_state *s, err *e) {
     uint32_t set = stacks_for_walk(&s->s, s->set);
     if (stacks_check(&s->s, e)) return NULL;
     cached *c = find_cached(s, set);
-    if (c) s->hits++;
-    else {
-        s->misses++;
+    if (!c) {
         if (!(c = take_cached(s, e)) || mask_make(&s->room, s->g, &s->s, set, c->bits, e)) return NULL;
         c->set = set;
     }
@@ -267,6 +265,5 @@ bool grammar_done(const grammar_state *s) { return s->ended || (grammar_may_end(
 
 grammar_figures grammar_about(const grammar_state *s) {
     const grammar *g = s->g;
-    return (grammar_figures){ g->n.n_states, g->n.n_rules, g->v->n_nodes, atomic_load(&g->n_masks), atomic_load(&g->mask_bytes),
-                              s->s.memory + s->room.local.memory, s->s.sets.n, s->hits, s->misses };
+    return (grammar_figures){ g->n.n_states, atomic_load(&g->n_masks), atomic_load(&g->mask_bytes), s->s.memory + s->room.local.memory };
 }

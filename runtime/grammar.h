@@ -53,11 +53,9 @@ bool grammar_may_end(const grammar_state *s); /* the text so far is whole */
 bool grammar_done(const grammar_state *s);    /* and nothing can be added to it, or it has been ended */
 
 typedef struct grammar_figures {
-    size_t states, rules;       /* of the automaton */
-    size_t trie_nodes;
-    size_t masks, mask_bytes;   /* shared ones, made so far */
-    size_t state_bytes, sets;   /* of this state */
-    size_t mask_hits, mask_misses;
+    size_t states;            /* of the automaton */
+    size_t masks, mask_bytes; /* shared ones, made so far */
+    size_t state_bytes;       /* of this state */
 } grammar_figures;
 grammar_figures grammar_about(const grammar_state *s);
 

@@ -244,3 +244,23 @@ const char *json_type_name(const json *j) {
     static const char *const names[] = { "null", "false", "true", "a number", "a string", "an array", "an object" };
     return j ? names[j->type] : "missing";
 }
+
+void json_put(buf *out, const json *j) {
+    static const char *const words[] = { [JSON_NULL] = "null", [JSON_FALSE] = "false", [JSON_TRUE] = "true" };
+    bool object = j->type == JSON_OBJECT;
+    if (j->type == JSON_STRING) buf_json(out, j->s, j->n);
+    else if (j->type == JSON_NUMBER) buf_str(out, j->s);
+    else if (!object && j->type != JSON_ARRAY) buf_str(out, words[j->type]);
+    else {
+        buf_byte(out, object ? '{' : '[');
+        for (const json *k = j->child; k; k = k->next) {
+            if (k != j->child) buf_byte(out, ',');
+            if (object) {
+                buf_json(out, k->key, k->key_n);
+                buf_byte(out, ':');
+            }
+            json_put(out, k); /* as deep as the parser let it be */
+        }
+        buf_byte(out, object ? '}' : ']');
+    }
+}

@@ -119,11 +119,6 @@ static int check_pair(const file *f, model *m, const file_tensor *a, pair *out, 
                 (unsigned long long)out->b->dims[0], (unsigned long long)out->b->dims[1]);
 }
 
-static bool ends_with(const char *name, const char *ending) {
-    size_t n = strlen(name), k = strlen(ending);
-    return n > k && strcmp(name + n - k, ending) == 0;
-}
-
 /* A tensor of the model's own name, to be taken in its place. */
 static int check_whole(const file *f, const model *m, const file_tensor *t, err *e) {
     const file_tensor *old;
@@ -145,13 +140,13 @@ static int check_tensors(const file *f, model *m, pair *pairs, int *n_pairs, err
     for (uint32_t i = 0; i < f->n_tensors; i++) {
         const file_tensor *t = &f->tensors[i];
         char other[FORMAT_NAME + 8];
-        if (ends_with(t->name, ending_a)) {
+        if (has_ending(t->name, ending_a)) {
             if (check_pair(f, m, t, &pairs[(*n_pairs)++], e)) return -1;
             continue;
         }
         snprintf(other, sizeof other, "%.*s%s", (int)(strlen(t->name) - min_int((int)strlen(t->name), sizeof ending_b - 1)),
                  t->name, ending_a);
-        if (!(ends_with(t->name, ending_b) && file_find(f, other)) && check_whole(f, m, t, e)) return -1;
+        if (!(has_ending(t->name, ending_b) && file_find(f, other)) && check_whole(f, m, t, e)) return -1;
     }
     return 0;
 }

@@ -106,7 +106,7 @@ static void work_on(pool *p, uint32_t job, int id) {
     }
 }
 
-/* Waits until *word differs from old, spinning for a bounded time. */
+/* Waits for a job other than old, spinning for a bounded time: is there one? */
 static bool spin_while_job(pool *p, uint32_t old) {
     double end = 0;
     for (int i = 0;; i++) {

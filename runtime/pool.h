@@ -11,8 +11,9 @@ int pool_new(pool **p, int n_threads, err *e); /* n_threads 1 to POOL_MAX, the c
 void pool_free(pool *p);
 int pool_size(const pool *p);
 
-/* Runs fn(arg, 0 .. n_tasks - 1, worker) on all workers and returns when all are done. Each worker begins with its own
- * contiguous range, so that the same task tends to meet the same cache, then steals. Not re-entrant; one caller at a time. */
+/* Runs fn(arg, 0 .. n_tasks - 1, worker) on the workers and returns when all are done. Each worker begins with its own contiguous range,
+ * so that the same task tends to meet the same cache, then steals. Fewer workers take part for a while after one was kept from its core
+ * by another program. Not re-entrant; one caller at a time. */
 void pool_run(pool *p, pool_fn *fn, void *arg, int n_tasks);
 
 /* Runs it again and again for about so many seconds: the best rate, in `amount` (of one run) a second, that held for at least

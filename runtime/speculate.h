@@ -34,7 +34,7 @@ void speculation_end(speculation *p);
 typedef struct speculation_figures {
     int64_t steps;              /* forward passes of the model */
     int64_t proposed, accepted; /* tokens */
-    int64_t draft_steps;
+    int64_t draft_steps;        /* forward passes of the draft */
 } speculation_figures;
 speculation_figures speculation_about(const speculation *p);
 

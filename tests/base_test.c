@@ -45,6 +45,29 @@ static void test_json(void **state) {
     for (size_t n = 0; n < strlen(text) - 1; n++) assert_false(parses(text, n));
 }
 
+static void test_json_put(void **state) {
+    (void)state;
+    static const char text[] = "{\"a\":[1,-2.50e3,true,null,\"x\\n\u00e9\"],\"b\":{},\"\":[]}";
+    arena a = { 0 };
+    json *j;
+    buf b = { 0 };
+    err e = { 0 };
+    assert_int_equal(json_parse(&a, text, strlen(text), &j, &e), 0);
+    json_put(&b, j);
+    buf_byte(&b, 0);
+    assert_string_equal(b.p, text); /* a number as it was written, too */
+    buf_free(&b);
+    arena_free(&a);
+}
+
+static void test_ending(void **state) {
+    (void)state;
+    assert_true(has_ending("a.bin", ".bin"));
+    assert_false(has_ending(".bin", ".bin")); /* an ending alone is no name */
+    assert_false(has_ending("a.bin2", ".bin"));
+    assert_false(has_ending("n", ".bin"));
+}
+
 static void test_utf8(void **state) {
     (void)state;
     static const struct { const char *s; int32_t c; int len; } cases[] = {
@@ -131,6 +154,8 @@ static void test_map_without_room(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_json), cmocka_unit_test(test_utf8), cmocka_unit_test(test_hash), cmocka_unit_test(test_buffers), cmocka_unit_test(test_map_without_room) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_json), cmocka_unit_test(test_json_put), cmocka_unit_test(test_ending),
+                                        cmocka_unit_test(test_utf8), cmocka_unit_test(test_hash), cmocka_unit_test(test_buffers),
+                                        cmocka_unit_test(test_map_without_room) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

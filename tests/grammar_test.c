@@ -2,6 +2,7 @@
  * threads on one grammar. */
 #include <math.h>
 #include <pthread.h>
+#include <time.h>
 
 #include "runtime/grammar.h"
 #include "tests/test.h"
@@ -375,11 +376,11 @@ static void test_ambiguity(void **state) {
         grammar *g = compile(grammars[k]);
         grammar_state *s = begin(g);
         err e = { 0 };
-        double start = now_seconds();
+        clock_t start = clock(); /* processor time: other programs do not count */
         for (int i = 0; i < 200; i++)
             if (grammar_accept_bytes(s, text[k], strlen(text[k]), &e)) fail_msg("after %d: %s", i, e.msg);
         compare_mask(s, grammars[k]);
-        assert_true(now_seconds() - start < 60);
+        assert_true((double)(clock() - start) / CLOCKS_PER_SEC < 60);
         grammar_state_free(s);
         grammar_free(g);
     }

@@ -10,7 +10,6 @@
 #include <pthread.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 #include "tools/serve/http.h"
 #include "tools/serve/work.h"

@@ -3,7 +3,6 @@
  * itself, cut at every byte. */
 #define _GNU_SOURCE
 #include <ctype.h>
-#include <errno.h>
 #include <math.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>

@@ -33,6 +33,14 @@ static char *slurp(const char *path) {
 
 static char *output(void) { return slurp(out_path); }
 
+static char *output_of(const char *line) {
+    int rc = sh(line);
+    char *text = slurp(err_path);
+    if (rc) fail_msg("%s: status %d, stderr: %s", line, rc, text);
+    free(text);
+    return output();
+}
+
 static void expect_failure(const char *line, int status, const char *mention) {
     int found = sh(line);
     char *text = slurp(err_path);
@@ -125,6 +133,19 @@ static void test_dump_logits(void **state) {
     char *out = output();
     assert_string_equal(out, "");
     free(out);
+}
+
+/* On a terminal both streams go to one place: what -v says may not stand in the middle of the text. */
+static void test_said_first(void **state) {
+    (void)state;
+    char *said = output_of("{bin}/run {model} -p 'Once upon' -n 4 --temp 0 -v 2>&1");
+    assert_non_null(strstr(said, "\nsampling: "));
+    assert_non_null(strstr(said, "\nOnce upon a time"));
+    assert_true(strstr(said, "sampling: ") < strstr(said, "Once upon"));
+    free(said);
+    said = output_of("{bin}/run {model} -p 'Once upon' -n 16 --temp 0 --explain --no-echo 2>&1");
+    assert_non_null(strstr(said, "\nprompt: 1 pass, "));
+    free(said);
 }
 
 static void test_vocabulary(void **state) {
@@ -269,14 +290,6 @@ static void test_encoders(void **state) {
     ids_free(&greedy);
     arena_free(&a);
     arena_free(&b);
-}
-
-static char *output_of(const char *line) {
-    int rc = sh(line);
-    char *text = slurp(err_path);
-    if (rc) fail_msg("%s: status %d, stderr: %s", line, rc, text);
-    free(text);
-    return output();
 }
 
 static int n_words(const char *text) {
@@ -550,7 +563,8 @@ static void test_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_generates),   cmocka_unit_test(test_seed),        cmocka_unit_test(test_stop_and_eos),
-                                        cmocka_unit_test(test_context_full), cmocka_unit_test(test_dump_logits), cmocka_unit_test(test_vocabulary),
+                                        cmocka_unit_test(test_context_full), cmocka_unit_test(test_dump_logits), cmocka_unit_test(test_said_first),
+                                        cmocka_unit_test(test_vocabulary),
                                         cmocka_unit_test(test_interrupt),   cmocka_unit_test(test_mistakes),    cmocka_unit_test(test_no_tokenizer),
                                         cmocka_unit_test(test_encoders),    cmocka_unit_test(test_plan), cmocka_unit_test(test_speculation),        cmocka_unit_test(test_beams),
                                         cmocka_unit_test(test_checkpoint_search), cmocka_unit_test(test_chat), cmocka_unit_test(test_render), cmocka_unit_test(test_grammars), cmocka_unit_test(test_memory) };

@@ -3,8 +3,6 @@
  * <0xXX> bytes and the bytes of an unfinished character, and both live in detok.held. It must not know how ids were made. */
 #include "tokenizer/encode.h"
 
-#include <stdlib.h>
-
 struct decoder {
     detok *d;
     const tokenizer *t;

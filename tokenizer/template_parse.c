@@ -1,8 +1,6 @@
 /* template_parse: tokens to a tree of nodes (Jinja's parser.py is the reference), the words of the template, and the errors of
  * a template that cannot be read. It knows which filters and tests there are, because a template that asks for others is refused
  * before any chat meets it; it must not know what any of them does. */
-#include <stdarg.h>
-
 #include "tokenizer/template_lex.h"
 #include "tokenizer/unicode.h"
 

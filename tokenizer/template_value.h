@@ -145,7 +145,6 @@ int order(struct run *r, value a, value b, const char *op); /* <0, 0, >0; 2: not
 struct dict *new_dict(struct run *r);
 void dict_set(struct run *r, struct dict *d, value key, value v);
 const struct pair *dict_find(struct run *r, const struct dict *d, value key); /* NULL: not there; fails for keys that cannot be hashed */
-const struct pair *dict_find_text(const struct dict *d, const struct text *key);
 struct list items_of(struct run *r, value v);  /* of anything that can be iterated; fails for the rest */
 bool is_iterable(value v);
 bool has_length(value v);

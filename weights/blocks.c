@@ -3,8 +3,6 @@
  * tensors: one block in, its weights out. */
 #include "weights/blocks.h"
 
-#include <string.h>
-
 #include "kernels/quant.h"
 
 const block_type *block_of(st_type type) {

@@ -1,7 +1,6 @@
 /* certificate: to records and back, and to text (certificate.h). It must not know how anything is measured. */
 #include "weights/certificate.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define KEY "info.certificate"

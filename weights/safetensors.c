@@ -242,22 +242,17 @@ static int open_index(safetensors *s, const char *folder, const char *index, err
 
 /* ---- the folder ---- */
 
-static bool ends_with(const char *name, const char *end) {
-    size_t n = strlen(name), k = strlen(end);
-    return n >= k && strcmp(name + n - k, end) == 0;
-}
-
 /* Says what lies there instead of safetensors. */
 static int refuse_folder(const char *folder, err *e) {
     DIR *d = opendir(folder);
     char pickled[256] = "", gguf[256] = "", other[256] = "";
     for (struct dirent *f; d && (f = readdir(d));) {
         const char *name = f->d_name;
-        bool pickle = (ends_with(name, ".bin") && strncmp(name, "pytorch_model", 13) == 0) || ends_with(name, ".pth") ||
-                      ends_with(name, ".pt") || ends_with(name, ".ckpt");
+        bool pickle = (has_ending(name, ".bin") && strncmp(name, "pytorch_model", 13) == 0) || has_ending(name, ".pth") ||
+                      has_ending(name, ".pt") || has_ending(name, ".ckpt");
         if (pickle) snprintf(pickled, sizeof pickled, "%s", name);
-        else if (ends_with(name, ".gguf")) snprintf(gguf, sizeof gguf, "%s", name);
-        else if (ends_with(name, ".safetensors")) snprintf(other, sizeof other, "%s", name);
+        else if (has_ending(name, ".gguf")) snprintf(gguf, sizeof gguf, "%s", name);
+        else if (has_ending(name, ".safetensors")) snprintf(other, sizeof other, "%s", name);
     }
     if (d) closedir(d);
     if (*other)

@@ -1,7 +1,6 @@
 /* taps: a developers' tool, built by `make taps`: runs a model over given ids and writes what every named step of the forward pass
  * computed, in f32 (--exact), for a comparison with the reference (tests/tools/taps_reference.py, which reads this). It owns the
  * file: for each step a line of JSON with its place, then m x n floats, little-endian, row after row. It knows no steps' names. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "runtime/engine.h"

@@ -1,6 +1,5 @@
 /* gguf_vocab: the tokenizer.* keys of a GGUF file, gathered for the tokenizer. It checks that the lists are lists of the right
  * kind and length; what they mean is tokenizer/load_gguf.c's. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "tokenizer/load_gguf.h"

@@ -4,7 +4,6 @@
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stdarg.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -45,18 +44,13 @@ void warn(checkpoint *c, const char *fmt, ...) {
 
 /* ---- the input ---- */
 
-static bool ends_with(const char *name, const char *end) {
-    size_t n = strlen(name), k = strlen(end);
-    return n >= k && strcmp(name + n - k, end) == 0;
-}
-
-static bool is_gguf(const char *path) { return ends_with(path, ".gguf") || gguf_magic(path); }
+static bool is_gguf(const char *path) { return has_ending(path, ".gguf") || gguf_magic(path); }
 
 static int check_input(const char *path, err *e) {
     if (!file_exists(path))
         return fail(e, "%s: does not exist; expected the folder of a HuggingFace checkpoint, or a GGUF file", path);
     if (is_folder(path) || is_gguf(path)) return 0;
-    if (ends_with(path, ".bin") || ends_with(path, ".pth") || ends_with(path, ".pt") || ends_with(path, ".ckpt"))
+    if (has_ending(path, ".bin") || has_ending(path, ".pth") || has_ending(path, ".pt") || has_ending(path, ".ckpt"))
         return fail(e,
                     "%s: pickled weights are not read; convert them to safetensors first (load with transformers, then "
                     "save_pretrained), and give the folder",

@@ -1,7 +1,6 @@
 /* whole: tensors that an adapter saved whole. PEFT's ModulesToSaveWrapper computes with a copy of the module instead of the base's,
  * so they take the base's place in the checkpoint before anything is planned. It owns what that means where the output matrix is
  * the embedding: only the one of the two that was saved changes. It must not know how they are stored. */
-#include <math.h>
 #include <string.h>
 
 #include "tools/convert/families.h"

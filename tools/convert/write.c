@@ -1,10 +1,8 @@
 /* write: a model file, in order: its tensors declared, the text's statistics where one is given, the tensors packed, all read back,
  * measured against the checkpoint, the certificate added, and only then the file's name. It must not know how any of it is done. */
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "runtime/options.h"
 #include "runtime/pool.h"
 #include "tools/convert/certify.h"
 #include "tools/convert/lora.h"

@@ -1,7 +1,6 @@
 /* chat: the chat template from the command line: --render, --show-prompt, and the prompt of --chat. Needs only the file's tokenizer. */
 #include "tools/run/run.h"
 
-#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 

@@ -23,15 +23,16 @@ static int write_buf(buf *b, err *e) {
 
 /* ---- set up ---- */
 
-static int load_tokens(generation *r, err *e) {
+/* *text: of the prompt, as the tokens have it. */
+static int load_tokens(generation *r, buf *text, err *e) {
+    if (run_prompt_tokens(r->o, r->tok, text, &r->tokens, e)) return -1;
+    return r->o->show_prompt ? run_show(r->tok, text, &r->tokens, e) : 0;
+}
+
+static int echo(const generation *r, const buf *text, err *e) {
     const run_opts *o = r->o;
-    buf text = { 0 };
-    int rc = run_prompt_tokens(o, r->tok, &text, &r->tokens, e);
-    if (!rc && o->show_prompt) rc = run_show(r->tok, &text, &r->tokens, e);
-    bool echo = text.n && !o->no_echo && !o->chat && !o->show_prompt && !o->print_ids && !r->info->has_encoder && o->prompt && strcmp(o->prompt, "-");
-    if (!rc && echo) rc = write_out(text.p, text.n, e);
-    buf_free(&text);
-    return rc;
+    if (!text->n || o->no_echo || o->chat || o->show_prompt || o->print_ids || r->info->has_encoder) return 0;
+    return o->prompt && strcmp(o->prompt, "-") ? write_out(text->p, text->n, e) : 0;
 }
 
 /* Of an encoder-decoder model the prompt is the encoder's text; the decoder's begins with its own start, or --decoder-ids. */
@@ -273,7 +274,8 @@ void generation_print_decode(const generation *r) {
     int beams = r->search.o.beams;
     double per_step = (double)i->decode_bytes + (double)i->kv_bytes_position * beams * ((double)session_len(r->s) - r->n_decoded / 2.0);
     double steps = r->spent.steps ? (double)r->spent.steps : r->n_decoded; /* an answer of one step has no figures */
-    double rate = per_step * steps / r->decode_seconds, limit = engine_read_rate(r->g, 0.05);
+    double drafted = r->draft ? (double)engine_about(r->draft)->decode_bytes * (double)r->spent.draft_steps : 0; /* its cache is small beside them */
+    double rate = (per_step * steps + drafted) / r->decode_seconds, limit = engine_read_rate(r->g, 0.05);
     if (beams > 1) fprintf(stderr, " | %d beams", beams);
     fprintf(stderr, " | decode %d tokens, %.1f tok/s, %.1f GB/s (%.0f %% of the %.1f at which these weights can be read)", r->n_decoded,
             r->n_decoded / r->decode_seconds, rate / 1e9, 100 * rate / limit, limit / 1e9);
@@ -345,14 +347,22 @@ static int find_turn_end(generation *r, err *e) {
     return 0;
 }
 
-static int run_prompt(generation *r, err *e) {
-    if (find_turn_end(r, e) || load_tokens(r, e)) return -1;
+static int prepare(generation *r, buf *text, err *e) {
+    if (find_turn_end(r, e) || load_tokens(r, text, e)) return -1;
     if (r->tokens.n == 0) return fail_code(e, ERR_INPUT, "an empty prompt: this model adds no token of its own, so there is nothing to continue");
     if (run_encoder(r, e)) return -1;
     r->n_prompt = r->tokens.n;
     if (r->o->dump_logits && dump_logits(r, e)) return -1;
     if (generation_sampler(r, r->o->seed_given ? r->o->sample.seed : sample_random_seed(), e)) return -1;
-    int rc = generate(r, e);
+    return echo(r, text, e); /* behind what -v says: the answer follows it on its line */
+}
+
+static int run_prompt(generation *r, err *e) {
+    buf text = { 0 };
+    int rc = prepare(r, &text, e);
+    buf_free(&text);
+    if (rc) return rc;
+    rc = generate(r, e);
     if (rc && e->code == ERR_STOPPED) {
         r->end = "interrupted";
         rc = 0;

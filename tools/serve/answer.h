@@ -52,7 +52,7 @@ struct answer { /* one choice */
     uint64_t logits;        /* job_event.logits */
     const char *stop_string;
     size_t offset;          /* characters so far, of logprobs.text_offset */
-    bool begun; /* something of it was sent */
+    bool begun;             /* something of it was sent */
     float *embedding;
     int n_embedding;
 };
@@ -63,7 +63,7 @@ typedef struct wish {
     const char *schema, *gbnf; /* JSON or GBNF text [n]: one of them */
     size_t n;
     const call_format *format; /* of the model's template; NULL: calls are not looked for */
-    call_tool *tools;            /* [n_tools] */
+    call_tool *tools;       /* [n_tools] */
     bool *strict;           /* [n_tools] the function's own strict */
     int n_tools, chosen;    /* chosen: the one that must be called; -1: any */
     bool required, parallel, chat;

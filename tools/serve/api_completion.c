@@ -1,5 +1,4 @@
 /* api_completion: llama-server's /completion and /infill. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 

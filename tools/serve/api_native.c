@@ -1,5 +1,4 @@
 /* api_native: llama-server's own paths about tokens, templates, slots and the server itself; api_completion.c has its completions. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "runtime/chat.h"

@@ -1,6 +1,5 @@
 /* api_responses: OpenAI's /v1/responses, minimal: thoughts, a message of text, calls of functions; nothing stored. The order of a stream's events is the one that
  * openai-python's accumulator accepts. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "tools/serve/api.h"

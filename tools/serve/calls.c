@@ -1,4 +1,5 @@
 /* calls: the formats of calls as data, and the grammars of calls (calls.h). It owns no text of an answer: calls_parse.c reads those. */
+#define _GNU_SOURCE /* memmem */
 #include "tools/serve/calls.h"
 
 #include <string.h>
@@ -36,12 +37,7 @@ const char *const call_markers[] = { "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<to
 
 #define XML_END "\n</parameter>"
 
-static bool contains(const char *text, size_t n, const char *what) {
-    size_t k = strlen(what);
-    for (size_t i = 0; i + k <= n; i++)
-        if (text[i] == *what && memcmp(text + i, what, k) == 0) return true;
-    return false;
-}
+static bool contains(const char *text, size_t n, const char *what) { return n && memmem(text, n, what, strlen(what)); }
 
 const call_format *call_format_of(const char *tmpl, size_t n) {
     for (const call_format *f = call_formats; f->name && tmpl; f++) {
@@ -76,28 +72,6 @@ think_state think_state_of(think_marks m, const char *prompt, size_t n) {
     if (!m.open) return THINK_NONE;
     while (n && (prompt[n - 1] == '\n' || prompt[n - 1] == ' ')) n--;
     return ends_with(prompt, n, m.open) ? THINK_OPEN : ends_with(prompt, n, m.close) ? THINK_NONE : THINK_MAY;
-}
-
-/* ---- trees as text ---- */
-
-void json_put(buf *out, const json *j) {
-    static const char *const words[] = { [JSON_NULL] = "null", [JSON_FALSE] = "false", [JSON_TRUE] = "true" };
-    bool object = j->type == JSON_OBJECT;
-    if (j->type == JSON_STRING) buf_json(out, j->s, j->n);
-    else if (j->type == JSON_NUMBER) buf_str(out, j->s);
-    else if (!object && j->type != JSON_ARRAY) buf_str(out, words[j->type]);
-    else {
-        buf_byte(out, object ? '{' : '[');
-        for (const json *k = j->child; k; k = k->next) {
-            if (k != j->child) buf_byte(out, ',');
-            if (object) {
-                buf_json(out, k->key, k->key_n);
-                buf_byte(out, ':');
-            }
-            json_put(out, k); /* as deep as the parser let it be */
-        }
-        buf_byte(out, object ? '}' : ']');
-    }
 }
 
 /* ---- grammars ---- */

@@ -59,7 +59,7 @@ typedef struct call_tool {
 
 typedef struct shape_ask {
     const call_format *format; /* with tools */
-    const call_tool *tools;         /* [n_tools] those that may be called */
+    const call_tool *tools;    /* [n_tools] those that may be called */
     int n_tools;
     bool parallel;
     const char *schema;        /* an answer of this schema [n_schema] may stand in place of calls, or alone; NULL: none */
@@ -82,7 +82,6 @@ bool call_refuses(const call_format *f, const call_tool *t, char keyword[64]);
 /* What the values of a schema within parameters can be, as far as it is easily seen: of text alone a format writes the text itself. */
 enum { VALUE_TEXT = 1, VALUE_OTHER = 2 };
 int value_kinds(const json *parameters, const json *schema);
-void json_put(buf *out, const json *j); /* a tree as text */
 
 /* ---- reading (calls_parse.c) ---- */
 
@@ -95,8 +94,8 @@ typedef struct answer_part {
 } answer_part;
 
 typedef struct reader_opts { /* borrowed */
-    const call_format *format;   /* NULL: no calls are looked for */
-    const call_tool *tools;           /* [n_tools] others are no calls */
+    const call_format *format; /* NULL: no calls are looked for */
+    const call_tool *tools;    /* [n_tools] others are no calls */
     int n_tools;
     think_marks think;
     think_state thinking;
@@ -121,9 +120,9 @@ typedef struct answer_reader {
     bool malformed, unknown, cut; /* what was met: for warnings; cut: the last call has a part of its arguments only */
 } answer_reader;
 void reader_begin(answer_reader *r, const reader_opts *o);
-void reader_feed(answer_reader *r, const char *s, size_t n, bool exact);
-void reader_end(answer_reader *r);
+void reader_feed(answer_reader *r, const char *s, size_t n, bool exact); /* the next piece of the answer; exact: a grammar holds for it */
+void reader_end(answer_reader *r); /* the answer is over: what was not decided is text, or a call that was cut */
 void reader_free(answer_reader *r);
-bool reader_thinks(const answer_reader *r);
+bool reader_thinks(const answer_reader *r); /* is what comes next thought? */
 
 #endif

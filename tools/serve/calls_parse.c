@@ -1,7 +1,7 @@
 /* calls_parse: an answer's text read back as it comes: what was thought, text, calls of tools (calls.h). It owns what is not decided yet: the
  * beginning of what may be a marker, a call that is not whole. Its one idea: nothing is given out that might have to be taken back,
  * so a reply that is streamed and one that is not are the same. A call that cannot be read is text. */
-#include <stdlib.h>
+#define _GNU_SOURCE /* memmem */
 #include <string.h>
 
 #include "tools/serve/calls.h"
@@ -40,10 +40,8 @@ static int begins(const char *s, size_t n, const char *what) {
 }
 
 static size_t find(const char *s, size_t n, const char *what) {
-    size_t k = strlen(what);
-    for (size_t i = 0; i + k <= n; i++)
-        if (s[i] == *what && memcmp(s + i, what, k) == 0) return i;
-    return SIZE_MAX;
+    const char *at = n ? memmem(s, n, what, strlen(what)) : NULL;
+    return at ? (size_t)(at - s) : SIZE_MAX;
 }
 
 /* The end of the text that is certain: what may begin a marker is not, nor the space before it. */

@@ -1,5 +1,6 @@
 /* constrain: one answer's grammar while it is written (constrain.h). It owns the grammar's state and the text in which a trigger is looked
  * for. It must not know what the grammar stands for. */
+#define _GNU_SOURCE /* memmem */
 #include "tools/serve/constrain.h"
 
 #include <stdlib.h>
@@ -42,10 +43,8 @@ int constraint_mask(constraint *c, float *row, int n_vocab, err *e) { return c->
 static bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
 
 static size_t find(const buf *b, const char *what) {
-    size_t n = strlen(what);
-    for (size_t i = 0; i + n <= b->n; i++)
-        if (memcmp(b->p + i, what, n) == 0) return i;
-    return SIZE_MAX;
+    const char *at = b->n ? memmem(b->p, b->n, what, strlen(what)) : NULL;
+    return at ? (size_t)(at - b->p) : SIZE_MAX;
 }
 
 /* Does the text begin with it, space aside? */
@@ -93,7 +92,8 @@ static int begin_grammar(constraint *c, size_t at, bool *done, err *e) {
 static int look(constraint *c, bool *done, err *e) {
     if (c->seen.failed) return fail_memory(e, c->seen.n, "an answer's text");
     if (c->state == FREE && c->o.think_open && !c->begun && begins(&c->seen, c->o.think_open)) {
-        forget(&c->seen, find(&c->seen, c->o.think_open) == SIZE_MAX ? 0 : find(&c->seen, c->o.think_open) + strlen(c->o.think_open));
+        size_t at = find(&c->seen, c->o.think_open);
+        if (at != SIZE_MAX) forget(&c->seen, at + strlen(c->o.think_open));
         c->state = THINKING;
     }
     if (c->state == THINKING) {

@@ -183,11 +183,6 @@ static item *read_item(const char *path, const char *name) {
     return x;
 }
 
-static bool ends_with(const char *s, const char *end) {
-    size_t n = strlen(s), k = strlen(end);
-    return n > k && strcmp(s + n - k, end) == 0;
-}
-
 static bool is_hex(const char *s, size_t n) {
     while (n && ((*s >= '0' && *s <= '9') || (*s >= 'a' && *s <= 'f'))) s++, n--;
     return !n;
@@ -203,8 +198,8 @@ static int scan(disk *d, err *e) {
     for (struct dirent *x; (x = readdir(dir));) {
         arena a = { 0 };
         char *path = path_of(d, &a, x->d_name);
-        if (path && ((is_ours(x->d_name) && strcmp(x->d_name + 36, ".tmp") == 0) || ends_with(x->d_name, ".slot.tmp"))) unlink(path);
-        else if (path && ends_with(x->d_name, ".slot")) d->own_bytes += (int64_t)file_bytes(path);
+        if (path && ((is_ours(x->d_name) && strcmp(x->d_name + 36, ".tmp") == 0) || has_ending(x->d_name, ".slot.tmp"))) unlink(path);
+        else if (path && has_ending(x->d_name, ".slot")) d->own_bytes += (int64_t)file_bytes(path);
         else if (path && is_ours(x->d_name) && !x->d_name[36]) {
             item *i = read_item(path, x->d_name);
             if (i) {

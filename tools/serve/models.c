@@ -58,11 +58,6 @@ struct models {
 
 /* ---- files ---- */
 
-static bool ends_with(const char *s, const char *end) {
-    size_t n = strlen(s), k = strlen(end);
-    return n > k && strcmp(s + n - k, end) == 0;
-}
-
 static entry *find_name(const models *v, const char *name, size_t n) {
     for (entry *x = v->first; x; x = x->next)
         if (!x->base && strlen(x->m.name) == n && memcmp(x->m.name, name, n) == 0) return x;
@@ -78,7 +73,7 @@ static entry *find_path(const models *v, const char *path) {
 /* The file's name without its ending; where that is taken, with its folder's name before it, then a number behind. */
 static char *choose_name(const models *v, arena *a, const char *path) {
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path, *folder = base;
-    size_t n = strlen(base) - (ends_with(base, ".bin") ? 4 : 0);
+    size_t n = strlen(base) - (has_ending(base, ".bin") ? 4 : 0);
     if (!find_name(v, base, n)) return arena_copy(a, base, n);
     if (slash)
         for (folder = slash; folder > path && folder[-1] != '/';) folder--;
@@ -152,9 +147,9 @@ static int scan_folder(models *v, const char *folder, err *e) {
         const char *name = list[i]->d_name;
         arena mem = { 0 };
         struct stat st;
-        char *path = ends_with(name, ".bin") || ends_with(name, ".lora") ? path_join(&mem, folder, name) : NULL;
+        char *path = has_ending(name, ".bin") || has_ending(name, ".lora") ? path_join(&mem, folder, name) : NULL;
         if (!rc && path && name[0] != '.' && stat(path, &st) == 0 && S_ISREG(st.st_mode))
-            rc = ends_with(name, ".bin") ? add_model(v, path, &st, e) : add_lora(v, path, e);
+            rc = has_ending(name, ".bin") ? add_model(v, path, &st, e) : add_lora(v, path, e);
         arena_free(&mem);
         free(list[i]);
     }
@@ -171,7 +166,7 @@ static int scan(models *v, bool first, err *e) {
             if (first) return fail(e, "%s: %s", v->paths[i], strerror(errno));
         } else if (S_ISDIR(st.st_mode)) {
             if (scan_folder(v, v->paths[i], e)) return -1;
-        } else if (ends_with(v->paths[i], ".lora")) {
+        } else if (has_ending(v->paths[i], ".lora")) {
             if (add_lora(v, v->paths[i], e)) return -1;
         } else if (add_model(v, v->paths[i], &st, e)) return -1;
     }
@@ -446,7 +441,7 @@ static entry *find(const models *v, const char *name) {
     }
     size_t n = strlen(name);
     entry *x = find_name(v, name, n);
-    if (!x && ends_with(name, ":latest")) x = find_name(v, name, n -= 7);
+    if (!x && has_ending(name, ":latest")) x = find_name(v, name, n -= 7);
     if (!x && n > 4 && memcmp(name + n - 4, ".bin", 4) == 0) x = find_name(v, name, n - 4);
     return x && (!x->gone || x->m.engine) ? x : NULL;
 }
@@ -554,7 +549,7 @@ static int take_draft(models *v, const model_draft *d, err *e) {
         return fail_code(e, MODELS_NOT_FOUND, "draft '%s' of model '%s': expected the name of a model here, or a file that ./convert wrote", d->draft, x->m.name);
     const char *path = y ? y->m.path : d->draft, *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
     x->draft_path = arena_copy(&x->mem, path, strlen(path));
-    x->m.draft_name = y ? y->m.name : arena_copy(&x->mem, base, strlen(base) - (ends_with(base, ".bin") ? 4 : 0));
+    x->m.draft_name = y ? y->m.name : arena_copy(&x->mem, base, strlen(base) - (has_ending(base, ".bin") ? 4 : 0));
     if (!x->draft_path || !x->m.draft_name) return fail_memory(e, strlen(path), "a draft's name");
     return check_draft(v, x, e);
 }
@@ -562,7 +557,7 @@ static int take_draft(models *v, const model_draft *d, err *e) {
 /* ---- adapters ---- */
 
 static const char *lora_path(models *v, const char *name) {
-    size_t n = strlen(name) - (ends_with(name, ".lora") ? 5 : 0);
+    size_t n = strlen(name) - (has_ending(name, ".lora") ? 5 : 0);
     for (const lora_entry *k = v->loras; k; k = k->next)
         if (strlen(k->f.name) == n && memcmp(k->f.name, name, n) == 0) return k->f.path;
     return NULL;
@@ -674,7 +669,7 @@ int models_adapters(models *v, lora_file **list, int *n, err *e) {
 
 /* The name as the list of files has it, which stays. */
 static const char *lasting_name(const models *v, const char *name) {
-    size_t n = strlen(name) - (ends_with(name, ".lora") ? 5 : 0);
+    size_t n = strlen(name) - (has_ending(name, ".lora") ? 5 : 0);
     for (const lora_entry *k = v->loras; k; k = k->next)
         if (strlen(k->f.name) == n && memcmp(k->f.name, name, n) == 0) return k->f.name;
     return NULL;

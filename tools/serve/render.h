@@ -14,14 +14,14 @@ void put_logprob(buf *b, float x);
 void put_fingerprint(const request *q, buf *b); /* "fp_..." with quotes */
 void put_draft(const model *m, buf *b); /* ,"draft":{...} of a model that has one */
 void put_time(buf *b, int64_t seconds, int64_t nanoseconds); /* RFC 3339 with 9 digits, quoted */
-const char *end_name(job_end end);
-token_prob event_prob(const job_event *v);
+const char *end_name(job_end end); /* "eos", "length", ...: `ended` of every dialect */
+token_prob event_prob(const job_event *v); /* top: borrowed from the event */
 void put_data(buf *out, const buf *object);   /* data: ...\n\n */
-void put_embedding(buf *b, const float *x, int n);
-void cut_embedding(answer *a, int d);
-int count_prompt(const request *q);
-int count_answers(const request *q);
-int count_reasoning(const request *q);
+void put_embedding(buf *b, const float *x, int n); /* x [n] as a JSON array */
+void cut_embedding(answer *a, int d); /* to its first d elements, and to length 1 again; all or more: as it is */
+int count_prompt(const request *q);    /* tokens of all prompts, an encoder's input too */
+int count_answers(const request *q);   /* tokens of all choices */
+int count_reasoning(const request *q); /* those of them that are thought */
 bool ends_with_calls(const answer *a); /* it ended by itself, and calls tools */
 
 #endif

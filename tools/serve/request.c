@@ -148,20 +148,22 @@ static int take_keep_alive(request *q) {
 
 /* ---- the model ---- */
 
+/* Is it this name, or name:latest? */
+static bool asks_for(const char *asked, const char *name) {
+    size_t n = strlen(name);
+    return strncmp(asked, name, n) == 0 && (!asked[n] || strcmp(asked + n, ":latest") == 0);
+}
+
 const char *server_model_name(const server *s, const char *name) {
-    for (int i = 0; name && i < s->n_aliases; i++) {
-        size_t n = strlen(s->aliases[i].name);
-        if (strncmp(name, s->aliases[i].name, n) == 0 && (!name[n] || strcmp(name + n, ":latest") == 0)) return s->aliases[i].model;
-    }
+    for (int i = 0; name && i < s->n_aliases; i++)
+        if (asks_for(name, s->aliases[i].name)) return s->aliases[i].model;
     return name;
 }
 
-/* Is name (or name:latest) the one that others may stand in for? */
+/* What may stand in for it. */
 static const fallback *fallback_of(const server *s, const char *name) {
-    for (int i = 0; name && i < s->n_fallbacks; i++) {
-        size_t n = strlen(s->fallbacks[i].model);
-        if (strncmp(name, s->fallbacks[i].model, n) == 0 && (!name[n] || strcmp(name + n, ":latest") == 0)) return &s->fallbacks[i];
-    }
+    for (int i = 0; name && i < s->n_fallbacks; i++)
+        if (asks_for(name, s->fallbacks[i].model)) return &s->fallbacks[i];
     return NULL;
 }
 

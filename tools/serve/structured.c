@@ -193,13 +193,20 @@ int structured_tools(request *q, const json **tools) {
 
 /* ---- into the job ---- */
 
-static bool lists_marker(const tokenizer *t, job *j, int32_t *shown) {
-    for (const char *const *m = call_markers; *m; m++) {
-        int32_t id = tokenizer_id(t, *m, strlen(*m));
+/* Markers that are special tokens of the model are text in its answers: otherwise nobody could read them. */
+static int show_markers(request *q) {
+    job *j = q->j;
+    const tokenizer *t = q->m->tok;
+    size_t n = 0;
+    while (call_markers[n]) n++;
+    int32_t *shown = arena_alloc(&j->mem, n * sizeof *shown);
+    if (!shown) return request_fail(q, JOB_MEMORY, NULL, "out of memory");
+    for (size_t i = 0; i < n; i++) {
+        int32_t id = tokenizer_id(t, call_markers[i], strlen(call_markers[i]));
         if (id >= 0 && tokenizer_is_special(t, id)) shown[j->n_shown++] = id;
     }
     j->shown = shown;
-    return j->n_shown > 0;
+    return 0;
 }
 
 /* Where a call's grammar begins in a text that is free before it. */
@@ -302,17 +309,14 @@ static void begin_readers(request *q) {
 int structured_apply(request *q) {
     wish *w = &q->wish;
     job *j = q->j;
-    bool marked = false;
     if (j->kind != JOB_GENERATE) return 0;
     if (w->chat) w->think = q->m->think;
     if (w->chat && !w->think.open && q->v[F_THINK] && q->v[F_THINK]->type != JSON_FALSE) request_warn(q, "think: the chat template of model '%s' knows no thinking", q->m->name);
     w->thinking = think_state_of(w->think, q->text.p, q->text.n);
     q->reads = w->format || w->think.open;
     if (q->reads) {
-        int32_t *shown = arena_alloc(&j->mem, 32 * sizeof *shown);
-        if (!shown) return request_fail(q, JOB_MEMORY, NULL, "out of memory");
-        marked = lists_marker(q->m->tok, j, shown);
+        if (show_markers(q)) return -1;
         begin_readers(q);
     }
-    return constrain(q, marked ? call_markers : NULL);
+    return constrain(q, j->n_shown ? call_markers : NULL);
 }
