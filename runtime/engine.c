@@ -511,16 +511,13 @@ int session_sync(session *s, const int32_t *tok, int n, err *e) {
 
 /* ---- texts whose hidden states are wanted ---- */
 
-/* Keys and values of the encoder go: what its decoder reads is all that stays. */
-static void drop_encoder(session *s, bool cross_too) {
-    for (int i = 0; i < s->g->enc_kv.n_groups && (cross_too || i == 0); i++) kv_drop_group(&s->enc, i);
-}
-
+/* Nothing held, and nothing reserved. */
 static void empty_session(session *s) {
     end_text(s);
     session_truncate(s, 0);
     kv_truncate(&s->enc, 0);
-    drop_encoder(s, true); /* also what was only reserved */
+    for (int i = 0; i < s->g->kv.n_groups; i++) kv_drop_group(&s->kv, i);
+    for (int i = 0; i < s->g->enc_kv.n_groups; i++) kv_drop_group(&s->enc, i);
 }
 
 static int begin_text(session *s, const text_pass *t, err *e) {
@@ -629,7 +626,7 @@ static int finish_text(session *s, err *e) {
     if (!keep || rc) return empty_session(s), rc;
     end_text(s);
     kv_advance(&s->enc, n);
-    drop_encoder(s, false);
+    kv_drop_group(&s->enc, 0); /* only the encoder's own layers read it */
     return 0;
 }
 
