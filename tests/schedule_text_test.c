@@ -31,6 +31,13 @@ static job *texts(server *x, const char *model_name, answer *a, int n_texts, int
     return j;
 }
 
+static bool is_done(const answer *a) {
+    pthread_mutex_lock(&lock);
+    bool done = a->done;
+    pthread_mutex_unlock(&lock);
+    return done;
+}
+
 /* The same in one go, after all that was counted. */
 static void same_embeddings(const char *path, const answer *a, int n_texts, int n) {
     engine *g = open_or_fail(path, (engine_opts){ .threads = 1 });
@@ -146,13 +153,46 @@ static void test_fairness(void **state) {
     wait_done(few);
     int took = atomic_load(&pieces.n) - before;
     if (took > 3 * BERT_LAYERS) fail_msg("%d pieces until the text of another user was through", took);
-    assert_false(many->done);
+    assert_false(is_done(many));
     atomic_store(&pieces.delay_ms, 0);
     wait_done(many);
     assert_int_equal(atomic_load(&pieces.n), 61 * BERT_LAYERS);
     free_answer(many);
     free_answer(few);
     end(&x);
+}
+
+/* Beside a long text, and beside a long prompt, the short text of another user does not wait for the end. */
+static void test_short_beside_long(void **state) {
+    (void)state;
+    for (int prompt = 0; prompt < 2; prompt++) {
+        server x = begin_two(converted(DEMO, "q8"), NULL, 1e-9, 3);
+        answer *a = new_answer(1), *b = new_answer(1);
+        job *j = prompt ? new_job(&x, a, NULL) : texts(&x, NULL, a, 1, 900), *k = texts(&x, NULL, b, 1, 30);
+        if (prompt) give_ids(j, 0, 900, 1);
+        j->user = "long";
+        j->progress = true;
+        j->max_tokens = 1;
+        k->user = "short";
+        atomic_store(&pieces.delay_ms, 2);
+        atomic_store(&step_delay_ms, 2);
+        submit(&x, j);
+        for (bool begun = false; !begun; usleep(1000)) {
+            pthread_mutex_lock(&lock);
+            begun = atomic_load(&pieces.n) >= 2 || a->n_progress;
+            pthread_mutex_unlock(&lock);
+        }
+        submit(&x, k);
+        wait_done(b);
+        if (is_done(a)) fail_msg("a text of 30 tokens came after a %s of 900", prompt ? "prompt" : "text");
+        atomic_store(&step_delay_ms, 0);
+        atomic_store(&pieces.delay_ms, 0);
+        wait_done(a);
+        assert_false(a->failed || b->failed);
+        free_answer(a);
+        free_answer(b);
+        end(&x);
+    }
 }
 
 /* Where texts and sequences share one session, neither waits for all of the others; and a prompt shares steps with a text. */
@@ -177,7 +217,7 @@ static void test_one_session(void **state) {
         }
         for (int k = 0; k < 2; k++) {
             wait_done(b[k]);
-            if (a->done) fail_msg("%d sessions: a prompt came after all of 40 texts", sessions);
+            if (is_done(a)) fail_msg("%d sessions: a prompt came after all of 40 texts", sessions);
             assert_int_equal(b[k]->c[0].n, 5);
             free_answer(b[k]);
         }
@@ -256,7 +296,8 @@ static void test_one_fails(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_turns),       cmocka_unit_test(test_encoder_between_tokens), cmocka_unit_test(test_fairness),
-                                        cmocka_unit_test(test_one_session), cmocka_unit_test(test_cut_between_layers),     cmocka_unit_test(test_one_fails) };
+                                        cmocka_unit_test(test_one_session), cmocka_unit_test(test_cut_between_layers),     cmocka_unit_test(test_one_fails),
+                                        cmocka_unit_test(test_short_beside_long) };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     remove_work_dir();
