@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "tools/serve/fault.h"
-#include "tools/serve/schedule_parts.h"
+#include "tools/serve/schedule_text.h"
 
 /* ---- lanes ---- */
 

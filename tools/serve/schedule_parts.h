@@ -137,14 +137,6 @@ bool lane_step(lane *l); /* false: nothing to compute */
 int lane_budget(const lane *l, double room); /* tokens of prompts that so many seconds have room for */
 void lane_learn(lane *l, int tokens, double seconds); /* what so many tokens of prompts took */
 
-/* ---- schedule_text.c ---- */
-bool text_embeds(const lane *l, const user *u); /* is one of u's texts being embedded? */
-void text_begin(lane *l, job_state *js, int unit); /* an embedding; nothing is computed yet */
-seq *text_next(const lane *l);    /* whose text comes next; NULL: there is none */
-/* A piece of it, and more while they fit in so many seconds. q may be gone afterwards, with its job. */
-void text_step(lane *l, seq *q, double room);
-void text_drop(job_state *js);    /* those of a job that ends */
-
 /* ---- schedule_seq.c ---- */
 seq *seq_new(lane *l, job_state *js, int unit, err *e);
 void seq_free(seq *q);

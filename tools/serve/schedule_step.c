@@ -1,7 +1,7 @@
 /* schedule_step: one step of one model: all sequences that decode, each with its next token, and pieces of prompts up to a budget that
  * follows the measured speed. Prompts are cut by users' shares: whoever has had least comes first. If a step fails, its parts are
  * computed one by one, so that only the one at fault fails. */
-#include "tools/serve/schedule_parts.h"
+#include "tools/serve/schedule_text.h"
 
 enum { FIRST_BUDGET = 64, LEAST_BUDGET = 8, MOST_BUDGET = 8192 };
 

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "tools/serve/schedule_parts.h"
+#include "tools/serve/schedule_text.h"
 
 bool text_embeds(const lane *l, const user *u) {
     for (const seq *q = l->texts; q; q = q->next_text)
