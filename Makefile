@@ -116,10 +116,10 @@ $(BUILD)/fuzz_http: $(BUILD)/tools/serve/http_parse.o $(BUILD)/tools/serve/proxy
 $(BUILD)/tests/proxy_test: $(BUILD)/tools/serve/proxy.o
 $(BUILD)/tests/hosts_test: $(BUILD)/tools/serve/hosts.o
 # The server's scheduler, between models and a queue of the test's own; steps of the engine are made to fail.
-$(BUILD)/tests/schedule_test $(BUILD)/tests/schedule_draft_test: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/models.c tools/serve/fault.c tools/serve/job.c tools/serve/prefix.c tools/serve/disk.c tools/serve/grammars.c tools/serve/calls.c tools/serve/constrain.c tools/serve/schedule*.c))
+$(BUILD)/tests/schedule_test $(BUILD)/tests/schedule_draft_test $(BUILD)/tests/schedule_text_test: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/models.c tools/serve/fault.c tools/serve/job.c tools/serve/prefix.c tools/serve/disk.c tools/serve/grammars.c tools/serve/calls.c tools/serve/constrain.c tools/serve/schedule*.c))
+$(BUILD)/tests/schedule_test $(BUILD)/tests/schedule_draft_test $(BUILD)/tests/schedule_text_test: LDFLAGS += -Wl,--wrap=engine_step,--wrap=session_piece
 # Its events, between nothing and the workers.
 $(BUILD)/tests/schedule_event_test: $(patsubst %,$(BUILD)/tools/serve/%.o,work schedule_event)
-$(BUILD)/tests/schedule_test $(BUILD)/tests/schedule_draft_test: LDFLAGS += -Wl,--wrap=engine_step
 $(BUILD)/tests/schedule_draft_test: LDFLAGS += -Wl,--wrap=now_seconds
 # The server's dialects, between HTTP, models and a scheduler of the tests' own.
 $(BUILD)/tests/api_test $(BUILD)/tests/api_calls_test $(BUILD)/fuzz_api: $(patsubst %,$(BUILD)/tools/serve/%.o,job fields fields_table request messages structured calls calls_parse grammars infill reply render server guard hosts proxy metrics log memo ping trace disk page) $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/api_*.c))

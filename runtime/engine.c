@@ -25,13 +25,25 @@ struct engine {
     span *spans;       /* [max_sessions] */
     float *logits;     /* [max_sessions][logits_ld] last rows; contiguous, so that a batch reads the output matrix once */
     bool *row_used;    /* [max_sessions] */
+    const session *at_hand; /* whose text's rows f describes; NULL: a step's */
     int max_sessions;
     engine_info info;
 };
 
+/* A text of which hidden states are wanted, between two of its pieces. */
+typedef struct text_pass {
+    const int32_t *tok; /* NULL: there is none */
+    int n, done;        /* its tokens; those through, or layers where it is read both ways */
+    int pooling;        /* 0: the decoder will read it, no embedding is wanted */
+    float *x;           /* [n][d_ld] of all rows, between two layers: the engine's own is overwritten by other sessions' steps */
+    double *sum;        /* [d_model] of the rows so far, for the embedding */
+    float *hidden, *out;
+} text_pass;
+
 struct session {
     engine *g;
     kv_seq kv, enc;
+    text_pass text;
     ids tokens;        /* what the pages hold */
     int row;           /* its row of the engine's logits */
     bool has_logits;
@@ -271,11 +283,11 @@ engine_memory engine_plan(const engine *g) {
     m.looked_up = model_table_bytes(&g->model, &m.looked_up_row);
     add_pool(&g->kv, &m);
     add_pool(&g->enc_kv, &m);
+    if (g->info.has_encoder) m.scratch += (uint64_t)g->max_sessions * (uint64_t)g->info.ctx * g->f.d_ld * sizeof(float);
     m.tables += g->model.mem.used;
     return m;
 }
 
-size_t engine_scratch_bytes(const engine *g) { return g->scratch_bytes; }
 size_t engine_kv_bytes(const engine *g) { return kv_pool_bytes_used(&g->kv) + kv_pool_bytes_used(&g->enc_kv); }
 
 uint64_t engine_kv_read_bytes(const engine *g, int pos) {
@@ -374,8 +386,16 @@ int session_new(session **out, engine *g, err *e) {
     return 0;
 }
 
+/* Its text is done, or given up. */
+static void end_text(session *s) {
+    free_aligned(s->text.x);
+    s->text = (text_pass){ 0 };
+    if (s->g->at_hand == s) s->g->at_hand = NULL;
+}
+
 void session_free(session *s) {
     if (!s) return;
+    end_text(s);
     s->g->row_used[s->row] = false;
     kv_seq_free(&s->kv);
     kv_seq_free(&s->enc);
@@ -442,6 +462,7 @@ static void undo(const step *steps, const int *before, int n_steps) {
 }
 
 static int run_passes(engine *g, const step *steps, int *done, int *which, int n_steps, err *e) {
+    g->at_hand = NULL;
     for (int n_spans; (n_spans = next_pass(g, steps, done, n_steps, g->spans, which)) > 0;) {
         for (int i = 0; i < n_spans; i++)
             if (kv_reserve(g->spans[i].seq, g->spans[i].n, e)) return -1;
@@ -495,68 +516,156 @@ int session_sync(session *s, const int32_t *tok, int n, err *e) {
     return engine_step(s->g, &(step){ s, tok + same, n - same, NULL }, 1, e);
 }
 
-int session_encode(session *s, const int32_t *tok, int n, float *hidden, err *e) {
-    engine *g = s->g;
-    if (!g->info.has_encoder) return fail(e, "%s has no encoder", g->info.name);
-    if (n < 1) return fail_code(e, ERR_INPUT, "an empty text: at least one token is needed");
-    if (check_tokens(g, tok, n, 0, e)) return -1;
+/* ---- texts whose hidden states are wanted ---- */
+
+/* Nothing held, and nothing reserved. */
+static void empty_session(session *s) {
+    end_text(s);
     session_truncate(s, 0);
     kv_truncate(&s->enc, 0);
-    if (kv_reserve(&s->enc, n, e)) return -1;
-    if (encode(&g->f, &s->enc, tok, n, hidden)) return 0;
-    for (int i = 0; i < g->enc_kv.n_groups; i++) kv_drop_group(&s->enc, i);
-    return fail_code(e, ERR_STOPPED, "stopped");
+    for (int i = 0; i < s->g->kv.n_groups; i++) kv_drop_group(&s->kv, i);
+    for (int i = 0; i < s->g->enc_kv.n_groups; i++) kv_drop_group(&s->enc, i);
 }
 
-/* All hidden states [n][pad64(d_model)]: the encoder's, or the decoder's after its last norm. */
-static int hidden_states(session *s, const int32_t *tok, int n, float *hidden, err *e) {
+static int begin_text(session *s, const text_pass *t, err *e) {
     engine *g = s->g;
-    if (g->info.has_encoder) return session_encode(s, tok, n, hidden, e);
-    if (check_tokens(g, tok, n, 0, e)) return -1;
-    session_truncate(s, 0);
-    for (int at = 0; at < n; at += g->f.max_rows) {
-        int rows = min_int(n - at, g->f.max_rows);
-        if (kv_reserve(&s->kv, rows, e)) return -1;
-        if (!forward(&g->f, &(span){ .seq = &s->kv, .tok = tok + at, .n = rows, .out = OUT_HIDDEN, .dst = hidden + (size_t)at * g->f.d_ld }, 1))
-            return fail_code(e, ERR_STOPPED, "stopped");
-    }
-    return 0;
+    size_t x = g->info.has_encoder ? (size_t)t->n * g->f.d_ld * sizeof(float) : 0, sum = round_up((size_t)g->info.d_model, GROUP) * sizeof(double);
+    if (t->n < 1) return fail_code(e, ERR_INPUT, "an empty text: at least one token is needed");
+    if (check_tokens(g, t->tok, t->n, 0, e)) return -1;
+    empty_session(s);
+    float *mem = alloc_aligned(x + sum);
+    if (!mem) return fail_memory(e, x + sum, "a text between two layers");
+    memset(mem, 0, x + sum);
+    s->text = *t;
+    s->text.x = mem;
+    s->text.sum = (double *)(void *)((char *)mem + x);
+    if (!g->info.has_encoder || kv_reserve(&s->enc, t->n, e) == 0) return 0;
+    empty_session(s);
+    return -1;
 }
 
-/* out[d_embed]: n hidden states pooled, through the matrices behind, at the end scaled to length 1 where the model says so. */
-static int pool_states(engine *g, const float *hidden, int n, int pooling, float *out, err *e) {
+int session_encode_begin(session *s, const int32_t *tok, int n, float *hidden, err *e) {
+    if (!s->g->info.has_encoder) return fail(e, "%s has no encoder", s->g->info.name);
+    return begin_text(s, &(text_pass){ .tok = tok, .n = n, .hidden = hidden }, e);
+}
+
+int session_embed_begin(session *s, const int32_t *tok, int n, int pooling, float *out, err *e) {
+    const engine_info *i = &s->g->info;
+    if (pooling == 0) pooling = i->pooling;
+    if (pooling == 0) return fail_code(e, ERR_INPUT, "%s does not say how its hidden states become an embedding: choose with --pooling first, mean or last", i->name);
+    return begin_text(s, &(text_pass){ .tok = tok, .n = n, .pooling = pooling, .out = out }, e);
+}
+
+/* What becomes of an encoder's output. */
+static void use_hidden(session *s, const float *hidden) {
+    const engine *g = s->g;
+    text_pass *t = &s->text;
+    size_t bytes = (size_t)t->n * g->f.d_ld * sizeof *hidden;
+    if (t->pooling) ops_pool(t->sum, hidden, g->f.d_ld, 0, t->n, g->info.d_model, t->pooling);
+    if (t->hidden) memcpy(t->hidden, hidden, bytes);
+    if (hidden != t->x) memcpy(t->x, hidden, bytes); /* for the decoder's layers */
+}
+
+/* The next layer of the encoder over all rows; behind its last, keys and values for the decoder's next layer. */
+static bool encoder_piece(session *s, int n_layers) {
+    forward_ctx *f = &s->g->f;
+    text_pass *t = &s->text;
+    float *own = f->x;
+    bool went = true;
+    if (s->g->at_hand != s) forward_take(f, &(span){ .seq = &s->enc, .tok = t->tok, .n = t->n }, true);
+    s->g->at_hand = s;
+    f->x = t->x;
+    if (t->done == 0) forward_enter(f);
+    if (t->done < n_layers) went = forward_layer(f, t->done);
+    else forward_cross(f, t->x, t->done - n_layers);
+    if (went && t->done == n_layers - 1) use_hidden(s, forward_leave(f));
+    f->x = own;
+    t->done += went;
+    return went;
+}
+
+/* The next n tokens of a text that is read from left to right, through all layers. */
+static bool decoder_piece(session *s, int n) {
+    forward_ctx *f = &s->g->f;
+    text_pass *t = &s->text;
+    s->g->at_hand = NULL;
+    forward_take(f, &(span){ .seq = &s->kv, .tok = t->tok + t->done, .n = n }, false);
+    forward_enter(f);
+    for (int l = 0; l < s->g->info.n_layers; l++)
+        if (!forward_layer(f, l)) return false;
+    ops_pool(t->sum, forward_leave(f), f->d_ld, t->done, n, s->g->info.d_model, t->pooling);
+    kv_advance(&s->kv, n);
+    t->done += n;
+    return true;
+}
+
+/* out[d_embed]: the pooled hidden state, through the matrices behind, at the end scaled to length 1 where the model says so. */
+static int give_embedding(session *s, err *e) {
+    engine *g = s->g;
     const model *m = &g->model;
-    size_t wide = round_up((size_t)m->arch.d_model, GROUP);
+    const text_pass *t = &s->text;
+    int n = t->pooling == 2 ? t->n : 1, d = m->arch.d_model;
+    size_t wide = round_up((size_t)d, GROUP);
     for (int i = 0; i < m->n_dense; i++) wide = wide > (size_t)m->dense[i].n ? wide : round_up((size_t)m->dense[i].n, GROUP);
-    float *x = alloc_aligned(2 * wide * sizeof *x), *y = x ? x + wide : NULL;
-    int d = m->arch.d_model;
-    if (!x) return fail_memory(e, 2 * wide * sizeof *x, "an embedding");
-    ops_pool(hidden, g->f.d_ld, n, d, pooling, m->arch.normalize && m->n_dense == 0, m->n_dense ? x : out);
+    if (!m->n_dense) return ops_pooled(t->sum, n, d, m->arch.normalize, t->out), 0;
+    double *sum = alloc_aligned(wide * sizeof *sum + 2 * wide * sizeof(float));
+    if (!sum) return fail_memory(e, wide * sizeof *sum + 2 * wide * sizeof(float), "an embedding");
+    float *x = (float *)(sum + wide), *y = x + wide;
+    memset(x, 0, wide * sizeof *x);
+    ops_pooled(t->sum, n, d, false, x);
     for (int i = 0; i < m->n_dense; i++) {
         float *from = i % 2 ? y : x, *to = i % 2 ? x : y;
         memset(to, 0, wide * sizeof *to);
         ops_matmul(&g->f.ops, &m->dense[i], from, wide, 1, to, wide);
         d = m->dense[i].n;
         if (m->arch.dense_tanh >> i & 1) g->f.ops.k->softcap(to, 1, d); /* cap 1: tanh */
-        if (i == m->n_dense - 1) ops_pool(to, wide, 1, d, 1, m->arch.normalize, out);
+        if (i == m->n_dense - 1) ops_pool(sum, to, wide, 0, 1, d, 1);
     }
-    free_aligned(x);
+    ops_pooled(sum, 1, d, m->arch.normalize, t->out);
+    free_aligned(sum);
     return 0;
 }
 
-int session_embed(session *s, const int32_t *tok, int n, int pooling, float *out, err *e) {
-    engine *g = s->g;
-    if (pooling == 0) pooling = g->info.pooling;
-    if (pooling == 0) return fail_code(e, ERR_INPUT, "%s does not say how its hidden states become an embedding: choose with --pooling first, mean or last", g->info.name);
-    if (n < 1) return fail_code(e, ERR_INPUT, "an empty text: at least one token is needed");
-    size_t bytes = (size_t)n * g->f.d_ld * sizeof(float);
-    float *hidden = alloc_aligned(bytes);
-    if (!hidden) return fail_memory(e, bytes, "hidden states");
-    int rc = hidden_states(s, tok, n, hidden, e);
-    kv_truncate(&s->kv, 0);
-    if (!rc) rc = pool_states(g, hidden, n, pooling, out, e);
-    free_aligned(hidden);
+/* Of an encoder: what its decoder reads stays, and nothing of an embedding's text. */
+static int finish_text(session *s, err *e) {
+    int n = s->text.n, rc = s->text.pooling ? give_embedding(s, e) : 0;
+    bool keep = s->text.pooling == 0;
+    if (!keep || rc) return empty_session(s), rc;
+    end_text(s);
+    kv_advance(&s->enc, n);
+    kv_drop_group(&s->enc, 0); /* only the encoder's own layers read it */
+    return 0;
+}
+
+int session_piece(session *s, int most, double *did, err *e) {
+    const engine_info *i = &s->g->info;
+    text_pass *t = &s->text;
+    int layers = s->g->model.arch.n_enc_layers, all = i->has_encoder ? layers + (t->pooling ? 0 : i->n_layers) : t->n;
+    int n = i->has_encoder ? 1 : min_int(min_int(max_int(most, 1), all - t->done), i->max_rows);
+    *did = 0;
+    if (!t->tok) return fail(e, "no text has been begun in this session");
+    if (!i->has_encoder && kv_reserve(&s->kv, n, e)) return empty_session(s), -1;
+    alloc_guard(true);
+    bool went = i->has_encoder ? encoder_piece(s, layers) : decoder_piece(s, n);
+    alloc_guard(false);
+    if (!went) return empty_session(s), fail_code(e, ERR_STOPPED, "stopped");
+    *did = (double)n * t->n / all;
+    return t->done < all ? 1 : finish_text(s, e);
+}
+
+static int whole_text(session *s, err *e) {
+    double did;
+    int rc;
+    while ((rc = session_piece(s, s->g->info.max_rows, &did, e)) > 0) continue;
     return rc;
+}
+
+int session_encode(session *s, const int32_t *tok, int n, float *hidden, err *e) {
+    return session_encode_begin(s, tok, n, hidden, e) ? -1 : whole_text(s, e);
+}
+
+int session_embed(session *s, const int32_t *tok, int n, int pooling, float *out, err *e) {
+    return session_embed_begin(s, tok, n, pooling, out, e) ? -1 : whole_text(s, e);
 }
 
 int session_fork(session *dst, const session *src, err *e) {

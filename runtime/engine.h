@@ -84,19 +84,17 @@ typedef struct engine_memory {
     uint64_t weights;            /* the mapping of the file and its adapters; resident as far as it is read, and given back when others need it */
     uint64_t looked_up, looked_up_row; /* of weights: tables of which a token reads its rows and none is kept; bytes of these rows */
     uint64_t kv, kv_position;    /* pages of all sessions at full context; one more position of full attention */
-    uint64_t scratch, tables;    /* buffers of a forward pass; page tables and the like */
+    uint64_t scratch, tables;    /* buffers of a forward pass, and of texts between two layers; page tables and the like */
     uint64_t machine;            /* what the machine, or its cgroup, has */
     const char *kv_type;         /* "f16", "f32", "q8" */
 } engine_memory;
 engine_memory engine_plan(const engine *g);
-size_t engine_scratch_bytes(const engine *g);
 size_t engine_kv_bytes(const engine *g); /* pages in use */
 uint64_t engine_kv_read_bytes(const engine *g, int pos); /* cache bytes that a token at pos reads, itself included: windows see less */
 
 /* Reads all weights of a decode step again and again for about so many seconds, on all threads: the bytes a second that this
  * machine gives just now for just these bytes. */
 double engine_read_rate(engine *g, double seconds);
-
 int engine_memory_rate(engine *g, double seconds, double *bytes_per_second, err *e); /* of memory itself, no weight is read */
 
 /* When *stop becomes true, whatever is being computed ends within a layer and returns ERR_STOPPED; NULL: never. */
@@ -106,9 +104,7 @@ void engine_set_stop(engine *g, atomic_bool *stop);
 /* What all forward passes so far read of weights and cache, and multiply-added in matrices and attention. */
 void engine_work(const engine *g, uint64_t *bytes, uint64_t *macs);
 /* Peaks of this machine with the engine's threads and kernels, operations a second (2 a multiply-add). */
-typedef struct engine_peaks {
-    double f32, int8, bf16;
-} engine_peaks;
+typedef struct engine_peaks { double f32, int8, bf16; } engine_peaks;
 engine_peaks engine_measure_peaks(engine *g, double seconds);
 
 /* Called after each step of a forward pass (runtime/forward.h names them); for tests, bisection and runtime/explain. */
@@ -127,6 +123,12 @@ int session_encode(session *s, const int32_t *tok, int n, float *hidden, err *e)
 /* The embedding [d_embed] of a text: its hidden states pooled (pooling as in engine_info; 0: the checkpoint's own) and scaled
  * to length 1 where the checkpoint says so. The session is empty afterwards. */
 int session_embed(session *s, const int32_t *tok, int n, int pooling, float *out, err *e);
+/* Both in pieces, between which the engine may work on other sessions; the bits are the same. tok, hidden and out are borrowed, and nothing
+ * else is done with this session (but freeing it, or beginning another text), until session_piece returns 0: done, or -1: failed, and the
+ * session is empty. A piece is one layer of a text that is read both ways, else up to `most` tokens; *did: its share, in tokens. */
+int session_encode_begin(session *s, const int32_t *tok, int n, float *hidden, err *e);
+int session_embed_begin(session *s, const int32_t *tok, int n, int pooling, float *out, err *e);
+int session_piece(session *s, int most, double *did, err *e); /* 1: there is more */
 int session_truncate(session *s, int n); /* forgets from position n on; returns the length kept (n, or 0 behind a window) */
 int session_fork(session *dst, const session *src, err *e); /* dst becomes a copy; pages are shared until one writes */
 int session_save(const session *s, FILE *f, err *e);

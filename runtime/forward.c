@@ -411,15 +411,14 @@ void forward_logits(forward_ctx *f, const float *hidden, int m, int first, int n
 static void write_out(forward_ctx *f, const span *spans, int n_spans) {
     const float *h = f->h;
     for (int s = 0; s < n_spans;) {
-        int out = spans[s].out, m = 0, next = s;
+        int m = 0, next = s;
         for (; next < n_spans; next++) {
             int rows = spans[next].out == OUT_NONE ? 0 : spans[next].out == OUT_LAST ? min_int(spans[next].n, 1) : spans[next].n;
-            bool joins = rows == 0 || (out != OUT_HIDDEN && spans[next].out != OUT_HIDDEN && spans[next].dst == spans[s].dst + (size_t)m * f->vocab_ld);
+            bool joins = rows == 0 || spans[next].dst == spans[s].dst + (size_t)m * f->vocab_ld;
             if (next > s && !joins) break;
             m += rows;
         }
-        if (out == OUT_HIDDEN && m) memcpy(spans[s].dst, h, (size_t)m * f->d_ld * sizeof *h);
-        else if (m) forward_logits(f, h, m, 0, f->model->arch.n_vocab, spans[s].dst, f->vocab_ld);
+        if (m) forward_logits(f, h, m, 0, f->model->arch.n_vocab, spans[s].dst, f->vocab_ld);
         h += (size_t)m * f->d_ld;
         s = next;
     }
@@ -493,30 +492,9 @@ static const float *leave_encoder(forward_ctx *f, int m) {
     return norm(f, &f->model->enc_final_norm, f->h, f->x, "enc_norm", f->model->arch.n_enc_layers, m);
 }
 
-static bool run_encoder(forward_ctx *f, kv_seq *seq, const int32_t *tok, int n, float *dst) {
-    const model *mo = f->model;
-    int m = gather_whole(f, &(span){ .seq = seq, .tok = tok, .n = n, .out = OUT_ALL });
-    embed(f, m);
-    rope_tables(f, m);
-    if (forward_layers(f, encoder_of(mo), 0, mo->arch.n_enc_layers, m, m) < 0) return false;
-    const float *h = leave_encoder(f, m);
-    if (dst) memcpy(dst, h, (size_t)m * f->d_ld * sizeof *h);
-    for (int l = 0; l < mo->arch.n_layers; l++) store_cross(f, h, m, l);
-    kv_advance(seq, n);
-    kv_drop_group(seq, 0);
-    return true;
-}
-
 bool forward(forward_ctx *f, const span *spans, int n_spans) {
     alloc_guard(true);
     bool done = run_spans(f, spans, n_spans);
-    alloc_guard(false);
-    return done;
-}
-
-bool encode(forward_ctx *f, kv_seq *seq, const int32_t *tok, int n, float *dst) {
-    alloc_guard(true);
-    bool done = run_encoder(f, seq, tok, n, dst);
     alloc_guard(false);
     return done;
 }

@@ -7,8 +7,7 @@
 #include "runtime/model.h"
 #include "runtime/ops.h"
 
-/* Which rows' results are wanted: none, the last, all; HIDDEN: all rows after the final norm, without the output matrix. */
-typedef enum { OUT_NONE, OUT_LAST, OUT_ALL, OUT_HIDDEN } span_out;
+typedef enum { OUT_NONE, OUT_LAST, OUT_ALL } span_out; /* which rows' logits are wanted */
 
 /* A run of tokens of one sequence, at positions seq->len and on; kv_reserve has made room. */
 typedef struct span {
@@ -17,7 +16,7 @@ typedef struct span {
     int n;
     span_out out;
     kv_seq *cross; /* the encoder's output that it reads; NULL where there is no encoder */
-    float *dst; /* wanted rows, one after the other: logits [rows][pad16(n_vocab)], or hidden [rows][pad64(d_model)] */
+    float *dst; /* wanted rows' logits, one after the other: [rows][pad16(n_vocab)] */
 } span;
 
 /* Called after each named step when set: x[m][ld], of which n columns count. For finding the first step that differs. */
@@ -66,15 +65,12 @@ void forward_layout(forward_ctx *f, carve *c, int max_rows, int ctx);
  * fail; false: stopped by *stop between two layers, and no sequence was advanced. */
 bool forward(forward_ctx *f, const span *spans, int n_spans);
 
-/* Runs the encoder over a whole text of n tokens, 1 to max_rows. seq: of the encoder's pool (group 0 its layers, group 1 the
- * decoder's cross attention), empty, with n positions reserved; afterwards it holds the keys and values that the decoder reads.
- * dst: the encoder's output [n][pad64(d_model)], or NULL. False: stopped. */
-bool encode(forward_ctx *f, kv_seq *seq, const int32_t *tok, int n, float *dst);
-
-/* ---- the same passes in steps, for weights that are at hand one layer at a time ----
+/* ---- a pass in steps: for weights that are at hand one layer at a time, for hidden states, and for encoders ----
  * forward_take makes a span the batch of the steps that follow: every row is wanted, seq->len and dst are left alone. What a batch
  * keeps from one step to the next is x (with several streams: streams) and per_layer, buffers of the sizes above that the caller
- * may exchange; so batches can take turns within a layer. */
+ * may exchange; so batches can take turns within a layer.
+ * An encoder's batch is a whole text, 1 to max_rows tokens. seq: of the encoder's pool (group 0 its layers, group 1 the decoder's
+ * cross attention), empty, with all its positions reserved. */
 void forward_take(forward_ctx *f, const span *s, bool encoder);
 void forward_enter(forward_ctx *f);             /* the embeddings */
 bool forward_layer(forward_ctx *f, int l);      /* layers 0, 1, ... of the stack; false: stopped */

@@ -240,13 +240,18 @@ void ops_rope_table(exec *x, const float *inv_freq, int n_freq, float factor, co
         }
 }
 
-void ops_pool(const float *hidden, size_t ld, int n, int d, int pooling, bool normalize, float *out) {
+void ops_pool(double *sum, const float *hidden, size_t ld, int first, int n, int d, int pooling) {
+    for (int i = 0; i < n; i++) {
+        const float *row = hidden + (size_t)i * ld;
+        if (pooling == 1 && first + i > 0) return;
+        for (int j = 0; j < d; j++) sum[j] = pooling == 2 ? (first + i > 0 ? sum[j] : 0) + row[j] : row[j];
+    }
+}
+
+void ops_pooled(const double *sum, int n, int d, bool normalize, float *out) {
     double square = 0;
     for (int j = 0; j < d; j++) {
-        double sum = 0;
-        if (pooling == 2)
-            for (int i = 0; i < n; i++) sum += hidden[(size_t)i * ld + (size_t)j];
-        out[j] = pooling == 2 ? (float)(sum / n) : hidden[(pooling == 3 ? (size_t)(n - 1) * ld : 0) + (size_t)j];
+        out[j] = (float)(sum[j] / n);
         square += (double)out[j] * out[j];
     }
     for (int j = 0; normalize && square > 0 && j < d; j++) out[j] = (float)(out[j] / sqrt(square));

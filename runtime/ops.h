@@ -63,8 +63,9 @@ void ops_add(exec *x, float *y, const float *in, size_t ld, int m, int n, float 
 /* cos and sin [m][n_freq] of the rows' positions, times factor. */
 void ops_rope_table(exec *x, const float *inv_freq, int n_freq, float factor, const int *pos, int m, float *cos, float *sin);
 
-/* out[d] = the first, the mean or the last of hidden[n][ld] (pooling 1, 2, 3), scaled to length 1 if asked. */
-void ops_pool(const float *hidden, size_t ld, int n, int d, int pooling, bool normalize, float *out);
+/* sum[d] takes the rows first .. first + n - 1 of a text, hidden[n][ld]: of pooling 1, 2, 3 its first, the sum or the last so far. */
+void ops_pool(double *sum, const float *hidden, size_t ld, int first, int n, int d, int pooling);
+void ops_pooled(const double *sum, int n, int d, bool normalize, float *out); /* out[d] = sum / n, scaled to length 1 if asked */
 
 /* For m rows of fused q, k, v: norms of heads, rotation, scale of q, and k and v into the pages. */
 typedef struct qkv_rows {

@@ -24,7 +24,7 @@ static session *ready_session(engine *g) {
     session *s = new_session(g);
     int32_t text[40];
     err e = { 0 };
-    if (!engine_about(g)->has_encoder) return s;
+    if (!engine_about(g)->has_encoder || !engine_about(g)->has_decoder) return s;
     make_text(text, 40, engine_about(g)->n_vocab, 21);
     must(session_encode(s, text, 40, NULL, &e), &e);
     return s;
@@ -338,6 +338,144 @@ static void test_refusals(void **state) {
     assert_int_equal(engine_open(&g, &(engine_opts){ .path = "no/such.bin" }, &e), -1);
 }
 
+/* ---- texts in pieces ---- */
+
+/* Something else that the engine does between two pieces: a token, or where nothing is generated another text, in one go. */
+static void do_other_work(engine *g, session *s) {
+    const engine_info *i = engine_about(g);
+    int32_t tok[30];
+    float out[600];
+    err e = { 0 };
+    make_text(tok, 30, i->n_vocab, 40 + session_len(s));
+    if (i->has_decoder) must(engine_step(g, &(step){ s, tok, 1 + session_len(s) % 3, NULL }, 1, &e), &e);
+    else must(session_embed(s, tok, 30, 2, out, &e), &e);
+}
+
+/* Two texts, piece by piece, and others work in between. Returns the pieces of the first. */
+static int take_turns(engine *g, session *s, session *t, session *other, int most) {
+    int pieces = 0;
+    double sum[2] = { 0 }, did;
+    err e = { 0 };
+    for (int more[2] = { 1, 1 }, round = 0; more[0] || more[1]; round++)
+        for (int k = 0; k < 2; k++) {
+            if (!more[k] || (k && more[0] && round % 4 > 1)) continue; /* and now and then only the others come between */
+            more[k] = session_piece(k ? t : s, most, &did, &e);
+            if (more[k] < 0) fail_msg("%s", e.msg);
+            sum[k] += did;
+            pieces += k == 0;
+            do_other_work(g, other);
+        }
+    assert_true(fabs(sum[0] - TEXT) < 1e-6 || engine_about(g)->ctx < TEXT);
+    return pieces;
+}
+
+static void check_embeddings(engine *g, int most, int want_pieces) {
+    int n = text_length(g), d = engine_about(g)->d_embed;
+    session *s = new_session(g), *t = new_session(g), *other = ready_session(g);
+    int32_t tok[2][TEXT];
+    float want[2][600], out[2][600];
+    err e = { 0 };
+    for (int k = 0; k < 2; k++) make_text(tok[k], n, engine_about(g)->n_vocab, 5 + k);
+    for (int pooling = 1; pooling <= 3; pooling++) {
+        must(session_embed(s, tok[0], n, pooling, want[0], &e), &e);
+        must(session_embed(s, tok[1], n - 7, pooling, want[1], &e), &e);
+        must(session_embed_begin(s, tok[0], n, pooling, out[0], &e), &e);
+        must(session_embed_begin(t, tok[1], n - 7, pooling, out[1], &e), &e);
+        assert_int_equal(take_turns(g, s, t, other, most), want_pieces);
+        for (int k = 0; k < 2; k++)
+            if (memcmp(out[k], want[k], (size_t)d * sizeof(float))) fail_msg("%s: the embedding of text %d, pooling %d, differs in pieces", engine_about(g)->name, k, pooling);
+        assert_int_equal(session_len(s), 0);
+        assert_memory_not_equal(want[0], want[1], (size_t)d * sizeof(float));
+    }
+    session_free(s);
+    session_free(t);
+    session_free(other);
+    assert_int_equal(engine_kv_bytes(g), 0);
+}
+
+/* What the decoder makes of a text that its encoder read in pieces, and the encoder's output. */
+static void check_encoding(engine *g, int want_pieces) {
+    const engine_info *i = engine_about(g);
+    size_t ld = round_up((size_t)i->d_model, 64);
+    session *s = new_session(g), *t = new_session(g), *other = ready_session(g);
+    float *hidden = alloc_aligned(2 * TEXT * ld * sizeof *hidden), *again = hidden + TEXT * ld;
+    float *want = alloc_aligned((size_t)i->n_vocab * sizeof *want);
+    int32_t tok[2][TEXT], start[5];
+    err e = { 0 };
+    for (int k = 0; k < 2; k++) make_text(tok[k], TEXT, i->n_vocab, 5 + k);
+    make_text(start, 5, i->n_vocab, 9);
+    must(session_encode(s, tok[0], TEXT, hidden, &e), &e);
+    must(session_sync(s, start, 5, &e), &e);
+    memcpy(want, session_logits(s), (size_t)i->n_vocab * sizeof *want);
+    must(session_encode_begin(s, tok[0], TEXT, again, &e), &e);
+    must(session_encode_begin(t, tok[1], TEXT - 30, NULL, &e), &e);
+    assert_int_equal(take_turns(g, s, t, other, 1), want_pieces);
+    must(session_sync(s, start, 5, &e), &e);
+    assert_memory_equal(again, hidden, TEXT * ld * sizeof *hidden);
+    assert_memory_equal(want, session_logits(s), (size_t)i->n_vocab * sizeof *want);
+    free_aligned(hidden);
+    free_aligned(want);
+    session_free(s);
+    session_free(t);
+    session_free(other);
+    assert_int_equal(engine_kv_bytes(g), 0);
+}
+
+/* What ends a text before its time leaves an empty session and takes no pages along. */
+static void check_given_up(engine *g) {
+    const engine_info *i = engine_about(g);
+    session *s = new_session(g);
+    int32_t tok[TEXT];
+    float want[600], out[600];
+    double did;
+    err e = { 0 };
+    atomic_bool stop = true;
+    make_text(tok, TEXT, i->n_vocab, 5);
+    assert_int_equal(session_piece(s, 10, &did, &e), -1);
+    assert_non_null(strstr(e.msg, "no text has been begun"));
+    e.code = 0;
+    must(session_embed(s, tok, 20, 2, want, &e), &e);
+    must(session_embed_begin(s, tok, 50, 2, out, &e), &e);
+    assert_int_equal(session_piece(s, 10, &did, &e), 1);
+    must(session_embed(s, tok, 20, 2, out, &e), &e); /* another begins */
+    assert_memory_equal(out, want, (size_t)i->d_embed * sizeof(float));
+    assert_int_equal(engine_kv_bytes(g), 0);
+    must(session_embed_begin(s, tok, 50, 2, out, &e), &e);
+    for (int pieces = 1; pieces >= 0; pieces--) {
+        if (!pieces) must(session_embed_begin(s, tok, 50, 2, out, &e), &e);
+        else assert_int_equal(session_piece(s, 10, &did, &e), 1);
+        engine_set_stop(g, &stop);
+        assert_int_equal(session_piece(s, 10, &did, &e), -1);
+        assert_int_equal(e.code, ERR_STOPPED);
+        e.code = 0;
+        engine_set_stop(g, NULL);
+        assert_int_equal(engine_kv_bytes(g), 0);
+        assert_int_equal(session_len(s), 0);
+    }
+    must(session_embed_begin(s, tok, 50, 2, out, &e), &e);
+    assert_int_equal(session_piece(s, 10, &did, &e), 1);
+    session_free(s);
+    assert_int_equal(engine_kv_bytes(g), 0);
+}
+
+/* A text in pieces gives the bits of one in one go, whatever the engine does in between. */
+static void test_texts_in_pieces(void **state) {
+    (void)state;
+    static const struct { const char *model; int layers, crossed; } models[] = { { "bert", 3, 0 }, { "bert_dense", 2, 0 }, { "t5", 2, 2 }, { "t5_v11", 3, 2 },
+                                                                                 { "llama3", 0, 0 }, { "mistral", 0, 0 }, { "gemma3n", 0, 0 } };
+    for (size_t m = 0; m < sizeof models / sizeof *models; m++)
+        for (int q8 = 0; q8 < 2; q8++) {
+            char dir[200];
+            snprintf(dir, sizeof dir, "tests/fixtures/golden/%s", models[m].model);
+            engine *g = open_or_fail(converted(dir, q8 ? "q8" : "f32"), (engine_opts){ .threads = 1 + q8, .max_sessions = 3, .max_rows = 64 });
+            int n = text_length(g), layers = models[m].layers;
+            check_embeddings(g, 13, layers ? layers : (n + 12) / 13);
+            if (models[m].crossed) check_encoding(g, layers + models[m].crossed);
+            check_given_up(g);
+            engine_close(g);
+        }
+}
+
 /* A damaged or foreign saved session is refused, at every byte. */
 static void test_damaged_session(void **state) {
     (void)state;
@@ -385,7 +523,7 @@ int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_cuts_and_threads), cmocka_unit_test(test_batch),
                                         cmocka_unit_test(test_histories),        cmocka_unit_test(test_tables),
                                         cmocka_unit_test(test_demo_hash),        cmocka_unit_test(test_plan), cmocka_unit_test(test_refusals),
-                                        cmocka_unit_test(test_damaged_session) };
+                                        cmocka_unit_test(test_texts_in_pieces),  cmocka_unit_test(test_damaged_session) };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     remove_work_dir();

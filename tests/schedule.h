@@ -96,8 +96,21 @@ static atomic_int most_rows;                   /* tokens of the largest step so 
 static struct { _Atomic(engine *) g; atomic_int step_us, row_us; } slowed[2]; /* steps of an engine take so much longer */
 static struct { _Atomic(engine *) g; atomic_int after; } failing;        /* and fail, but for the first so many */
 static struct { _Atomic(engine *) g; atomic_int steps, tokens, most; } watched;
+static struct { atomic_int n, in_a_row, most_in_a_row, delay_ms, fail_at; } pieces; /* of texts; between two steps; the fail_at-th from now on fails */
 int __real_engine_step(engine *g, const step *steps, int n_steps, err *e);
 int __wrap_engine_step(engine *g, const step *steps, int n_steps, err *e);
+
+int __real_session_piece(session *s, int most, double *did, err *e);
+int __wrap_session_piece(session *s, int most, double *did, err *e);
+
+int __wrap_session_piece(session *s, int most, double *did, err *e) {
+    int row = atomic_fetch_add(&pieces.in_a_row, 1) + 1, ms = atomic_load(&pieces.delay_ms);
+    atomic_fetch_add(&pieces.n, 1);
+    if (row > atomic_load(&pieces.most_in_a_row)) atomic_store(&pieces.most_in_a_row, row);
+    if (ms) nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000l }, NULL);
+    if (atomic_load(&pieces.fail_at) > 0 && atomic_fetch_sub(&pieces.fail_at, 1) == 1) return fail_code(e, ERR_MEMORY, "out of memory: as the test wants it");
+    return __real_session_piece(s, most, did, e);
+}
 
 static inline int of_one_engine(engine *g, int rows, err *e) {
     if (g == atomic_load(&watched.g)) {
@@ -115,6 +128,7 @@ static inline int of_one_engine(engine *g, int rows, err *e) {
 
 int __wrap_engine_step(engine *g, const step *steps, int n_steps, err *e) {
     int rows = 0, bad = atomic_load(&fail_token);
+    atomic_store(&pieces.in_a_row, 0);
     for (int i = 0; i < n_steps; i++) {
         rows += steps[i].n;
         for (int k = 0; k < steps[i].n; k++)

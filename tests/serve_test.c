@@ -183,6 +183,22 @@ static char *choices_of(http_answer *a) {
     return from;
 }
 
+/* A long text, embedded while others get their tokens: the numbers of ./run. */
+static void embed_in_the_crowd(void) {
+    enum { TIMES = 60 };
+    char text[TIMES * 20] = "", body[sizeof text + 100], options[sizeof text + 100];
+    buf want = { 0 };
+    for (int i = 0; i < TIMES; i++) snprintf(text + strlen(text), sizeof text - strlen(text), "A cat and dog %d. ", i);
+    snprintf(options, sizeof options, "--embed --pooling mean -p '%s'", text);
+    run_text(options, &want);
+    want.p[strcspn(want.p, "\n")] = 0;
+    snprintf(body, sizeof body, "{\"input\":\"%s\",\"pooling\":\"mean\"}", text);
+    http_answer a = post("/v1/embeddings", body, 200);
+    if (strlen(want.p) < 1000 || !strstr(a.body.p, want.p)) fail_msg("another embedding than that of run: %.200s, %.200s", a.body.p, want.p);
+    http_answer_free(&a);
+    buf_free(&want);
+}
+
 static void test_a_crowd_changes_nothing(void **state) {
     (void)state;
     enum { N = 20 };
@@ -191,6 +207,7 @@ static void test_a_crowd_changes_nothing(void **state) {
         c[i] = (caller){ .which = i };
         assert_int_equal(pthread_create(&c[i].thread, NULL, crowd_thread, &c[i]), 0);
     }
+    embed_in_the_crowd();
     for (int i = 0; i < N; i++) pthread_join(c[i].thread, NULL);
     for (int i = 0; i < N; i++) {
         caller alone = { .which = i };

@@ -64,7 +64,6 @@ int schedule_submit(schedule *s, job *j, job_failure *f) {
 void schedule_cancel(schedule *s, job *j) {
     atomic_store(&j->cancelled, true);
     pthread_mutex_lock(&s->lock);
-    if (s->alone == j) atomic_store(&s->stop_alone, true);
     pthread_cond_signal(&s->wake);
     pthread_mutex_unlock(&s->lock);
 }
@@ -85,7 +84,6 @@ void schedule_drain(schedule *s, double seconds) {
     s->draining = true;
     while (s->n_jobs && pthread_cond_timedwait(&s->idle, &s->lock, &until) == 0) continue;
     s->cutting = true;
-    if (s->alone) atomic_store(&s->stop_alone, true);
     pthread_cond_signal(&s->wake);
     while (s->n_jobs) pthread_cond_wait(&s->idle, &s->lock);
     pthread_mutex_unlock(&s->lock);
@@ -109,24 +107,6 @@ int schedule_slots(schedule *s, slot_about *out, int most) {
 }
 
 /* ---- a job's beginning and end ---- */
-
-void begin_alone(schedule *s, job_state *js) {
-    pthread_mutex_lock(&s->lock);
-    s->alone = js->j;
-    atomic_store(&s->stop_alone, s->cutting || atomic_load(&js->j->cancelled));
-    pthread_mutex_unlock(&s->lock);
-    engine_set_stop(js->lane->m->engine, &s->stop_alone);
-    s->alone_since = now_seconds();
-}
-
-void end_alone(schedule *s, job_state *js, size_t tokens) {
-    engine_set_stop(js->lane->m->engine, NULL);
-    pthread_mutex_lock(&s->lock);
-    s->alone = NULL;
-    s->figures.prompt_tokens += (int64_t)tokens;
-    s->figures.prompt_seconds += now_seconds() - s->alone_since;
-    pthread_mutex_unlock(&s->lock);
-}
 
 void job_started(job_state *js) {
     schedule *s = js->s;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "tools/serve/fault.h"
-#include "tools/serve/schedule_parts.h"
+#include "tools/serve/schedule_text.h"
 
 /* ---- lanes ---- */
 
@@ -141,7 +141,7 @@ static job_state *choose(lane *l, bool no_texts, bool *wait) {
         bool text = js->j->kind == JOB_EMBED;
         int keep = l->n_slots >= 4 && js->u->n_active > 0;
         bool room = l->n_sessions < l->max_sessions || prefix_spare(&l->kept);
-        if (!can_start(js) || !room || (js->width > 1 && l->kept.pinned) || (text && no_texts) || (!text && (n_free == 0 || (n_free <= keep && js->width == 1)))) continue;
+        if (!can_start(js) || !room || (js->width > 1 && l->kept.pinned) || (text && (no_texts || text_embeds(l, js->u))) || (!text && (n_free == 0 || (n_free <= keep && js->width == 1)))) continue;
         if (!lane_fetched(l, js)) continue;
         if (!best || comes_before(js->u, best->u)) best = js;
     }
@@ -159,7 +159,7 @@ static void start_sequence(lane *l, job_state *js, int unit) {
     seq *q = seq_new(l, js, unit, &e);
     if (!q) {
         l->n_sessions -= js->width - 1;
-        if (e.code != ERR_STOPPED) job_fail_err(js, "prompt", &e); /* stopped: seen before the next step, as always */
+        job_fail_err(js, "prompt", &e);
         return;
     }
     while (l->slot[q->slot]) q->slot++;
@@ -169,15 +169,20 @@ static void start_sequence(lane *l, job_state *js, int unit) {
     if (session_len(q->s) == (int)q->tokens.n && seq_advance(q, now_seconds()) == 0 && q->over) seq_close(q); /* the cache had all of it */
 }
 
+/* Texts to embed and sequences take turns: they share the sessions, and neither is to wait for all of the others. */
+static job_state *choose_in_turn(lane *l, bool *wait) {
+    job_state *js = choose(l, l->text_last, wait);
+    return js || !l->text_last ? js : choose(l, false, wait);
+}
+
 void lane_admit(lane *l) {
-    bool no_texts = false, wait;
-    for (job_state *js; (js = choose(l, no_texts, &wait)) && !wait;) {
+    bool wait;
+    for (job_state *js; (js = choose_in_turn(l, &wait)) && !wait;) {
         int unit = js->next_unit++;
         if (!js->started) job_started(js);
-        if (js->j->kind == JOB_EMBED) {
-            no_texts = true; /* one a step: others go on meanwhile */
-            embed_unit(l, js, unit);
-        } else start_sequence(l, js, unit);
+        l->text_last = js->j->kind == JOB_EMBED;
+        if (l->text_last) text_begin(l, js, unit);
+        else start_sequence(l, js, unit);
     }
 }
 
@@ -203,6 +208,7 @@ static void drop_sequences(job_state *js, bool keep) {
         lane_give_back(l, q->s, keep && js->j->cache_prompt && js->width == 1, k);
         seq_free(q);
     }
+    if (l) text_drop(js);
 }
 
 static const char *phase_of(const job_state *js) { return !js->started ? "queue" : js->prompt_at ? "decode" : "prompt"; }

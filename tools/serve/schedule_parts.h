@@ -7,7 +7,8 @@
  *   schedule_step.c    one step of a lane: what goes into it, and what becomes of it
  *   schedule_seq.c     one sequence: from its prompt to its end
  *   schedule_draft.c   what a draft model proposes, for whom, and whether that pays
- *   schedule_search.c  beam searches and embeddings
+ *   schedule_search.c  beam searches
+ *   schedule_text.c    embeddings and the texts of encoders: one of their pieces at a time
  *   schedule_disk.c    sessions to and from the disk; what a client does with slots
  *
  * Everything but submitting and events belongs to the inference thread alone. */
@@ -53,6 +54,9 @@ typedef struct seq {
     beam_opts beam;
     const step *beam_steps;
     int n_beam_steps;
+    bool reads;              /* its text is on its way through the layers: schedule_text.c */
+    float *embedding;        /* [d_embed] of a text that is embedded; it has a session, and no slot */
+    struct seq *next_text;
     bool over;
 } seq;
 
@@ -63,6 +67,8 @@ typedef struct lane {
     job_state *first, **end; /* its jobs in the order they came */
     seq **slot;              /* [n_slots] NULL: free */
     int n_slots, n_used;     /* a search uses more than one */
+    seq *texts;              /* those that are embedded: of each user one */
+    bool text_last;          /* the last that was begun was one of them */
     int id;                  /* for slots' numbers */
     prefix_cache kept;
     uint64_t key;            /* of what the disk has of this engine */
@@ -91,18 +97,15 @@ struct schedule {
     int n_queued, n_active;    /* jobs not started; started */
     int n_jobs;                /* those whose last event is not on its way yet */
     bool draining, cutting, quit;
-    job *alone;                /* what is computed in one go: an encoder's text, an embedding */
     schedule_figures figures;
     slot_about *slots;
     int n_slots, cap_slots;
     double mean_job;           /* seconds that a job takes, for retry_after */
     /* the inference thread's: */
-    atomic_bool stop_alone;
     lane *lanes;
     user *users;
     int n_lanes;
     int64_t order;
-    double alone_since;
     double expired;            /* when models were last looked at */
 };
 
@@ -113,8 +116,6 @@ int lane_slots(const schedule *s, const model *m);
 
 /* ---- schedule.c ---- */
 void count_histogram(histogram *h, double seconds);
-void begin_alone(schedule *s, job_state *js); /* until end_alone the job's cancelling stops the engine */
-void end_alone(schedule *s, job_state *js, size_t tokens); /* computed meanwhile, for the figures; 0: it failed */
 void job_started(job_state *js);
 /* Takes the job off its lane, counts it and sends its last event. f NULL: it went well, or was cut with a part of its answer, for the reason `why`. */
 void job_end_all(job_state *js, const job_failure *f, job_error why);
@@ -133,6 +134,8 @@ void unit_ended(job_state *js);           /* its unit is done: the job too, if i
 
 /* ---- schedule_step.c ---- */
 bool lane_step(lane *l); /* false: nothing to compute */
+int lane_budget(const lane *l, double room); /* tokens of prompts that so many seconds have room for */
+void lane_learn(lane *l, int tokens, double seconds); /* what so many tokens of prompts took */
 
 /* ---- schedule_seq.c ---- */
 seq *seq_new(lane *l, job_state *js, int unit, err *e);
@@ -151,7 +154,6 @@ void seq_close(seq *q);           /* ended: gives back slot and session, and end
 /* ---- schedule_search.c ---- */
 int search_advance(seq *q);       /* after a step: 0, or -1 and the job failed */
 void search_finish(seq *q, job_end end); /* END_NONE: it is over by itself */
-void embed_unit(lane *l, job_state *js, int unit);
 
 /* ---- schedule_disk.c ---- */
 enum { ERR_BUSY = 400 };

@@ -1,11 +1,7 @@
-/* schedule_search: beam searches, whose hypotheses are sequences of the batch like others, and embeddings, which are computed one text at a
- * time between two steps. */
+/* schedule_search: beam searches, whose hypotheses are sequences of the batch like others. */
 #include <math.h>
-#include <stdlib.h>
 
 #include "tools/serve/schedule_parts.h"
-
-/* ---- beam searches ---- */
 
 /* Does the answer's text hold a stop string? */
 static bool holds_stop(void *arg, const int32_t *answer, int n) {
@@ -58,35 +54,4 @@ int search_advance(seq *q) {
     if (more < 0) return job_fail_err(q->js, "decode", &e), -1;
     if (!more) search_finish(q, END_NONE);
     return 0;
-}
-
-/* ---- embeddings ---- */
-
-void embed_unit(lane *l, job_state *js, int unit) {
-    const job *j = js->j;
-    const ids *text = &j->prompts[unit];
-    int n = l->m->info->d_embed;
-    err e = { 0 };
-    seq q = { .js = js, .l = l };
-    float *x = alloc_aligned((size_t)n * sizeof *x);
-    int rc = x ? lane_session(l, &q, NULL, 0, true, &e) : fail_memory(&e, (size_t)n * sizeof *x, "an embedding");
-    if (!rc) {
-        begin_alone(l->s, js);
-        rc = session_embed(q.s, text->p, (int)text->n, j->pooling, x, &e);
-        end_alone(l->s, js, rc ? 0 : text->n);
-        if (!rc && !lane_sound(l, &e)) rc = -1;
-    }
-    lane_give_back(l, q.s, false, -1);
-    js->u->served += (double)text->n;
-    bool finite = true;
-    for (int i = 0; i < n && !rc; i++) finite &= isfinite(x[i]) != 0;
-    if (!rc && finite) {
-        if (!js->first_at) js->first_at = js->prompt_at = now_seconds();
-        post(js, &(job_event){ .kind = EVENT_EMBEDDING, .prompt = unit, .id = -1, .embedding = x, .n_embedding = n });
-    }
-    free_aligned(x);
-    if (rc && e.code == ERR_STOPPED) return; /* cancelled: seen before the next step, as always */
-    if (rc) job_fail_err(js, "prompt", &e);
-    else if (!finite) job_fail(js, JOB_NOT_FINITE, "prompt", "the embedding of text %d is not finite: the weights or the file are damaged (inspect --verify)", unit);
-    else unit_ended(js);
 }

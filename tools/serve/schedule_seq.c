@@ -74,12 +74,8 @@ static int find_session(seq *q, err *e) {
     if (l->m->info->has_encoder) {
         if (q->forked) return 0; /* of another choice, with what the encoder made of the text */
         const ids *text = &j->prompts[q->prompt];
-        begin_alone(l->s, js);
-        int rc = session_encode(q->s, text->p, (int)text->n, NULL, e);
-        end_alone(l->s, js, rc ? 0 : text->n);
-        if (!rc && !lane_sound(l, e)) rc = -1;
-        js->u->served += (double)text->n;
-        return rc;
+        q->reads = true;
+        return session_encode_begin(q->s, text->p, (int)text->n, NULL, e);
     }
     if (q->choice == 0) js->t.n_cached += session_len(q->s);
     return 0;
@@ -121,6 +117,7 @@ void seq_free(seq *q) {
     buf_free(&q->text);
     buf_free(&q->out);
     free_aligned(q->rows);
+    free_aligned(q->embedding);
     free(q);
 }
 

@@ -1,7 +1,7 @@
 /* schedule_step: one step of one model: all sequences that decode, each with its next token, and pieces of prompts up to a budget that
  * follows the measured speed. Prompts are cut by users' shares: whoever has had least comes first. If a step fails, its parts are
  * computed one by one, so that only the one at fault fails. */
-#include "tools/serve/schedule_parts.h"
+#include "tools/serve/schedule_text.h"
 
 enum { FIRST_BUDGET = 64, LEAST_BUDGET = 8, MOST_BUDGET = 8192 };
 
@@ -56,13 +56,18 @@ static void plan_decodes(lane *l, planned *p) {
 /* Seconds of a step that prompts may take, theirs and their drafts'. */
 static double target_of(const lane *l) { return l->s->o.max_delay * 0.6 / max_int(l->s->n_lanes, 1); }
 
-static int budget(const lane *l, const planned *p) {
-    double room = target_of(l) - (p->n_decode ? l->base + l->drafts.spent : 0);
+/* What the sequences that decode leave of it. */
+static double room_of(const lane *l, const planned *p) { return target_of(l) - (p->n_decode ? l->base + l->drafts.spent : 0); }
+
+int lane_budget(const lane *l, double room) {
     if (!(l->per_token > 0)) return FIRST_BUDGET;
     double fits = room / l->per_token;
     int most = min_int(2 * max_int(l->last_budget, FIRST_BUDGET / 2), MOST_BUDGET);
     return fits >= most ? most : max_int((int)fits, LEAST_BUDGET);
 }
+
+/* Has it a prompt to compute? */
+static bool has_prompt(const seq *q) { return q && !q->reads && !seq_decodes(q); }
 
 static int most_of(const seq *q) {
     bool all_rows = q->js->j->echo && q->js->j->logprobs && !q->begun;
@@ -75,7 +80,7 @@ static seq *next_prompt(const lane *l, bool begun_too) {
     seq *best = NULL;
     for (int k = 0; k < l->n_slots; k++) {
         seq *q = l->slot[k];
-        if (!q || seq_decodes(q) || most_of(q) <= 0 || (!begun_too && q->n_step)) continue;
+        if (!has_prompt(q) || most_of(q) <= 0 || (!begun_too && q->n_step)) continue;
         if (!best || q->js->u->served < best->js->u->served || (q->js->u == best->js->u && q->order < best->order)) best = q;
     }
     return best;
@@ -85,8 +90,8 @@ static int users_with_prompts(const lane *l) {
     int n = 0;
     for (int k = 0; k < l->n_slots; k++) {
         const seq *q = l->slot[k];
-        bool counts = q && !seq_decodes(q);
-        for (int i = 0; i < k && counts; i++) counts = !l->slot[i] || seq_decodes(l->slot[i]) || l->slot[i]->js->u != q->js->u;
+        bool counts = has_prompt(q);
+        for (int i = 0; i < k && counts; i++) counts = !has_prompt(l->slot[i]) || l->slot[i]->js->u != q->js->u;
         n += counts;
     }
     return n;
@@ -99,7 +104,7 @@ static void take_piece(planned *p, seq *q, int n) {
 }
 
 static void plan_prompts(lane *l, planned *p) {
-    int users = users_with_prompts(l), left = users ? budget(l, p) : 0, share = users ? max_int(left / users, LEAST_BUDGET) : 0;
+    int users = users_with_prompts(l), left = users ? lane_budget(l, room_of(l, p)) : 0, share = users ? max_int(left / users, LEAST_BUDGET) : 0;
     for (seq *q; left > 0 && (q = next_prompt(l, false));) { /* a share for each */
         int n = min_int(min_int(most_of(q), share), left);
         take_piece(p, q, n);
@@ -112,7 +117,7 @@ static void plan_prompts(lane *l, planned *p) {
     }
     for (int k = 0; k < l->n_slots; k++) {
         seq *q = l->slot[k];
-        if (!q || seq_decodes(q) || !q->n_step) continue;
+        if (!has_prompt(q) || !q->n_step) continue;
         bool all_rows = q->js->j->echo && q->js->j->logprobs && !q->begun;
         add(l, p, q, (step){ q->s, q->tokens.p + session_len(q->s), q->n_step, all_rows ? q->rows : NULL });
     }
@@ -149,16 +154,21 @@ static void compute_apart(lane *l, const planned *p) {
     }
 }
 
+void lane_learn(lane *l, int tokens, double seconds) {
+    double per = seconds / tokens;
+    if (l->per_token > 0 && per > 4 * l->per_token) per = 4 * l->per_token; /* the machine was away for a moment */
+    if (tokens >= LEAST_BUDGET || !(l->per_token > 0)) l->per_token = l->per_token > 0 ? 0.5 * l->per_token + 0.5 * per : per;
+    l->last_budget = tokens;
+}
+
 static void measure(lane *l, const planned *p, double seconds) {
     schedule *s = l->s;
     double prompt = 0;
     if (!p->n_prompt) l->base = l->base > 0 ? 0.8 * l->base + 0.2 * (seconds < 4 * l->base ? seconds : 4 * l->base) : seconds;
     else {
-        double own = p->n_decode ? (l->base < seconds / 2 ? l->base : seconds / 2) : 0, per = (seconds - own) / p->n_prompt;
-        if (l->per_token > 0 && per > 4 * l->per_token) per = 4 * l->per_token; /* the machine was away for a moment */
-        if (p->n_prompt >= LEAST_BUDGET || !(l->per_token > 0)) l->per_token = l->per_token > 0 ? 0.5 * l->per_token + 0.5 * per : per;
+        double own = p->n_decode ? (l->base < seconds / 2 ? l->base : seconds / 2) : 0;
         prompt = seconds - own;
-        l->last_budget = p->n_prompt;
+        lane_learn(l, p->n_prompt, prompt);
     }
     if (!p->n_prompt) drafts_time(l, p->rows, seconds);
     pthread_mutex_lock(&s->lock);
@@ -185,24 +195,41 @@ static double room_for_drafts(const lane *l, const planned *p) {
     return (room > target / 4 ? room : target / 4) - p->n_prompt * l->per_token;
 }
 
-bool lane_step(lane *l) {
-    planned p = { 0 };
-    err e = { 0 }, hurt = { 0 };
-    if (!lane_sound(l, &hurt)) return fail_all(l, &hurt);
-    plan_decodes(l, &p);
-    plan_prompts(l, &p);
-    if (!p.n) return false;
-    if (p.n_decode) drafts_follow(l, room_for_drafts(l, &p));
+/* The text that this step gives its room to; NULL: prompts get it. The least served user's goes first, of equals who came first. */
+static seq *text_of_step(const lane *l) {
+    seq *text = text_next(l), *prompt = next_prompt(l, true);
+    if (!text || !prompt) return text;
+    double t = text->js->u->served, p = prompt->js->u->served;
+    return t < p || (t == p && text->order < prompt->order) ? text : NULL;
+}
+
+/* What the lane's sequences get of this step. */
+static void compute(lane *l, const planned *p) {
+    err e = { 0 };
+    if (p->n_decode) drafts_follow(l, room_for_drafts(l, p));
     double start = now_seconds();
-    if (engine_step(l->m->engine, l->steps, p.n, &e)) compute_apart(l, &p);
-    if (!lane_sound(l, &hurt)) return fail_all(l, &hurt);
+    if (engine_step(l->m->engine, l->steps, p->n, &e)) compute_apart(l, p);
+    if (!lane_sound(l, &e)) return;
     double now = now_seconds();
-    measure(l, &p, now - start);
+    measure(l, p, now - start);
     for (int k = 0; k < l->n_slots; k++) {
         seq *q = l->slot[k];
         if (!q || !q->n_step || seq_advance(q, now)) continue;
         if (q->js->lost) job_fail(q->js, JOB_MEMORY, "decode", "out of memory: the answer's events");
         else if (q->over) seq_close(q);
     }
-    return true;
+}
+
+bool lane_step(lane *l) {
+    planned p = { 0 };
+    err hurt = { 0 };
+    if (!lane_sound(l, &hurt)) return fail_all(l, &hurt);
+    plan_decodes(l, &p);
+    seq *text = text_of_step(l);
+    if (!text) plan_prompts(l, &p);
+    if (!p.n && !text) return false;
+    double room = room_of(l, &p);
+    if (p.n) compute(l, &p);
+    if (text && lane_sound(l, &hurt) && (text = text_next(l)) != NULL) text_step(l, text, room); /* asked again: its job may be gone */
+    return lane_sound(l, &hurt) || fail_all(l, &hurt);
 }
