@@ -82,7 +82,7 @@ static void send_noise(int fd, unsigned *seed) {
     buf b = { 0 };
     size_t n = 1 + (size_t)rand_r(seed) % sizeof body;
     for (size_t i = 0; i < n; i++) body[i] = (char)rand_r(seed);
-    buf_fmt(&b, "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n", n);
+    buf_fmt(&b, "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n", n);
     buf_add(&b, body, n);
     if (send(fd, b.p, b.n, MSG_NOSIGNAL) < 0) {}
     buf_free(&b);

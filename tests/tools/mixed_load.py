@@ -71,7 +71,7 @@ def make(r):
 def ask(port, path, body, r):
     b = json.dumps(body).encode() if body else b""
     with socket.create_connection(("127.0.0.1", port), timeout=300) as s:
-        s.sendall(("%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % ("POST" if body else "GET", path, len(b))).encode() + b)
+        s.sendall(("%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % ("POST" if body else "GET", path, len(b))).encode() + b)
         if r.random() < .12: return time.sleep(r.random() * .2) or "went away"
         out = b""
         while piece := s.recv(65536): out += piece
