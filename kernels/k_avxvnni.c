@@ -3,7 +3,7 @@
 #include "kernels/v16_avx2.inc.h"
 
 enum { ROWS_Q4 = 4, ROWS_Q8 = 4, PANELS_INT = 1, CHAINS_INT = 3,
-       ROWS_P16 = 4, CHAINS_P16 = 1, ROWS_F32 = 3, OUTS_F32 = 2, ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 1, PROBE_CHAINS = 5 };
+       ROWS_P16 = 4, CHAINS_P16 = 1, ROWS_F32 = 3, OUTS_F32 = 2, ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 1, PROBE_CHAINS = 5, PROBE_DOTS = 5 };
 
 typedef b64 dot;
 typedef struct quad { b64 low, high; } quad; /* q4: low and high nibbles; q8: the bytes with the top bit flipped, in low */

@@ -28,16 +28,16 @@ static inline double probe_int8(long reps) {
     const int8_t bytes[4] = { 3, -2, 1, 5 };
     uint8_t weights[64];
     for (int i = 0; i < 64; i++) weights[i] = (uint8_t)i;
-    dot acc[PROBE_CHAINS];
-    quad w = quad_of(W_Q8, b64_load(weights));
+    dot acc[PROBE_DOTS];
+    quad w = quad_of(W_Q4, b64_load(weights)); /* two products a byte: where q8 takes more steps than that, this is the limit of both */
     x4 x = bytes4(bytes);
-    UNROLL for (int i = 0; i < PROBE_CHAINS; i++) acc[i] = dot_start(W_Q8, i);
+    UNROLL for (int i = 0; i < PROBE_DOTS; i++) acc[i] = dot_start(W_Q4, i);
     for (long r = 0; r < reps; r++)
-        UNROLL for (int i = 0; i < PROBE_CHAINS; i++) {
+        UNROLL for (int i = 0; i < PROBE_DOTS; i++) {
             HIDE(x);
-            acc[i] = dot_step(W_Q8, acc[i], w, x, x);
+            acc[i] = dot_step(W_Q4, acc[i], w, x, x);
         }
     volatile float keep = 0;
-    UNROLL for (int i = 0; i < PROBE_CHAINS; i++) keep = keep + v16_sum(dot_end(W_Q8, acc[i], i));
-    return (double)reps * PROBE_CHAINS * 128;
+    UNROLL for (int i = 0; i < PROBE_DOTS; i++) keep = keep + v16_sum(dot_end(W_Q4, acc[i], i));
+    return (double)reps * PROBE_DOTS * 256;
 }

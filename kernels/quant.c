@@ -12,7 +12,6 @@
 #include <string.h>
 
 static const char *const names[W_COUNT] = { "f32", "bf16", "q8", "q4" };
-static const double bits[W_COUNT] = { 32, 16, 8.25, 4.25 };
 static const size_t group_bytes[W_COUNT] = { 4096, 2048, 1024, 512 };
 
 const char *wtype_name(wtype t) { return (unsigned)t < W_COUNT ? names[t] : "unknown"; }
@@ -22,8 +21,6 @@ int wtype_parse(const char *name, wtype *t) {
         if (strcmp(name, names[i]) == 0) return *t = (wtype)i, 0;
     return -1;
 }
-
-double wtype_bits(wtype t) { return (unsigned)t < W_COUNT ? bits[t] : 0; }
 
 static size_t groups_of(int k) { return ((size_t)k + GROUP - 1) / GROUP; }
 static bool quantised(wtype t) { return t == W_Q8 || t == W_Q4; }

@@ -19,7 +19,6 @@
 
 const char *wtype_name(wtype t);             /* "f32", "bf16", "q8", "q4" */
 int wtype_parse(const char *name, wtype *t); /* -1 if unknown */
-double wtype_bits(wtype t);                  /* bits a weight, scales included */
 
 /* Bytes of one panel (16 rows) of k inputs, of one plain row, and of a whole [n][k] matrix; 0 and -1 on overflow or a size over
  * 2^62. ..._scale_bytes: where the data begin. */

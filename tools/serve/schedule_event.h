@@ -40,7 +40,7 @@ typedef struct job_state {
     bool *ready;             /* [n_prompts] the prompt has been through: its other choices may begin */
     struct disk_fetch *fetch; /* what the disk has of its prompt; NULL: nothing */
     bool looked;             /* on the disk */
-    bool started, timed_out;
+    bool started;
     double submitted, started_at, first_at, prompt_at;
     job_timings t;
 } job_state;
