@@ -187,6 +187,14 @@ static user *user_of(schedule *s, const char *name) {
     return s->users = u;
 }
 
+/* Users that take turns share the server, for a minute from the last time. */
+static void note_user(schedule *s, const user *u) {
+    char name[sizeof s->last_user];
+    snprintf(name, sizeof name, "=%s", u->name);
+    if (s->last_user[0] && strcmp(name, s->last_user)) s->shared_until = now_seconds() + 60;
+    memcpy(s->last_user, name, sizeof name);
+}
+
 static void list_lane(schedule *s, lane *l) {
     if (l->listed) return;
     models_retain(l->m);
@@ -200,7 +208,7 @@ static void take_job(schedule *s, job_state *js) {
     err e = { 0 };
     js->next = NULL;
     js->u = user_of(s, js->j->user);
-    if (js->u) js->u->n_jobs++;
+    if (js->u) js->u->n_jobs++, note_user(s, js->u);
     lane *l = js->u ? lane_of(s, js->j->m, &e) : NULL;
     if (!l) {
         job_fail(js, JOB_MEMORY, "queue", "%s", e.code ? e.msg : "out of memory: a user's share");

@@ -104,6 +104,8 @@ struct schedule {
     /* the inference thread's: */
     lane *lanes;
     user *users;
+    char last_user[64];        /* of the latest job; empty: none came */
+    double shared_until;       /* while users take turns: see choose */
     int n_lanes;
     int64_t order;
     double expired;            /* when models were last looked at */
