@@ -228,6 +228,41 @@ static void test_one_session(void **state) {
     }
 }
 
+/* Texts have sessions that a search needs all of: it waits for them, is not refused, and does not come after all that other users have. */
+static void test_search_beside_texts(void **state) {
+    (void)state;
+    for (int beams = 2; beams <= 4; beams++) {
+        server x = begin_two(converted(DEMO, "q8"), NULL, 1e-9, 4);
+        answer *a[3], *b = new_answer(1);
+        static const char *const users[] = { "a", "b", "c" };
+        job *j = new_job(&x, b, NULL);
+        atomic_store(&pieces.delay_ms, 1);
+        for (int k = 0; k < 3; k++) {
+            job *t = texts(&x, NULL, a[k] = new_answer(1), 40, 60);
+            t->user = users[k];
+            submit(&x, t);
+        }
+        while (atomic_load(&pieces.n) < 5) usleep(1000);
+        give_ids(j, 0, 12, 4);
+        j->user = "search";
+        j->beams.beams = beams;
+        j->max_tokens = 5;
+        submit(&x, j);
+        wait_done(b);
+        if (b->failed) fail_msg("%d beams: %s", beams, b->failure.msg);
+        if (is_done(a[0]) || is_done(a[1]) || is_done(a[2])) fail_msg("%d beams came after all of a user's 40 texts", beams);
+        assert_true(b->c[0].n > 0);
+        atomic_store(&pieces.delay_ms, 0);
+        for (int k = 0; k < 3; k++) {
+            wait_done(a[k]);
+            assert_false(a[k]->failed);
+            free_answer(a[k]);
+        }
+        free_answer(b);
+        end(&x);
+    }
+}
+
 /* Cancelled or too late in the middle of a text: no further layer, and its session is free for the next. */
 static void check_cut(const char *path, bool embeds, bool cancel) {
     server x = begin_two(path, NULL, 0, 1);
@@ -297,7 +332,7 @@ static void test_one_fails(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_turns),       cmocka_unit_test(test_encoder_between_tokens), cmocka_unit_test(test_fairness),
                                         cmocka_unit_test(test_one_session), cmocka_unit_test(test_cut_between_layers),     cmocka_unit_test(test_one_fails),
-                                        cmocka_unit_test(test_short_beside_long) };
+                                        cmocka_unit_test(test_short_beside_long), cmocka_unit_test(test_search_beside_texts) };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     remove_work_dir();

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """./serve with everything on at once, under requests of all kinds by many clients, some of whom go away: a developers' check.
 
-    tests/tools/mixed_load.py SERVE MODEL.bin [ADAPTED.bin ADAPTER.lora] [--seconds 30] [--clients 24] [--malloc-fails N]
+    tests/tools/mixed_load.py SERVE MODEL.bin [ADAPTED.bin ADAPTER.lora] [--draft SMALL.bin] [--encoders T5.bin BERT.bin ...] [--seconds 30] [--clients 24] [--malloc-fails N]
 
 Fails if a reply has a status that nobody asked for (500 above all), a stream breaks off, or the server does not end with 0. With --malloc-fails
 one allocation in N fails (fail_malloc.c): then nothing may crash, and what lacked memory says 503. Sanitizers report as ever: SERVE may be build/asan/serve."""
@@ -11,15 +11,18 @@ here = os.path.dirname(os.path.abspath(__file__))
 ap = argparse.ArgumentParser()
 ap.add_argument("serve")
 ap.add_argument("models", nargs="+")
+ap.add_argument("--draft", help="a smaller model of MODEL's tokens")
+ap.add_argument("--encoders", nargs="*", default=[], help="models asked by ids alone: T5 for texts and embeddings, BERT for embeddings")
 ap.add_argument("--seconds", type=float, default=30)
 ap.add_argument("--clients", type=int, default=24)
 ap.add_argument("--malloc-fails", type=int, default=0)
 o = ap.parse_args()
 work = tempfile.mkdtemp()
 bins = [m for m in o.models if not m.endswith(".lora")]
-for m in o.models: shutil.copy(m, work)
+for m in o.models + o.encoders + ([o.draft] if o.draft else []): shutil.copy(m, work)
 name = [os.path.basename(m)[:-4] for m in bins]
 lora = [os.path.basename(m)[:-5] for m in o.models if m.endswith(".lora")]
+encoders = [os.path.basename(m)[:-4] for m in o.encoders]
 counts, bad, lock = {}, [], threading.Lock()
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 8}, "n": {"type": "integer"}}, "required": ["a", "n"], "additionalProperties": False}
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}]
@@ -31,7 +34,8 @@ def start():
         env.update(LD_PRELOAD=work + "/fail.so", FAIL_EVERY=str(o.malloc_fails), FAIL_FROM=work + "/on")
     log = open(work + "/log", "w")
     p = subprocess.Popen([o.serve, work, "--port", "0", "--slots", "4", "--ctx", "512", "--kv-dir", work + "/kv", "--kv-disk", "8M", "--trace", work + "/trace", "--response-cache", "1M",
-                          "--fallback", "gone=nope," + name[0], "--keep-alive", "2s", "--sse-ping-interval", "1", "--memory", "150M", "--queue", "64", "--drain", "2"], stderr=log, env=env)
+                          "--fallback", "gone=nope," + name[0], "--keep-alive", "2s", "--sse-ping-interval", "1", "--memory", "150M", "--queue", "64", "--drain", "2",
+                          "--trust-proxy", "127.0.0.1", "--allow-host", "load.test"] + (["--draft", "%s=%s" % (name[0], os.path.basename(o.draft)[:-4])] if o.draft else []), stderr=log, env=env)
     for _ in range(600):
         found = re.search(r"listening on http://127.0.0.1:(\d+)", open(work + "/log").read())
         if found: return p, int(found.group(1))
@@ -39,6 +43,7 @@ def start():
     sys.exit("the server did not start: " + open(work + "/log").read())
 
 def make(r):
+    ids = lambda n: [r.randint(1, 60) for _ in range(r.randint(1, n))]
     w = " ".join(r.choice(["cat", "dog", "sea", "king", "moon", "tree", "old", "man"]) for _ in range(r.randint(1, 60)))
     st, us, m = r.random() < .6, [{"role": "user", "content": w}], name[0]
     chat, text = "/v1/chat/completions", "/v1/completions"
@@ -51,7 +56,7 @@ def make(r):
         lambda: (text, {"model": m, "prompt": w, "max_tokens": r.randint(0, 300), "stream": st, "lookup": True, "temperature": 0, "ignore_eos": True}),
         lambda: (text, {"model": m, "prompt": w, "max_tokens": 20, "grammar": 'root ::= ("a" | "b" [a-z]*)+'}),
         lambda: (text, {"model": m, "prompt": w, "max_tokens": 10, "num_beams": r.choice([2, 3])}),
-        lambda: (text, {"model": name[-1], "prompt": [r.randint(1, 60) for _ in range(r.randint(1, 50))], "max_tokens": 20, "stream": st,
+        lambda: (text, {"model": name[-1], "prompt": ids(50), "max_tokens": 20, "stream": st,
                         "lora": [{"name": lora[0], "scale": r.choice([.5, 1, 2, r.random()])}] if lora else None}),
         lambda: ("/v1/embeddings", {"model": m, "input": [w, w[:9]], "pooling": "mean", "encoding_format": r.choice(["float", "base64"])}),
         lambda: ("/api/embed", {"model": m, "input": [w, w], "pooling": "last"}),
@@ -65,13 +70,16 @@ def make(r):
         lambda: ("/tokenize", {"model": m, "content": w, "with_pieces": True}),
         lambda: ("/apply-template", {"model": m, "messages": us, "tools": TOOLS}),
         lambda: ("/v1/messages/count_tokens", {"model": m, "messages": us}),
+    ] + [
+        lambda e=e: r.choice([(text, {"model": e, "prompt": [ids(100), ids(10)], "max_tokens": r.randint(1, 20), "stream": st, "num_beams": r.choice([None, None, 2])}),
+                              ("/v1/embeddings", {"model": e, "input": [ids(100), ids(20)], "pooling": r.choice(["mean", "first"])})]) for e in encoders * 2
     ] + [lambda p=p: (p, None) for p in ("/metrics", "/slots", "/api/tags", "/api/ps", "/v1/models", "/props", "/health")]
     return r.choice(kinds)()
 
 def ask(port, path, body, r):
     b = json.dumps(body).encode() if body else b""
     with socket.create_connection(("127.0.0.1", port), timeout=300) as s:
-        s.sendall(("%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % ("POST" if body else "GET", path, len(b))).encode() + b)
+        s.sendall(("%s %s HTTP/1.1\r\nHost: load.test\r\nX-Forwarded-For: 10.0.0.%d\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % ("POST" if body else "GET", path, r.randint(1, 4), len(b))).encode() + b)
         if r.random() < .12: return time.sleep(r.random() * .2) or "went away"
         out = b""
         while piece := s.recv(65536): out += piece

@@ -90,6 +90,7 @@ static int slot_save(lane *l, slot_action *a, err *e) {
     if (!k) return fail_code(e, ERR_INPUT, "slot %d of model '%s' holds nothing that could be saved", a->slot, l->m->name);
     FILE *f = open_memstream(&bytes, &n);
     int rc = f ? session_save(k->s, f, e) : fail_memory(e, 4096, "a saved session");
+    if (rc && e->code == ERR_FAILED) e->code = ERR_MEMORY; /* nothing else keeps a stream in memory from being written */
     if (f && fclose(f) && !rc) rc = fail_memory(e, n, "a saved session");
     if (rc) return free(bytes), -1;
     a->bytes = (buf){ .p = bytes, .n = n, .cap = n };

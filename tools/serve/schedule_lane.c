@@ -131,23 +131,22 @@ static bool comes_before(const user *a, const user *b) {
     return a->n_active < b->n_active || (a->n_active == b->n_active && a->served < b->served);
 }
 
-/* The next job to get a slot; *wait: it needs more than are free, and nobody is to take them before it. The last of several slots is kept
- * for a user who has none, so that one with many long answers cannot shut out others; unless there was only one lately, an application behind
- * which all its users are. */
+/* The next job to get a slot; *wait: it needs more than are free, of slots or of sessions, which texts have too, and nobody is to take them
+ * before it. The last of several slots is kept for a user who has none, so that one with many long answers cannot shut out others; unless
+ * there was only one lately, an application behind which all its users are. */
 static job_state *choose(lane *l, bool no_texts, bool *wait) {
     job_state *best = NULL;
-    int n_free = l->n_slots - l->n_used;
+    int n_free = l->n_slots - l->n_used, room = l->max_sessions - l->n_sessions + prefix_spare(&l->kept);
     bool shared = now_seconds() < l->s->shared_until;
     *wait = false;
     for (job_state *js = l->first; js; js = js->next) {
         bool text = js->j->kind == JOB_EMBED;
         int keep = shared && l->n_slots >= 4 && js->u->n_active > 0;
-        bool room = l->n_sessions < l->max_sessions || prefix_spare(&l->kept);
-        if (!can_start(js) || !room || (js->width > 1 && l->kept.pinned) || (text && (no_texts || text_embeds(l, js->u))) || (!text && (n_free == 0 || (n_free <= keep && js->width == 1)))) continue;
+        if (!can_start(js) || room <= 0 || (js->width > 1 && l->kept.pinned) || (text && (no_texts || text_embeds(l, js->u))) || (!text && (n_free == 0 || (n_free <= keep && js->width == 1)))) continue;
         if (!lane_fetched(l, js)) continue;
         if (!best || comes_before(js->u, best->u)) best = js;
     }
-    if (best && best->j->kind != JOB_EMBED && best->width > n_free) *wait = true;
+    if (best && best->j->kind != JOB_EMBED && best->width > min_int(n_free, room)) *wait = true;
     return best;
 }
 
