@@ -149,20 +149,10 @@ static int by_value(const void *a, const void *b) { return *(const double *)a < 
 
 static int set_up(void **state) {
     (void)state;
-    make_work_dir();
-    static char path[800];
-    snprintf(path, sizeof path, "%s", converted("weights/pip-stories", "q8"));
-    site.model = path;
+    site_open();
     if (getenv("QUERN_LOAD_SECONDS")) load.seconds = atoi(getenv("QUERN_LOAD_SECONDS")), load.strict = true;
     if (getenv("QUERN_LOAD_CLIENTS")) load.clients = min_int(atoi(getenv("QUERN_LOAD_CLIENTS")), MOST_CLIENTS);
     site_start("--slots 8 --ctx 512");
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    site_end(SIGKILL);
-    remove_work_dir();
     return 0;
 }
 
@@ -230,5 +220,5 @@ static void test_cancel(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_crowd), cmocka_unit_test(test_cancel) };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, site_close);
 }

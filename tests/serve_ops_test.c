@@ -12,18 +12,8 @@ static char folder[300];
 
 static int set_up(void **state) {
     (void)state;
-    make_work_dir();
-    static char path[800];
-    snprintf(path, sizeof path, "%s", converted("weights/pip-stories", "q8"));
+    site_open();
     snprintf(folder, sizeof folder, "%s/kv", work_dir);
-    site.model = path;
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    site_end(SIGKILL);
-    remove_work_dir();
     return 0;
 }
 
@@ -612,5 +602,5 @@ int main(void) {
         cmocka_unit_test(test_full_disk), cmocka_unit_test(test_few_files), cmocka_unit_test(test_context_bound),
         cmocka_unit_test(test_default_adapters), cmocka_unit_test(test_adapters_in_flight),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, site_close);
 }

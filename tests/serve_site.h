@@ -78,4 +78,19 @@ static inline void site_wait_metric(const char *name, long v) {
         else usleep(10000);
 }
 
+/* Before and after a group of tests: a working folder, and the demo model in q8 to be served; set-ups add to it. */
+static inline void site_open(void) {
+    make_work_dir();
+    static char path[800];
+    snprintf(path, sizeof path, "%s", converted("weights/pip-stories", "q8"));
+    site.model = path;
+}
+
+static inline int site_close(void **state) {
+    (void)state;
+    site_end(SIGKILL);
+    remove_work_dir();
+    return 0;
+}
+
 #endif

@@ -5,17 +5,7 @@
 
 static int set_up(void **state) {
     (void)state;
-    make_work_dir();
-    static char path[800];
-    snprintf(path, sizeof path, "%s", converted("weights/pip-stories", "q8"));
-    site.model = path;
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    site_end(SIGKILL);
-    remove_work_dir();
+    site_open();
     return 0;
 }
 
@@ -161,5 +151,5 @@ static void test_errors_of_http(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_names), cmocka_unit_test(test_mistakes), cmocka_unit_test(test_names_of_no_model), cmocka_unit_test(test_errors_of_http) };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, site_close);
 }
