@@ -156,10 +156,7 @@ INLINE void soften(const attn_job *j, const attn_query *query, float *s, int bas
     for (int i = v0; i < a; i++) s[i] = -INFINITY;
     for (int i = b; i < v1; i++) s[i] = -INFINITY;
     v16 top = v16_set1(-INFINITY), sum = v16_set1(0);
-    for (int i = v0; i < v1; i += 16) {
-        v16 x = v16_load(s + i);
-        top = v16_if_gt(x, top, x, top);
-    }
+    for (int i = v0; i < v1; i += 16) top = v16_larger(v16_load(s + i), top);
     float max = v16_max(top) + 0.0f; /* never -0, whichever zero came first */
     v16 less = v16_set1(max > -INFINITY ? max : 0);
     for (int i = v0; i < v1; i += 16) {

@@ -42,12 +42,17 @@ INLINE void quantize_queries(const attn_job *j, const attn_query *query, int n, 
  * x is below zero, which spares the tables that need one unsigned side their preparation of weights. */
 INLINE void dot_quads(dot dots[ATTN_INT_QUERIES][PAGE_VECS], const char *block, const char *ahead, size_t step, const int8_t *x, size_t ld_x,
                       const bool positive, const int quads, const int n, const int vecs) {
-    UNROLL for (int j = 0; j < quads; j++) {
+    HIDE_POINTER(x); /* else the compiler moves all its loads to the front, and spills what it loaded */
+    UNROLL for (int j = 0; j < quads; j++, block += step, ahead += step) {
+        if (positive) { /* a step that is no constant: else all addresses are computed first, and spilled */
+            HIDE_POINTER(block);
+            HIDE_POINTER(ahead);
+        }
         quad w[PAGE_VECS];
         b64 plain[PAGE_VECS];
         UNROLL for (int v = 0; v < vecs; v++) {
-            PREFETCH(ahead + (size_t)j * step + 64 * v);
-            plain[v] = b64_load(block + (size_t)j * step + 64 * v);
+            PREFETCH(ahead + 64 * v);
+            plain[v] = b64_load(block + 64 * v);
             if (!positive) w[v] = quad_of(W_Q8, plain[v]);
         }
         UNROLL for (int i = 0; i < n; i++) {

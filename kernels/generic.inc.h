@@ -8,6 +8,7 @@
  *   attention.inc.h  attention over pages, and the pages' writer */
 #define PREFETCH(p) __builtin_prefetch((const void *)(p), 0, 3)
 #define PREFETCH_L2(p) __builtin_prefetch((const void *)(p), 0, 2)
+#define HIDE_POINTER(p) __asm__("" : "+r"(p)) /* the compiler no longer knows where it points */
 
 /* The first n of 16 elements, zeros beyond; and the first n stored. */
 INLINE v16 v16_load_n(const float *p, int n) {

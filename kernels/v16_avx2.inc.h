@@ -23,6 +23,8 @@ INLINE v16 v16_if_gt(v16 x, v16 y, v16 s, v16 t) {
     return (v16){ _mm256_blendv_ps(t.a, s.a, _mm256_cmp_ps(x.a, y.a, _CMP_GT_OQ)),
                   _mm256_blendv_ps(t.b, s.b, _mm256_cmp_ps(x.b, y.b, _CMP_GT_OQ)) };
 }
+INLINE v16 v16_larger(v16 x, v16 y) { return (v16){ _mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b) }; }
+INLINE v16 v16_smaller(v16 x, v16 y) { return (v16){ _mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b) }; }
 
 INLINE v16 v16_abs(v16 x) {
     const __m256 sign = _mm256_set1_ps(-0.0f);

@@ -20,6 +20,8 @@ INLINE v16 v16_div(v16 a, v16 b) { return _mm512_div_ps(a, b); }
 INLINE v16 v16_fma(v16 a, v16 b, v16 c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE v16 v16_fnma(v16 a, v16 b, v16 c) { return _mm512_fnmadd_ps(a, b, c); }
 INLINE v16 v16_if_gt(v16 a, v16 b, v16 x, v16 y) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), y, x); }
+INLINE v16 v16_larger(v16 a, v16 b) { return _mm512_max_ps(a, b); }
+INLINE v16 v16_smaller(v16 a, v16 b) { return _mm512_min_ps(a, b); }
 
 INLINE v16 v16_abs(v16 a) { return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(0x7fffffff))); }
 INLINE v16 v16_copysign(v16 a, v16 s) { /* 0xca: bits of a where the mask is set, of s elsewhere */

@@ -50,6 +50,8 @@ INLINE v16 v16_if_gt(v16 a, v16 b, v16 x, v16 y) {
     return EACH(AT);
 #undef AT
 }
+INLINE v16 v16_larger(v16 a, v16 b) { return v16_if_gt(a, b, a, b); } /* fmax would keep a NaN */
+INLINE v16 v16_smaller(v16 a, v16 b) { return v16_if_gt(b, a, a, b); }
 INLINE v16 v16_abs(v16 a) {
 #define AT(i) vabsq_f32(a.v[i])
     return EACH(AT);

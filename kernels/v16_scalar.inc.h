@@ -29,6 +29,9 @@ INLINE v16 v16_fma(v16 a, v16 b, v16 c) { EACH c.v[i] = fmaf(a.v[i], b.v[i], c.v
 INLINE v16 v16_fnma(v16 a, v16 b, v16 c) { EACH c.v[i] = fmaf(-a.v[i], b.v[i], c.v[i]); return c; }
 /* a > b ? x : y; false where either is NaN */
 INLINE v16 v16_if_gt(v16 a, v16 b, v16 x, v16 y) { EACH y.v[i] = a.v[i] > b.v[i] ? x.v[i] : y.v[i]; return y; }
+/* a > b ? a : b, and a < b ? a : b: b where either is NaN */
+INLINE v16 v16_larger(v16 a, v16 b) { EACH b.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return b; }
+INLINE v16 v16_smaller(v16 a, v16 b) { EACH b.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return b; }
 
 INLINE uint32_t scalar_bits(float x) { uint32_t u; memcpy(&u, &x, 4); return u; }
 INLINE float scalar_float(uint32_t u) { float x; memcpy(&x, &u, 4); return x; }

@@ -295,6 +295,27 @@ static void test_functions(void **state) {
     assert_true(act_of(ACT_RELU, -1) == 0 && act_of(ACT_RELU, 2) == 2);
 }
 
+/* Attention's weight of position 1, whose score is x below that of position 0; V is 1 there and 0 elsewhere. */
+static float weight_of(float x) {
+    static float blocks[2][16 * KV_PAGE]; /* K [16][64], V [64][16] */
+    static const float q[16] = { 1 };
+    float out[32];
+    const void *page = blocks;
+    blocks[0][1] = x;
+    blocks[1][16] = 1;
+    scalar()->attention(&(attn_job){ &(attn_query){ q, NULL, 0, 2, out }, 1, 16, &page, 0, sizeof blocks[0], KV_F32, 0 });
+    return out[0];
+}
+
+static void test_weights(void **state) {
+    (void)state;
+    for (double x = 1e-6; x < 87; x *= 1.0007) {
+        float f = (float)x;
+        assert_true(relative(weight_of(-f), exp(-(double)f)) < 2.5e-7 + 1.5e-8 * x);
+    }
+    assert_true(weight_of(0) == 1 && weight_of(-87.01f) == 0 && weight_of(-1e30f) == 0 && weight_of(-INFINITY) == 0 && isnan(weight_of(NAN)));
+}
+
 static void test_sincos(void **state) {
     (void)state;
     rng r = { 3, false };
@@ -580,7 +601,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tables_agree), cmocka_unit_test(test_large_products), cmocka_unit_test(test_cuts),
             cmocka_unit_test(test_matmul_reference), cmocka_unit_test(test_attention_reference), cmocka_unit_test(test_attention_int8),
-        cmocka_unit_test(test_attention_masked), cmocka_unit_test(test_norm_reference), cmocka_unit_test(test_functions),
+        cmocka_unit_test(test_attention_masked), cmocka_unit_test(test_norm_reference), cmocka_unit_test(test_functions), cmocka_unit_test(test_weights),
             cmocka_unit_test(test_sincos),
         cmocka_unit_test(test_f16), cmocka_unit_test(test_f16_tables), cmocka_unit_test(test_quantize_edges),
             cmocka_unit_test(test_pack), cmocka_unit_test(test_plain_rows),
