@@ -2,7 +2,7 @@
 #
 #   all            run, convert, inspect, quality, bench/model, bench/kernels, bench/tokenizer, bench/grammar, bench/serve
 #   demo           converts the demo checkpoint and generates from it
-#   test           builds and runs every test (cmocka; installs it where missing)
+#   test           builds and runs every test (cmocka; installs it where missing), and test-emulated
 #   test-clients   openai-python, ollama-python and LangChain against ./serve, in a throw-away environment
 #   soak           the server under 200 rude clients for a minute
 #   test-kqueue    the server's HTTP tests over kqueue, with libkqueue (KQUEUE=PREFIX)
@@ -137,7 +137,9 @@ cmocka:
 	@CC="$(CC)" sh tests/need_cmocka.sh
 
 test: cmocka all taps $(TESTS:%=$(BUILD)/tests/%)
-	@set -e; for t in $(TESTS); do echo "== $$t"; QUERN_BIN=$(BIN) $(BUILD)/tests/$$t; done; echo "all tests passed"
+	@set -e; for t in $(TESTS); do echo "== $$t"; QUERN_BIN=$(BIN) $(BUILD)/tests/$$t; done
+	@$(if $(SAN),,MAKE="$(MAKE)" sh tests/emulated.sh $(BUILD))
+	@echo "all tests passed"
 
 # A developers' tool, not installed; the tests build it so that it stays buildable.
 taps: $(BUILD)/taps
