@@ -183,9 +183,7 @@ static void tile_attend(const attn_job *j, const attn_query *query, int n) {
                              .base = t0 / ATTN_SEGMENT * ATTN_SEGMENT, .hdp = round_up((size_t)j->hd, 16) };
     score_tiles(&t, s);
     for (int i = 0; i < n; i++) soften(j, &query[i], s[i], t.base);
-    value_tiles(&t, s);
-    for (int i = 0; i < n; i++)
-        if (!(query[i].out[t.hdp + 1] == query[i].out[t.hdp + 1])) for (size_t d = 0; d < t.hdp; d++) query[i].out[d] = NAN;
+    value_tiles(&t, s); /* a NaN weight has made the scale of its page NaN, and so all of out */
 }
 
 static void attention_shapes(int hd) {

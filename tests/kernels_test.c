@@ -11,6 +11,7 @@ static float *floats(size_t n) { return alloc_aligned(n * sizeof(float)); }
 
 /* The amx table with tiles in plain C: with the rest of it in plain C too, and with the rest as it is. */
 extern const kernels amx_soft;
+bool amx_soft_released(void);
 #if defined(__x86_64__)
 extern const kernels amx_soft512;
 #endif
@@ -51,6 +52,7 @@ static void test_large_products(void **state) {
             for (int i = 0; table_at(i); i++) {
                 memset(got, 0xee, (size_t)m * (size_t)ld * sizeof *got);
                 table_at(i)->matmul[t][1](&p.w, &p.a, got, (size_t)ld, 0, ld / PANEL);
+                assert_true(amx_soft_released());
                 bool close = t == W_BF16 && own_bf16(table_at(i));
                 for (int j = 0; j < m * ld; j++) {
                     bool same = memcmp(want + j, got + j, sizeof *got) == 0 || (isnan(want[j]) && isnan(got[j]));
@@ -113,6 +115,7 @@ static void check_big_job(const big_job *b, uint64_t seed) {
         memset(got, 0xee, n * (size_t)ld * sizeof *got);
         for (int i = 0; i < b->n; i++) query[i].out = got + (size_t)i * (size_t)ld;
         table_at(k)->attention(&job);
+        assert_true(amx_soft_released());
         for (int i = 0; i < b->n * ld; i++)
             if (i % ld < pad + 2 && memcmp(want + i, got + i, sizeof *got) != 0 && !(isnan(want[i]) && isnan(got[i])))
                 fail_msg("%s, hd %d, %d queries of kind %d, query %d, element %d: %a, expected %a", table_at(k)->name, b->hd, b->n,
