@@ -81,15 +81,20 @@ INLINE void fetch_scores(const tile_queries *t, const tile_place *p, const char 
     PREFETCH_L2(v_scale + 16 * p->inner);
 }
 
+/* Without their sums, which bytes of two signs do not need; making one waits for what was just stored. */
+static void band_queries(const tile_queries *t, int b, int8_queries *q) {
+    const int rows = rows_of(t, b), hd = t->j->hd;
+    int32_t unused;
+    for (int i = 0; i < rows; i++) to_int8(t->query[b * BAND + i].q, hd, (int)groups_of(hd), q->q[i], &q->scale[i], &unused);
+    memset(q->q[rows], 0, (size_t)(BAND - rows) * sizeof q->q[0]);
+}
+
 static void score_tiles(const tile_queries *t, float (*s)[LD_SCORES]) {
     int8_queries q[ATTN_BANDS];
     _Alignas(64) int32_t product[2][BAND * PANEL];
     const int pages = t->last - t->first + 1, n = pages * t->bands * PAGE_VECS;
     tile_place ahead = { 0 }, here = { 0 };
-    for (int b = 0; b < t->bands; b++) {
-        memset(q[b].q[rows_of(t, b)], 0, (size_t)(BAND - rows_of(t, b)) * sizeof q[b].q[0]);
-        quantize_queries(t->j, t->query + b * BAND, rows_of(t, b), &q[b]);
-    }
+    for (int b = 0; b < t->bands; b++) band_queries(t, b, &q[b]);
     for (int i = -2; i < n; i++) {
         if (i + 2 < n) {
             const char *k = kv_page(t->j, t->first + ahead.outer, t->j->k_at);
