@@ -8,10 +8,10 @@
  * the scores of 16 positions take hd / 64 of them, summed in the tile, the last with fewer quads (tiles 6 and 7). Every 16 x 16 sums
  * are stored, then scaled in f32, as kernels.h defines, in the pipeline of tiles.inc.h: product i + 2 | store i + 1 | scale i.
  *
- * What to expect of 16 queries against a page, hd 128, in cycles (16 a product, 16 a store, beside them 2 loads, 2 vector operations
+ * What to expect of 16 queries against a page, hd 128, in cycles (16 a product, 16 a store of sums; beside them 2 loads, 2 vector operations
  * and 1 store of 64 bytes a cycle):
- *   scores   4 x (2 products + store) = 192 of the tile unit; loads 4 x 24 (queries stay in their tiles), vectors 4 x 24
- *   values   8 x (product + store) = 256; loads 8 x 32, vectors 8 x 16
+ *   scores   4 x (2 products + store) = 192 of the tile unit; loads 4 x 32 (queries stay in their tiles), vectors 4 x 24
+ *   values   8 x (product + store) = 256; loads 8 x 32 (weights, V, sums, scales: as long as the tile unit), vectors 8 x 16
  * where vpdpbusd takes 1024 for each of the two at its peak. The softmax between them, 64 vectors of about 30 operations, stays: 960.
  * So such a page takes a half of what it took, and then two thirds of it are the softmax. A band costs the same for any number of
  * queries, as much as vpdpbusd needs for 3 to 4: fewer than TILES_LEAST leave the tiles to those who fill them. */
