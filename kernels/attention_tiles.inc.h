@@ -12,7 +12,7 @@
  * and 1 store of 64 bytes a cycle):
  *   scores   4 x (2 products + store) = 192 of the tile unit; loads 4 x 32 (queries stay in their tiles), vectors 4 x 24
  *   values   8 x (product + store) = 256; loads 8 x 32 (weights, V, sums, scales: as long as the tile unit), vectors 8 x 16
- * where vpdpbusd takes 1024 for each of the two at its peak. The softmax between them, 64 vectors of about 30 operations, stays: 960.
+ * where vpdpbusd takes 1024 for each of the two at its peak. The softmax between them, 64 vectors of some 28 operations, stays: 900.
  * So such a page takes a half of what it took, and then two thirds of it are the softmax. A band costs the same for any number of
  * queries, as much as vpdpbusd needs for 3 to 4: fewer than TILES_LEAST leave the tiles to those who fill them. */
 enum { ATTN_BANDS = 2, SEGMENT_PAGES = ATTN_SEGMENT / KV_PAGE, K_STRIDE = 4 * KV_PAGE };
