@@ -73,6 +73,7 @@ typedef struct setup {
     acts a;
     float *y;
     /* attention */
+    kv_type kv;
     int n_q, hd, depth, heads;
 } setup;
 
@@ -100,19 +101,21 @@ static double matmul_work(void *arg, int thread) {
     return 2.0 * (p1 - p0) * PANEL * s->inputs * s->a.m * s->rounds;
 }
 
+enum { MOST_QUERIES = 128 };
+
 /* Each thread takes its share of the KV heads, `depth` positions of each. Returns bytes of K and V. */
 static double attention_work(void *arg, int thread) {
     setup *s = arg;
-    size_t head = 2u * KV_PAGE * (size_t)s->hd * 2;
+    const size_t k_bytes = kv_block_bytes(s->kv, s->hd, false), head = k_bytes + kv_block_bytes(s->kv, s->hd, true);
     const void *page[64];
-    attn_query query[64];
+    attn_query query[MOST_QUERIES];
     float *q = s->y + (size_t)thread * 65536, *out = q + 32768;
     for (int h = thread; h < s->heads; h += s->threads)
         for (int t = 0; t < s->depth; t += ATTN_SEGMENT) {
             for (int i = 0; i < s->depth / KV_PAGE; i++) page[i] = s->memory + ((size_t)i * (size_t)s->heads + (size_t)h) * head;
             for (int i = 0; i < s->n_q; i++)
                 query[i] = (attn_query){ q + (size_t)i * (size_t)s->hd, NULL, t, t + ATTN_SEGMENT, out + (size_t)i * (size_t)(s->hd + 16) };
-            s->k->attention(&(attn_job){ query, s->n_q, s->hd, page, 0, head / 2, KV_F16, 0 });
+            s->k->attention(&(attn_job){ query, s->n_q, s->hd, page, 0, k_bytes, s->kv, 0 });
         }
     return (double)((s->heads - thread + s->threads - 1) / s->threads) * s->depth / KV_PAGE * (double)head;
 }
@@ -164,16 +167,19 @@ static void bench_matmul(setup *s, const limits *l, wtype type, int int8) {
     s->a = whole;
 }
 
-static void bench_attention(setup *s, const limits *l) {
-    static const int queries[] = { 1, 3, 4, 8, 16 };
-    s->hd = 128, s->depth = 4096, s->heads = 8;
-    int copies = (int)(s->bytes / ((size_t)s->heads * 4096 * 128 * 4));
-    printf("%-12s attention f16, depth 4096, hd 128", s->k->name);
+/* Few queries are bound by reading the cache, a prompt's by arithmetic: 2 products of hd multiply-adds a query and position. */
+static void bench_attention(setup *s, const limits *l, kv_type kv) {
+    static const int queries[] = { 1, 3, 4, 8, 16, MOST_QUERIES };
+    s->kv = kv, s->hd = 128, s->depth = 4096, s->heads = 8;
+    const double position = (double)(kv_block_bytes(kv, s->hd, false) + kv_block_bytes(kv, s->hd, true)) / KV_PAGE;
+    const int copies = (int)((double)s->bytes / (position * s->depth * s->heads));
+    printf("%-12s attention %s, depth 4096, hd 128", s->k->name, kv == KV_Q8 ? "q8" : "f16");
     s->heads *= min_int(copies, 8); /* past the last cache */
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         s->n_q = queries[i];
-        double bytes = rate(attention_work, s, s->threads);
-        printf("  n_q %d: %.1f GB/s %.0f %%", queries[i], bytes / 1e9, 100 * bytes / l->read);
+        double bytes = rate(attention_work, s, s->threads), ops = bytes / position * s->n_q * 4 * s->hd;
+        if (s->n_q < MOST_QUERIES) printf("  n_q %d: %.1f GB/s %.0f %%", s->n_q, bytes / 1e9, 100 * bytes / l->read);
+        else printf("  n_q %d: %.1f GOP/s %.0f %%", s->n_q, ops / 1e9, 100 * ops / (kv == KV_Q8 ? l->int8 : l->f32));
         fflush(stdout);
     }
     printf("\n");
@@ -191,7 +197,8 @@ static void bench_table(const kernels *k, setup *s) {
     bench_matmul(s, &l, W_Q8, 0);
     bench_matmul(s, &l, W_BF16, 0);
     bench_matmul(s, &l, W_F32, 0);
-    bench_attention(s, &l);
+    bench_attention(s, &l, KV_F16);
+    bench_attention(s, &l, KV_Q8);
 }
 
 static void usage(FILE *out) {
@@ -228,7 +235,7 @@ int main(int argc, char **argv) {
     char cpu[160];
     cpu_describe(cpu, sizeof cpu);
     printf("%s, %d threads; matmul %d x %d, best of %d; percent: of the read limit at 1 row "
-           "and for attention, else of the arithmetic's\n", cpu, s.threads, s.n, s.inputs, REPEATS);
+           "and for attention of few queries, else of the arithmetic's\n", cpu, s.threads, s.n, s.inputs, REPEATS);
     for (int i = 0; kernels_all()[i]; i++)
         if (kernels_usable(kernels_all()[i]) && (!only || kernels_all()[i] == kernels_get())) bench_table(kernels_all()[i], &s);
     void *all[] = { s.memory, x, s.a.q, s.a.scale, s.a.sum, s.y };

@@ -34,13 +34,13 @@ INLINE void v16_store_n(float *p, v16 a, int n) {
 #include "kernels/probe.inc.h"
 
 /* The table of a CPU that has own ways for some products, and of one that has not. */
-#define KERNELS_WITH(table_name, bf16, q8, q4, int8_probe, bf16_probe) { \
+#define KERNELS_WITH(table_name, bf16, q8, q4, attend, int8_probe, bf16_probe) { \
     .name = table_name, \
     .matmul = { [W_F32] = { matmul_f32, matmul_f32 }, [W_BF16] = { bf16, bf16 }, \
                 [W_Q8] = { matmul_q8_f32, q8 }, [W_Q4] = { matmul_q4_f32, q4 } }, \
     .row_load = row_load, .quantize = quantize, .rmsnorm = rmsnorm, .layernorm = layernorm, .rope = rope, .glu = glu, \
     .act = act, .add = add_scaled, .add_ranks = add_ranks, \
     .scale = scale_by, .sparsify = sparsify, .mean_square = mean_square, .mul = mul, \
-    .softmax = softmax, .softcap = softcap, .kv_store = kv_store, .attention = attention, .attn_merge = attn_merge, \
+    .softmax = softmax, .softcap = softcap, .kv_store = kv_store, .attention = attend, .attn_merge = attn_merge, \
     .probe_read = probe_read, .probe_f32 = probe_f32, .probe_int8 = int8_probe, .probe_bf16 = bf16_probe }
-#define KERNELS(table_name) KERNELS_WITH(table_name, matmul_bf16, matmul_q8, matmul_q4, probe_int8, probe_f32)
+#define KERNELS(table_name) KERNELS_WITH(table_name, matmul_bf16, matmul_q8, matmul_q4, attention, probe_int8, probe_f32)

@@ -108,4 +108,4 @@ static double probe_mm(long reps) {
     return (double)reps * 16 * 64;
 }
 
-const kernels kernels_i8mm = KERNELS_WITH("i8mm", matmul_bf16, matmul_q8_mm, matmul_q4_mm, probe_mm, probe_f32);
+const kernels kernels_i8mm = KERNELS_WITH("i8mm", matmul_bf16, matmul_q8_mm, matmul_q4_mm, attention, probe_mm, probe_f32);

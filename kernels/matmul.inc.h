@@ -261,8 +261,16 @@ INLINE void to_int8(const float *x, int n, const int chunks, int8_t *q, float *s
     *sum = total;
 }
 
+/* Sums in a pass of their own: right behind a group's four stores, a load of all its bytes waits until they have left the store buffer. */
 static void quantize(const float *x, int k, int8_t *q, float *scale, int32_t *sum) {
-    for (int left = k; left > 0; left -= GROUP, x += GROUP, q += GROUP, scale++, sum++) to_int8(x, min_int(left, GROUP), 1, q, scale, sum);
+    const size_t groups = groups_of(k);
+    int32_t later;
+    for (size_t g = 0; g < groups; g++) to_int8(x + g * GROUP, min_int(k - (int)g * GROUP, GROUP), 1, q + g * GROUP, scale + g, &later);
+    for (size_t g = 0; g < groups; g++) {
+        int32_t total = 0;
+        for (size_t i = 0; i < GROUP; i++) total += q[g * GROUP + i];
+        sum[g] = total;
+    }
 }
 
 static float panel_value(const mat *w, const uint8_t *panel, size_t row, size_t i) {

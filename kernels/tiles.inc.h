@@ -18,6 +18,7 @@ typedef struct tile_shapes {
     uint16_t bytes[16]; /* a row's, of each tile */
     uint8_t rows[16];
 } tile_shapes;
+_Static_assert(sizeof(tile_shapes) == 64, "ldtilecfg reads 64 bytes");
 
 /* ---- int8 activations ---- */
 
@@ -26,7 +27,8 @@ typedef struct span {
     const int8_t *tile[SPAN];    /* [groups] tiles of 1024 bytes */
     const uint16_t *scale[SPAN]; /* [groups][16], f16 */
     int panels, groups;
-    const uint8_t *ahead;        /* what the caches should fetch meanwhile: this of the first panel, or NULL */
+    const uint8_t *ahead;        /* what the second cache should fetch meanwhile: this of the first panel, or NULL. (The first has no
+                                  * place: this segment's tiles are 32 KB, and all bands pass before the next one begins.) */
     size_t bytes, step;          /* of a panel, of a group */
     bool first, last;            /* segment of the inputs */
 } span;
@@ -81,7 +83,7 @@ static void tile_band(const span *w, const band *b, const mat *m, int p) {
             multiply(i & 1, b->q + ahead * GROUP, b->ldq, w->tile[ahead_panel] + ahead * TILE_BYTES);
             if (w->ahead)
                 for (size_t at = 0; at < w->step; at += 64)
-                    PREFETCH(w->ahead + (size_t)ahead_panel * w->bytes + (size_t)ahead * w->step + at);
+                    PREFETCH_L2(w->ahead + (size_t)ahead_panel * w->bytes + (size_t)ahead * w->step + at);
             if (++ahead == groups) ahead = 0, ahead_panel++;
         }
         if (i >= -1 && i + 1 < n) {

@@ -7,9 +7,10 @@
 
 #include "tests/tiles_soft.h"
 #include "kernels/tiles.inc.h"
+#include "kernels/attention_tiles.inc.h"
 
 extern const kernels amx_soft512;
-const kernels amx_soft512 = KERNELS_WITH("amx-soft512", matmul_bf16_tiles, matmul_q8_tiles, matmul_q4_tiles,
+const kernels amx_soft512 = KERNELS_WITH("amx-soft512", matmul_bf16_tiles, matmul_q8_tiles, matmul_q4_tiles, attention_tiles,
                                          probe_tiles_int8, probe_tiles_bf16);
 #else
 extern int amx_soft512_empty;

@@ -11,6 +11,7 @@ static float *floats(size_t n) { return alloc_aligned(n * sizeof(float)); }
 
 /* The amx table with tiles in plain C: with the rest of it in plain C too, and with the rest as it is. */
 extern const kernels amx_soft;
+bool amx_soft_released(void);
 #if defined(__x86_64__)
 extern const kernels amx_soft512;
 #endif
@@ -51,6 +52,7 @@ static void test_large_products(void **state) {
             for (int i = 0; table_at(i); i++) {
                 memset(got, 0xee, (size_t)m * (size_t)ld * sizeof *got);
                 table_at(i)->matmul[t][1](&p.w, &p.a, got, (size_t)ld, 0, ld / PANEL);
+                assert_true(amx_soft_released());
                 bool close = t == W_BF16 && own_bf16(table_at(i));
                 for (int j = 0; j < m * ld; j++) {
                     bool same = memcmp(want + j, got + j, sizeof *got) == 0 || (isnan(want[j]) && isnan(got[j]));
@@ -63,6 +65,83 @@ static void test_large_products(void **state) {
             free_aligned(want), free_aligned(got);
             problem_free(&p);
         }
+}
+
+/* ---- attention over a cache of int8, at sizes that a case of test_tables_agree does not have ---- */
+
+/* What a job is made of; kind: where its queries look. */
+typedef struct big_job { int hd, n, t0, t1; enum { ALL, PROMPT, WINDOW, APART, KINDS } kind; bool values_first, biased, capped, hostile; } big_job;
+
+static attn_query big_query(const big_job *b, int i, rng *r) {
+    int t0 = b->t0, t1 = b->t1, most = t1 - t0;
+    if (b->kind == PROMPT) t1 -= min_int(most - 1, (b->n - 1 - i) / 3);
+    if (b->kind == WINDOW) t0 += min_int(most - 1, i), t1 = min_int(t1, t0 + 100);
+    if (b->kind == APART) t0 += rng_int(r, 0, most - 1), t1 = rng_int(r, t0 + 1, b->t1);
+    return (attn_query){ .t0 = t0, .t1 = t1 };
+}
+
+/* Pages [t0 / 64, t1 / 64] end where their memory ends, with the K block or the V block; slots outside of [t0, t1) are NaN. */
+static void big_pages(const big_job *b, rng *r, void **page, size_t bytes, size_t k_at, size_t v_at) {
+    float key[ATTN_Q8_MOST], value[ATTN_Q8_MOST];
+    for (int t = b->t0; t < b->t1; t++) {
+        int i = t / KV_PAGE;
+        if (!page[i]) page[i] = memset(alloc_aligned(bytes), 0xff, bytes);
+        rng_fill(r, key, ATTN_Q8_MOST), rng_fill(r, value, ATTN_Q8_MOST);
+        scalar()->kv_store(KV_Q8, (char *)page[i] + k_at, (char *)page[i] + v_at, t % KV_PAGE, key, value, b->hd);
+    }
+}
+
+static void check_big_job(const big_job *b, uint64_t seed) {
+    enum { LD_BIAS = 2 * ATTN_SEGMENT };
+    rng r = { seed, false };
+    const int pad = padded(b->hd, 16), ld = pad + 16;
+    const size_t k_bytes = kv_block_bytes(KV_Q8, b->hd, false), v_bytes = kv_block_bytes(KV_Q8, b->hd, true);
+    const size_t k_at = b->values_first ? v_bytes : 0, v_at = b->values_first ? 0 : k_bytes, n = (size_t)b->n;
+    void *page[16] = { NULL };
+    r.hostile = b->hostile;
+    big_pages(b, &r, page, k_bytes + v_bytes, k_at, v_at);
+    float *q = floats(n * (size_t)b->hd), *bias = floats(n * LD_BIAS), *want = floats(n * (size_t)ld), *got = floats(n * (size_t)ld);
+    rng_fill(&r, q, n * (size_t)b->hd), rng_fill(&r, bias, n * LD_BIAS);
+    attn_query *query = calloc(n, sizeof *query);
+    for (int i = 0; i < b->n; i++) {
+        query[i] = big_query(b, i, &r);
+        query[i].q = q + (size_t)i * (size_t)b->hd;
+        query[i].bias = b->biased ? bias + (size_t)i * LD_BIAS : NULL;
+    }
+    attn_job job = { query, b->n, b->hd, (const void *const *)page, k_at, v_at, KV_Q8, b->capped ? 4.5f : 0 };
+    for (int i = 0; i < b->n; i++) query[i].out = want + (size_t)i * (size_t)ld;
+    scalar()->attention(&job);
+    for (int k = 0; table_at(k); k++) {
+        memset(got, 0xee, n * (size_t)ld * sizeof *got);
+        for (int i = 0; i < b->n; i++) query[i].out = got + (size_t)i * (size_t)ld;
+        table_at(k)->attention(&job);
+        assert_true(amx_soft_released());
+        for (int i = 0; i < b->n * ld; i++)
+            if (i % ld < pad + 2 && memcmp(want + i, got + i, sizeof *got) != 0 && !(isnan(want[i]) && isnan(got[i])))
+                fail_msg("%s, hd %d, %d queries of kind %d, query %d, element %d: %a, expected %a", table_at(k)->name, b->hd, b->n,
+                         (int)b->kind, i / ld, i % ld, got[i], want[i]);
+    }
+    for (int i = 0; i < 16; i++) free_aligned(page[i]);
+    free_aligned(q), free_aligned(bias), free_aligned(want), free_aligned(got), free(query);
+}
+
+/* Heads of every remainder by 64, with every number of whole 64s up to the most; queries below, at and above what tiles take, and
+ * so many that a job is cut; both segments. */
+static void test_large_attention(void **state) {
+    (void)state;
+    static const int dims[] = { 5, 16, 32, 48, 64, 80, 96, 100, 112, 128, 144, 176, 192, 208, 256, 272, 320, 480, 512 };
+    static const int counts[] = { 1, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 32, 33, 39, 40, 48, 55, 56, 63, 64, 65, 70, 128 };
+    enum { DIMS = sizeof dims / sizeof *dims, COUNTS = sizeof counts / sizeof *counts };
+    rng r = { 17, false };
+    for (int i = 0; i < 4 * DIMS * COUNTS / 5; i++) {
+        const int segment = rng_int(&r, 0, 1) * ATTN_SEGMENT, begin = rng_int(&r, 0, 1) * rng_int(&r, 0, ATTN_SEGMENT - 1);
+        const int most = rng_int(&r, 0, 5) ? min_int(ATTN_SEGMENT, begin + 150) : ATTN_SEGMENT;
+        big_job b = { .hd = dims[i % DIMS], .n = counts[i % COUNTS], .t0 = segment + begin, .t1 = segment + rng_int(&r, begin + 1, most) };
+        b.kind = rng_int(&r, 0, KINDS - 1);
+        b.values_first = rng_int(&r, 0, 1), b.biased = rng_int(&r, 0, 3) == 0, b.capped = rng_int(&r, 0, 3) == 0;
+        b.hostile = rng_int(&r, 0, 4) == 0;
+        check_big_job(&b, (uint64_t)i);
+    }
 }
 
 /* ---- cuts ---- */
@@ -599,7 +678,7 @@ static void test_probes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tables_agree), cmocka_unit_test(test_large_products), cmocka_unit_test(test_cuts),
+        cmocka_unit_test(test_tables_agree), cmocka_unit_test(test_large_products), cmocka_unit_test(test_large_attention), cmocka_unit_test(test_cuts),
             cmocka_unit_test(test_matmul_reference), cmocka_unit_test(test_attention_reference), cmocka_unit_test(test_attention_int8),
         cmocka_unit_test(test_attention_masked), cmocka_unit_test(test_norm_reference), cmocka_unit_test(test_functions), cmocka_unit_test(test_weights),
             cmocka_unit_test(test_sincos),
