@@ -78,7 +78,7 @@ programs
 image
 : >"$dir/console"
 timeout "${SECONDS_MOST:-1800}" "$BOCHS" -q -f "$dir/rc" >"$dir/out" 2>&1 </dev/null &
-while kill -0 $! 2>/dev/null && ! grep -q 'amx_bochs: ....\|Kernel panic' "$dir/console"; do sleep 2; done
+while kill -0 $! 2>/dev/null && ! grep -aq 'amx_bochs: ....\|Kernel panic' "$dir/console"; do sleep 2; done
 kill $! 2>/dev/null || true
 cat "$dir/console"
-grep -q 'amx_bochs: passed' "$dir/console"
+grep -aq 'amx_bochs: passed' "$dir/console"
