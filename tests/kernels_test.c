@@ -16,10 +16,14 @@ bool amx_soft_released(void);
 extern const kernels amx_soft512;
 #endif
 
-/* The tables that can run here, NULL at the end. */
+/* The tables that can run here, NULL at the end; or the one that QUERN_KERNELS names, where an emulated CPU is slow. */
 static const kernels *table_at(int i) {
-    const kernels *list[16];
+    const kernels *list[16], *only = getenv("QUERN_KERNELS") ? kernels_named(getenv("QUERN_KERNELS")) : NULL;
     int n = 0;
+    if (only) {
+        assert_true(kernels_usable(only));
+        return i == 0 ? only : NULL;
+    }
     for (int t = 0; kernels_all()[t]; t++)
         if (kernels_usable(kernels_all()[t])) list[n++] = kernels_all()[t];
     list[n++] = &amx_soft;
