@@ -50,7 +50,8 @@ enum { MAX_TASKS = 65535 }; /* what a slot's 16-bit fields can count */
 
 typedef struct slot {
     _Alignas(64) _Atomic uint64_t word; /* job << 32 | next << 16 | end */
-    _Alignas(64) _Atomic double out;    /* when the worker last found no task left */
+    _Alignas(64) _Atomic double out;    /* when the worker last found no task left, */
+    _Atomic uint32_t out_of;            /* and of which job; written after out */
 } slot;
 
 struct pool {
@@ -151,6 +152,7 @@ static void *worker_main(void *arg) {
         if (w.id < atomic_load(&p->active)) {
             work_on(p, seen, w.id);
             atomic_store_explicit(&p->slots[w.id].out, now_seconds(), memory_order_relaxed);
+            atomic_store_explicit(&p->slots[w.id].out_of, seen, memory_order_release);
         } else rest_worker(p, w.id);
     }
 }
@@ -220,9 +222,10 @@ static void stalled(pool *p, double now) {
     set_active(p, max_int(1, atomic_load(&p->active) - 1));
 }
 
-/* Did a worker wait for the caller, which ended last? */
+/* Did a worker wait for the caller, which ended last? One that ends now has not yet said so. */
 static void check_caller(pool *p, double start, double now) {
     for (int i = 1; i < p->n; i++) {
+        if (atomic_load_explicit(&p->slots[i].out_of, memory_order_acquire) != atomic_load_explicit(&p->job, memory_order_relaxed)) continue;
         double out = atomic_load_explicit(&p->slots[i].out, memory_order_relaxed);
         if (out < start || now - out < STALL_SECONDS || now - out < STALL_RATIO * (out - start)) continue;
         stalled(p, now);
