@@ -42,12 +42,14 @@ void ops_layout(exec *x, carve *c, int max_rows, int max_k, int d, int d_ff, int
     x->ranks = carve_take(c, m * (size_t)x->max_ranks * sizeof(float));
 }
 
-/* Tasks for n equal pieces of work of `cost` bytes or operations each: one if the whole is not worth waking anyone. */
+/* Tasks for n equal pieces of work of `cost` bytes or operations each: one if the whole is not worth waking anyone; else as many for
+ * each worker, to even things out, but no smaller than TASK, beside which it costs little to take one. */
 static int task_count(const exec *x, int n, double cost) {
-    enum { WORTH = 1 << 15, PER_WORKER = 8 };
+    enum { WORTH = 1 << 15, TASK = 1 << 16, PER_WORKER = 8 };
     int workers = pool_size(x->pool);
-    if (workers == 1 || (double)n * cost < WORTH) return 1;
-    return min_int(n, workers * PER_WORKER);
+    double all = (double)n * cost, each = all / workers / TASK;
+    if (workers == 1 || all < WORTH) return 1;
+    return min_int(n, workers * (each < 1 ? 1 : each < PER_WORKER ? (int)each : PER_WORKER));
 }
 
 static int cut(int n, int task, int n_tasks) { return (int)((int64_t)n * task / n_tasks); }

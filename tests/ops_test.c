@@ -97,6 +97,7 @@ static void make_adapter(rng *r, lora *l, int rank, const mat *w, const lora *ne
     for (int i = 0; i < rank; i++) rng_fill(r, b + (size_t)i * ldb, (size_t)w->n);
     *l = (lora){ .a = p.w, .b = b, .ldb = ldb, .scale = 0.5f, .next = next };
     l->a.bias = NULL;
+    free_aligned(p.rows), free_aligned(p.x), free_aligned(p.bias);
 }
 
 typedef struct inner_case {
