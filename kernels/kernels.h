@@ -33,6 +33,7 @@ typedef struct mat {
 } mat;
 
 uint64_t mat_bytes(const mat *w); /* as it lies, padding included; 0 of no matrix */
+mat mat_rows(const mat *w, int first, int n); /* of panels: outputs first, a multiple of 16, and the n - 1 after it; adapters are not cut */
 
 /* m rows of activations, prepared once and read by every panel of a matmul. */
 typedef struct acts {

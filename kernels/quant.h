@@ -27,7 +27,6 @@ size_t panel_scale_bytes(wtype t, int k);
 size_t plain_row_bytes(wtype t, int k);
 size_t plain_row_scale_bytes(wtype t, int k);
 int matrix_bytes(wtype t, wlayout layout, uint64_t n, uint64_t k, uint64_t *bytes);
-mat mat_rows(const mat *w, int first, int n); /* of panels: outputs first, a multiple of 16, and the n - 1 after it; adapters are not cut */
 
 float f16_to_f32(uint16_t h);
 uint16_t f32_to_f16(float x); /* nearest, ties to even; overflow gives infinity */

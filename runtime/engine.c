@@ -195,7 +195,7 @@ int engine_take_adapters(engine_opts *o, const char *const *texts, int n, arena 
 static int open_adapters(engine *g, const engine_opts *o, err *e) {
     for (int i = 0; i < o->n_adapters; i++)
         if (lora_open(&g->lora, &g->model, o->adapters[i].path, o->adapters[i].scale, e)) return -1;
-    g->f.ops.max_rank = g->lora.max_rank;
+    g->f.ops.max_ranks = g->lora.max_ranks;
     return 0;
 }
 
@@ -616,7 +616,8 @@ static int give_embedding(session *s, err *e) {
     for (int i = 0; i < m->n_dense; i++) {
         float *from = i % 2 ? y : x, *to = i % 2 ? x : y;
         memset(to, 0, wide * sizeof *to);
-        ops_matmul(&g->f.ops, &m->dense[i], from, wide, 1, to, wide);
+        acts in = ops_rows(from, wide, 1, m->dense[i].k);
+        ops_matmul(&g->f.ops, &m->dense[i], &in, to, wide);
         d = m->dense[i].n;
         if (m->arch.dense_tanh >> i & 1) g->f.ops.k->softcap(to, 1, d); /* cap 1: tanh */
         if (i == m->n_dense - 1) ops_pool(sum, to, wide, 0, 1, d, 1);

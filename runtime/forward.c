@@ -18,6 +18,13 @@ static size_t side_width(const model *m) {
     return width;
 }
 
+/* Are there layers whose gates become sparse? That takes all gates of a row at once. */
+static bool has_sparse(const model *m) {
+    bool has = false;
+    for (int l = 0; l < m->arch.n_layers; l++) has |= m->layers[l].sparsity != 0;
+    return has;
+}
+
 static void lay_side_paths(forward_ctx *f, carve *c, size_t rows) {
     const arch *a = &f->model->arch;
     f->side_ld = round_up(side_width(f->model), GROUP);
@@ -25,6 +32,7 @@ static void lay_side_paths(forward_ctx *f, carve *c, size_t rows) {
     f->coef_ld = round_up((size_t)(a->n_streams * a->n_streams), GROUP);
     f->side = carve_take(c, rows * f->side_ld * sizeof(float));
     f->per_layer = carve_take(c, rows * f->per_layer_ld * sizeof(float));
+    f->own = carve_take(c, f->per_layer_ld * sizeof(float));
     if (a->n_streams == 1) return;
     f->coefs = carve_take(c, 2 * rows * f->coef_ld * sizeof(float));
     f->streams = carve_take(c, (size_t)a->n_streams * rows * f->d_ld * sizeof(float));
@@ -54,7 +62,7 @@ void forward_layout(forward_ctx *f, carve *c, int max_rows, int ctx) {
     f->block = carve_take(c, rows * f->d_ld * sizeof(float));
     f->qkv = carve_take(c, rows * f->qkv_ld * sizeof(float));
     f->att = carve_take(c, rows * f->att_ld * sizeof(float));
-    f->gate_up = carve_take(c, (rows * f->gate_up_ld + (size_t)a->n_layers * (size_t)a->d_per_layer + GROUP) * sizeof(float)); /* and one row of per-layer embeddings */
+    if (has_sparse(m)) f->gate_up = carve_take(c, rows * f->gate_up_ld * sizeof(float));
     f->ff = carve_take(c, rows * f->ff_ld * sizeof(float));
     lay_side_paths(f, c, rows);
     if (a->n_experts) {
@@ -73,7 +81,7 @@ void forward_layout(forward_ctx *f, carve *c, int max_rows, int ctx) {
     f->cross = carve_take(c, rows * sizeof *f->cross);
     f->wanted = carve_take(c, rows * sizeof *f->wanted);
     f->seq = carve_take(c, rows * sizeof *f->seq);
-    ops_layout(&f->ops, c, max_rows, max_k, a->n_heads, a->n_kv_heads, a->head_dim, ctx);
+    ops_layout(&f->ops, c, max_rows, max_k, a->d_model, d_ff, a->n_heads, a->n_kv_heads, a->head_dim, ctx);
 }
 
 static void tap(const forward_ctx *f, const char *name, int l, const float *x, int m, size_t ld, int n) {
@@ -109,8 +117,8 @@ static void rope_tables(forward_ctx *f, int m) {
 
 static float *stream(const forward_ctx *f, float *streams, int i) { return streams + (size_t)i * (size_t)f->max_rows * f->d_ld; }
 
-/* Only the wanted rows go on: nothing after the last layer's keys and values needs the others. */
-static int keep_wanted(forward_ctx *f, int n_wanted) {
+/* Only the wanted rows go on, and of h: nothing after the last layer's keys and values needs the others. */
+static acts keep_wanted(forward_ctx *f, const acts *h, int n_wanted) {
     for (int i = 0; i < n_wanted; i++) {
         size_t from = (size_t)f->wanted[i], to = (size_t)i;
         if (from == to) continue;
@@ -125,23 +133,35 @@ static int keep_wanted(forward_ctx *f, int n_wanted) {
         f->cross[to] = f->cross[from];
         f->cross_end[to] = f->cross_end[from];
     }
-    return n_wanted;
+    return n_wanted == h->m ? *h : ops_rows(h->x, h->ldx, n_wanted, h->k); /* its int8 stays where it was */
 }
 
 /* to[m] = the norm of from[m] where the file has one; returns the rows to go on with: to, or from itself. */
 static const float *norm(forward_ctx *f, const norm_weights *w, float *to, const float *from, const char *name, int l, int m) {
     const arch *a = &f->model->arch;
     if (!w->w) return from;
-    ops_norm(&f->ops, a->norm, to, from, f->d_ld, m, w->w, w->b, a->d_model, a->norm_eps);
+    ops_norm(&f->ops, a->norm, to, from, f->d_ld, m, w->w, w->b, a->d_model, a->norm_eps, NULL);
     tap(f, name, l, to, m, f->d_ld, a->d_model);
     return to;
 }
 
+static acts model_rows(const forward_ctx *f, const float *x, int m) { return ops_rows(x, f->d_ld, m, f->model->arch.d_model); }
+
+/* The residual stream as a block's first matrix, `reader`, takes it: through the norm where the file has one. */
+static acts enter_block(forward_ctx *f, const norm_weights *w, const mat *reader, const char *name, int l, int m) {
+    const arch *a = &f->model->arch;
+    if (!w->w) return model_rows(f, f->x, m);
+    acts h = ops_norm(&f->ops, a->norm, f->h, f->x, f->d_ld, m, w->w, w->b, a->d_model, a->norm_eps, reader);
+    tap(f, name, l, f->h, m, f->d_ld, a->d_model);
+    return h;
+}
+
 /* q, k, v of the normed rows h: norms of heads, rotation, and k and v appended to the pages. */
-static void project_qkv(forward_ctx *f, const layer *w, int l, const float *h, int m) {
+static void project_qkv(forward_ctx *f, const layer *w, int l, const acts *h) {
     const model *mo = f->model;
     const arch *a = &mo->arch;
-    ops_matmul(&f->ops, &w->qkv, h, f->d_ld, m, f->qkv, f->qkv_ld);
+    const int m = h->m;
+    ops_matmul(&f->ops, &w->qkv, h, f->qkv, f->qkv_ld);
     tap(f, "qkv", l, f->qkv, m, f->qkv_ld, (int)f->qkv_ld);
     bool rotates = w->rope >= 0;
     ops_rope_append(&f->ops, &(qkv_rows){ .qkv = f->qkv, .ld = f->qkv_ld, .m = m, .n_heads = a->n_heads, .n_kv_heads = a->n_kv_heads, .hd = a->head_dim,
@@ -168,7 +188,8 @@ static void attend(forward_ctx *f, const attn_rows *over, const mat *out, int l)
     r.pos = f->pos;
     ops_attention(&f->ops, &r);
     tap(f, "attention", l, f->att, r.m, f->att_ld, a->n_heads * a->head_dim);
-    ops_matmul(&f->ops, out, f->att, f->att_ld, r.m, f->block, f->d_ld);
+    acts att = ops_rows(f->att, f->att_ld, r.m, out->k);
+    ops_matmul(&f->ops, out, &att, f->block, f->d_ld);
     tap(f, "attn_out", l, f->block, r.m, f->d_ld, a->d_model);
 }
 
@@ -179,35 +200,37 @@ static void self_attention(forward_ctx *f, const layer *w, const bias_table *bia
 }
 
 /* Attention over the encoder's output. */
-static void cross_attention(forward_ctx *f, const layer *w, int l, const float *h, int m) {
+static void cross_attention(forward_ctx *f, const layer *w, int l, const acts *h) {
     const arch *a = &f->model->arch;
-    ops_matmul(&f->ops, &w->cross_q, h, f->d_ld, m, f->qkv, f->qkv_ld);
+    const int m = h->m;
+    ops_matmul(&f->ops, &w->cross_q, h, f->qkv, f->qkv_ld);
     ops_rope_append(&f->ops, &(qkv_rows){ .qkv = f->qkv, .ld = f->qkv_ld, .m = m, .n_heads = a->n_heads, .hd = a->head_dim, .attn_scale = a->attn_scale });
     attend(f, &(attn_rows){ .m = m, .seq = f->cross, .end = f->cross_end, .group = 1, .slot = w->cross_slot }, &w->cross_out, l);
 }
 
-/* out[m] = MLP of in[m], gated or not. */
-static void mlp(forward_ctx *f, const mlp_weights *w, int l, float sparsity, const float *in, int m, float *out) {
-    const arch *a = &f->model->arch;
-    if (w->gate_up.data) {
-        ops_matmul(&f->ops, &w->gate_up, in, f->d_ld, m, f->gate_up, f->gate_up_ld);
-        tap(f, "gate_up", l, f->gate_up, m, f->gate_up_ld, w->gate_up.n);
-        if (sparsity != 0) ops_sparsify(&f->ops, f->gate_up, f->gate_up_ld, m, w->down.k, sparsity);
-        ops_glu(&f->ops, (act_kind)a->act, f->ff, f->ff_ld, f->gate_up, f->gate_up_ld, m, w->gate_up.n / 2, w->down.k);
-    } else {
-        ops_matmul(&f->ops, &w->up, in, f->d_ld, m, f->ff, f->ff_ld);
-        tap(f, "up", l, f->ff, m, f->ff_ld, w->up.n);
-        ops_act(&f->ops, (act_kind)a->act, f->ff, f->ff_ld, m, w->down.k);
-    }
-    tap(f, "act", l, f->ff, m, f->ff_ld, w->down.k);
-    ops_matmul(&f->ops, &w->down, f->ff, f->ff_ld, m, out, f->d_ld);
+/* The inner activations of an MLP, gated or not. */
+static acts inner(forward_ctx *f, const mlp_weights *w, int l, float sparsity, const acts *in) {
+    const act_kind kind = (act_kind)f->model->arch.act;
+    if (sparsity == 0) return ops_inner(&f->ops, w->gate_up.data ? &w->gate_up : &w->up, w->gate_up.data, kind, in, &w->down, f->ff, f->ff_ld);
+    ops_matmul(&f->ops, &w->gate_up, in, f->gate_up, f->gate_up_ld);
+    tap(f, "gate_up", l, f->gate_up, in->m, f->gate_up_ld, w->gate_up.n);
+    ops_sparse_glu(&f->ops, kind, f->ff, f->ff_ld, f->gate_up, f->gate_up_ld, in->m, w->down.k, sparsity);
+    return ops_rows(f->ff, f->ff_ld, in->m, w->down.k);
+}
+
+/* out[m] = MLP of in[m]. */
+static void mlp(forward_ctx *f, const mlp_weights *w, int l, float sparsity, const acts *in, float *out) {
+    acts ff = inner(f, w, l, sparsity, in);
+    tap(f, "act", l, f->ff, ff.m, f->ff_ld, w->down.k);
+    ops_matmul(&f->ops, &w->down, &ff, out, f->d_ld);
 }
 
 /* block[m] = the chosen experts' outputs, each times its weight, added in the order of the experts' numbers; plus the shared
  * expert's, times its gate. Each expert sees its rows together, so its weights are read once. */
-static void experts(forward_ctx *f, const layer *w, int l, const float *in, int m) {
+static void experts(forward_ctx *f, const layer *w, int l, const acts *in) {
     const arch *a = &f->model->arch;
-    ops_matmul(&f->ops, &w->router, in, f->d_ld, m, f->route, f->route_ld);
+    const int m = in->m;
+    ops_matmul(&f->ops, &w->router, in, f->route, f->route_ld);
     tap(f, "router", l, f->route, m, f->route_ld, a->n_experts);
     ops_route(&f->ops, f->route, f->route_ld, m, a->n_experts, a->n_used, a->renorm, f->chosen);
     memset(f->block, 0, (size_t)m * f->d_ld * sizeof *f->block);
@@ -216,16 +239,17 @@ static void experts(forward_ctx *f, const layer *w, int l, const float *in, int 
         for (int i = 0; i < m * a->n_used; i++)
             if (f->chosen[i] == e) f->expert_row[n++] = i / a->n_used;
         if (n == 0) continue;
-        for (int i = 0; i < n; i++) memcpy(f->gathered + (size_t)i * f->d_ld, in + (size_t)f->expert_row[i] * f->d_ld, f->d_ld * sizeof *in);
-        mlp(f, &w->experts[e], l, 0, f->gathered, n, f->expert_out);
+        for (int i = 0; i < n; i++) memcpy(f->gathered + (size_t)i * f->d_ld, in->x + (size_t)f->expert_row[i] * f->d_ld, f->d_ld * sizeof *in->x);
+        acts its = model_rows(f, f->gathered, n);
+        mlp(f, &w->experts[e], l, 0, &its, f->expert_out);
         for (int i = 0; i < n; i++) {
             size_t row = (size_t)f->expert_row[i];
             f->ops.k->add(f->block + row * f->d_ld, f->expert_out + (size_t)i * f->d_ld, f->route[row * f->route_ld + (size_t)e], a->d_model);
         }
     }
     if (!w->shared.down.data) return;
-    mlp(f, &w->shared, l, 0, in, m, f->expert_out);
-    if (w->shared_gate.data) ops_matmul(&f->ops, &w->shared_gate, in, f->d_ld, m, f->gathered, f->d_ld);
+    mlp(f, &w->shared, l, 0, in, f->expert_out);
+    if (w->shared_gate.data) ops_matmul(&f->ops, &w->shared_gate, in, f->gathered, f->d_ld);
     for (int i = 0; i < m; i++) {
         float gate[16] = { f->gathered[(size_t)i * f->d_ld], 0 };
         if (w->shared_gate.data) f->ops.k->softmax(gate, 2); /* of (g, 0): the sigmoid of g */
@@ -233,10 +257,16 @@ static void experts(forward_ctx *f, const layer *w, int l, const float *in, int 
     }
 }
 
-static void feed_forward(forward_ctx *f, const layer *w, int l, const float *in, int m) {
-    if (w->router.data) experts(f, w, l, in, m);
-    else mlp(f, &w->mlp, l, w->sparsity, in, m, f->block);
-    tap(f, "mlp", l, f->block, m, f->d_ld, f->model->arch.d_model);
+static void feed_forward(forward_ctx *f, const layer *w, int l, const acts *in) {
+    if (w->router.data) experts(f, w, l, in);
+    else mlp(f, &w->mlp, l, w->sparsity, in, f->block);
+    tap(f, "mlp", l, f->block, in->m, f->d_ld, f->model->arch.d_model);
+}
+
+/* The residual stream as feed_forward takes it. Of a mixture each expert reads rows of its own, but the shared one reads all. */
+static acts enter_feed_forward(forward_ctx *f, const layer *w, int l, int m) {
+    const mlp_weights *all = w->router.data ? &w->shared : &w->mlp;
+    return enter_block(f, &w->mlp_norm, all->gate_up.data ? &all->gate_up : &all->up, "mlp_norm", l, m);
 }
 
 /* The residual stream takes what a block adds, normed before the sum or after it where the file has a norm for it. */
@@ -251,12 +281,13 @@ static void add_block(forward_ctx *f, const norm_weights *post, const norm_weigh
 /* ---- the side paths of Gemma 3n's kind: low-rank residuals, several streams, per-layer embeddings ---- */
 
 /* x = (x + h + norm(right(left(h)))) / sqrt 2, h the input of attention, x the stream with attention's output. */
-static void add_laurel(forward_ctx *f, const layer *w, int l, const float *h, int m) {
-    int d = f->model->arch.d_model;
-    ops_matmul(&f->ops, &w->laurel_left, h, f->d_ld, m, f->side, f->side_ld);
-    ops_matmul(&f->ops, &w->laurel_right, f->side, f->side_ld, m, f->block, f->d_ld);
+static void add_laurel(forward_ctx *f, const layer *w, int l, const acts *h) {
+    int d = f->model->arch.d_model, m = h->m;
+    acts left = ops_rows(f->side, f->side_ld, m, w->laurel_right.k);
+    ops_matmul(&f->ops, &w->laurel_left, h, f->side, f->side_ld);
+    ops_matmul(&f->ops, &w->laurel_right, &left, f->block, f->d_ld);
     norm(f, &w->laurel_norm, f->block, f->block, "laurel_norm", l, m);
-    ops_add(&f->ops, f->x, h, f->d_ld, m, d, 1);
+    ops_add(&f->ops, f->x, h->x, f->d_ld, m, d, 1);
     ops_add(&f->ops, f->x, f->block, f->d_ld, m, d, 1);
     ops_scale(&f->ops, f->x, f->d_ld, m, d, 0.70710678f);
     tap(f, "laurel", l, f->x, m, f->d_ld, d);
@@ -265,10 +296,10 @@ static void add_laurel(forward_ctx *f, const layer *w, int l, const float *h, in
 /* coefs[m] = w of tanh(router of x): how much of each stream goes where. */
 static void stream_coefs(forward_ctx *f, const layer *w, const mat *coefs, const float *x, int l, int m) {
     float *routed = f->coefs + (size_t)f->max_rows * f->coef_ld;
-    const float *h = norm(f, &w->altup.router_norm, f->h, x, "altup_norm", l, m);
-    ops_matmul(&f->ops, &w->altup.router, h, f->d_ld, m, routed, f->coef_ld);
+    acts h = model_rows(f, norm(f, &w->altup.router_norm, f->h, x, "altup_norm", l, m), m), r = ops_rows(routed, f->coef_ld, m, coefs->k);
+    ops_matmul(&f->ops, &w->altup.router, &h, routed, f->coef_ld);
     for (int i = 0; i < m; i++) f->ops.k->softcap(routed + (size_t)i * f->coef_ld, 1, f->model->arch.n_streams); /* cap 1: tanh */
-    ops_matmul(&f->ops, coefs, routed, f->coef_ld, m, f->coefs, f->coef_ld);
+    ops_matmul(&f->ops, coefs, &r, f->coefs, f->coef_ld);
 }
 
 /* Before a layer: each stream plus a mixture of all; the layer works on the prediction of stream 0. */
@@ -303,10 +334,11 @@ static void add_per_layer(forward_ctx *f, const layer *w, int l, int m) {
     size_t p = (size_t)a->d_per_layer;
     memcpy(f->h, f->streams, (size_t)m * f->d_ld * sizeof *f->h);
     for (int i = 0; w->altup.scale.w && i < m; i++) f->ops.k->mul(f->h + (size_t)i * f->d_ld, w->altup.scale.w, a->d_model);
-    ops_matmul(&f->ops, &w->per_layer_gate, f->h, f->d_ld, m, f->side, f->side_ld);
+    acts h = model_rows(f, f->h, m), side = ops_rows(f->side, f->side_ld, m, a->d_per_layer);
+    ops_matmul(&f->ops, &w->per_layer_gate, &h, f->side, f->side_ld);
     ops_act(&f->ops, (act_kind)a->act, f->side, f->side_ld, m, a->d_per_layer);
     for (int i = 0; i < m; i++) f->ops.k->mul(f->side + (size_t)i * f->side_ld, f->per_layer + (size_t)i * f->per_layer_ld + (size_t)l * p, a->d_per_layer);
-    ops_matmul(&f->ops, &w->per_layer_out, f->side, f->side_ld, m, f->block, f->d_ld);
+    ops_matmul(&f->ops, &w->per_layer_out, &side, f->block, f->d_ld);
     norm(f, &w->per_layer_norm, f->block, f->block, "per_layer_norm", l, m);
     for (int k = 1; k < a->n_streams; k++) ops_add(&f->ops, stream(f, f->streams, k), f->block, f->d_ld, m, a->d_model, 1);
     tap(f, "per_layer", l, f->block, m, f->d_ld, a->d_model);
@@ -321,9 +353,10 @@ static void match_magnitude(const forward_ctx *f, float *row, const float *like)
 
 /* The embedding in x, through a matrix each, becomes the streams. */
 static void open_streams(forward_ctx *f, int m) {
+    acts x = model_rows(f, f->x, m);
     memcpy(f->streams, f->x, (size_t)m * f->d_ld * sizeof *f->x);
     for (int k = 1; k < f->model->arch.n_streams; k++) {
-        ops_matmul(&f->ops, &f->model->stream_in[k], f->x, f->d_ld, m, stream(f, f->streams, k), f->d_ld);
+        ops_matmul(&f->ops, &f->model->stream_in[k], &x, stream(f, f->streams, k), f->d_ld);
         for (int i = 0; i < m; i++) match_magnitude(f, stream(f, f->streams, k) + (size_t)i * f->d_ld, f->x + (size_t)i * f->d_ld);
     }
 }
@@ -333,7 +366,8 @@ static void close_streams(forward_ctx *f, int m) {
     int n = f->model->arch.n_streams, d = f->model->arch.d_model;
     memcpy(f->x, f->streams, (size_t)m * f->d_ld * sizeof *f->x);
     for (int k = 1; k < n; k++) {
-        ops_matmul(&f->ops, &f->model->stream_out[k], stream(f, f->streams, k), f->d_ld, m, f->block, f->d_ld);
+        acts from = model_rows(f, stream(f, f->streams, k), m);
+        ops_matmul(&f->ops, &f->model->stream_out[k], &from, f->block, f->d_ld);
         for (int i = 0; i < m; i++) match_magnitude(f, f->block + (size_t)i * f->d_ld, f->streams + (size_t)i * f->d_ld);
         ops_add(&f->ops, f->x, f->block, f->d_ld, m, d, 1);
     }
@@ -345,14 +379,15 @@ static void per_layer_inputs(forward_ctx *f, int m) {
     const model *mo = f->model;
     const arch *a = &mo->arch;
     int p = a->d_per_layer, wide = a->n_layers * p;
-    ops_matmul(&f->ops, &mo->per_layer_proj, f->x, f->d_ld, m, f->per_layer, f->per_layer_ld);
+    acts x = model_rows(f, f->x, m);
+    ops_matmul(&f->ops, &mo->per_layer_proj, &x, f->per_layer, f->per_layer_ld);
     ops_scale(&f->ops, f->per_layer, f->per_layer_ld, m, wide, 1 / sqrtf((float)a->d_model));
     for (int i = 0; i < m; i++) {
-        float *row = f->per_layer + (size_t)i * f->per_layer_ld, *own = f->gate_up; /* free here; at least as wide, see forward_layout */
+        float *row = f->per_layer + (size_t)i * f->per_layer_ld;
         for (int l = 0; l < a->n_layers; l++) f->ops.k->rmsnorm(row + (size_t)l * (size_t)p, row + (size_t)l * (size_t)p, mo->per_layer_norm, p, a->norm_eps);
-        f->ops.k->row_load(&mo->per_layer_embed, f->tok[i] < a->n_vocab_per_layer ? f->tok[i] : 0, own);
+        f->ops.k->row_load(&mo->per_layer_embed, f->tok[i] < a->n_vocab_per_layer ? f->tok[i] : 0, f->own);
         model_forget_rows(mo, &mo->per_layer_embed);
-        f->ops.k->add(row, own, a->per_layer_scale, wide);
+        f->ops.k->add(row, f->own, a->per_layer_scale, wide);
     }
     ops_scale(&f->ops, f->per_layer, f->per_layer_ld, m, wide, 0.70710678f);
 }
@@ -375,20 +410,21 @@ static int forward_layers(forward_ctx *f, stack s, int first, int end, int m, in
         const layer *w = &s.layers[l];
         if (f->stop && atomic_load_explicit(f->stop, memory_order_relaxed)) return -1;
         if (w->altup.router.data) predict_streams(f, w, l, m);
-        const float *h = norm(f, &w->attn_norm, f->h, f->x, "attn_norm", l, m);
-        project_qkv(f, w, l, h, m);
-        if (l == s.n - 1) m = keep_wanted(f, n_wanted);
+        acts h = enter_block(f, &w->attn_norm, &w->qkv, "attn_norm", l, m);
+        project_qkv(f, w, l, &h);
+        if (l == s.n - 1) h = keep_wanted(f, &h, n_wanted), m = h.m;
         if (m == 0) break;
         self_attention(f, w, s.bias, l, m);
-        if (a->parallel && w->mlp_norm.w) h = norm(f, &w->mlp_norm, f->h, f->x, "mlp_norm", l, m); /* of the stream before the sum */
+        if (a->parallel && w->mlp_norm.w) h = enter_feed_forward(f, w, l, m); /* of the stream before the sum */
         add_block(f, &w->attn_post_norm, &w->attn_sum_norm, l, m);
-        if (w->laurel_left.data) add_laurel(f, w, l, h, m);
+        if (w->laurel_left.data) add_laurel(f, w, l, &h);
         if (w->cross_q.data) {
-            cross_attention(f, w, l, norm(f, &w->cross_norm, f->h, f->x, "cross_norm", l, m), m);
+            h = enter_block(f, &w->cross_norm, &w->cross_q, "cross_norm", l, m);
+            cross_attention(f, w, l, &h);
             add_block(f, &none, &none, l, m);
         }
-        if (!a->parallel) h = norm(f, &w->mlp_norm, f->h, f->x, "mlp_norm", l, m);
-        feed_forward(f, w, l, h, m);
+        if (!a->parallel) h = enter_feed_forward(f, w, l, m);
+        feed_forward(f, w, l, &h);
         add_block(f, &w->mlp_post_norm, &w->mlp_sum_norm, l, m);
         if (w->altup.router.data) correct_streams(f, w, l, m);
         if (w->per_layer_gate.data) add_per_layer(f, w, l, m);
@@ -399,7 +435,8 @@ static int forward_layers(forward_ctx *f, stack s, int first, int end, int m, in
 void forward_logits(forward_ctx *f, const float *hidden, int m, int first, int n, float *dst, size_t ld) {
     const arch *a = &f->model->arch;
     mat part = mat_rows(&f->model->output, first, n);
-    ops_matmul(&f->ops, &part, hidden, f->d_ld, m, dst, ld);
+    acts rows = model_rows(f, hidden, m);
+    ops_matmul(&f->ops, &part, &rows, dst, ld);
     for (int i = 0; i < m; i++) {
         float *row = dst + (size_t)i * ld;
         if (a->logit_scale != 1) f->ops.k->scale(row, a->logit_scale, n);
@@ -476,7 +513,8 @@ static void store_cross(forward_ctx *f, const float *h, int m, int l) {
     const model *mo = f->model;
     const arch *a = &mo->arch;
     const layer *w = &mo->layers[l];
-    ops_matmul(&f->ops, &w->cross_kv, h, f->d_ld, m, f->qkv, f->qkv_ld);
+    acts rows = model_rows(f, h, m);
+    ops_matmul(&f->ops, &w->cross_kv, &rows, f->qkv, f->qkv_ld);
     ops_rope_append(&f->ops, &(qkv_rows){ .qkv = f->qkv, .ld = f->qkv_ld, .m = m, .n_kv_heads = a->n_kv_heads, .hd = a->head_dim, .k_at = 0, .v_at = mo->kv_rows,
                                          .attn_scale = 1, .seq = f->seq, .pos = f->pos, .group = 1, .slot = w->cross_slot, .store = true });
 }

@@ -33,11 +33,12 @@ typedef struct forward_ctx {
     float *block;    /* [max_rows][d_ld] what a block adds */
     float *qkv;      /* [max_rows][qkv_ld] */
     float *att;      /* [max_rows][att_ld] heads side by side */
-    float *gate_up;  /* [max_rows][gate_up_ld] */
+    float *gate_up;  /* [max_rows][gate_up_ld] where gates become sparse; else they stay in the workers' caches */
     float *ff;       /* [max_rows][ff_ld] */
     float *streams, *predicted; /* [n_streams][max_rows][d_ld] */
     float *coefs;    /* [max_rows][coef_ld] */
     float *per_layer;/* [max_rows][per_layer_ld] the embeddings of all layers */
+    float *own;      /* [per_layer_ld] a token's own row of their table */
     float *side;     /* [max_rows][side_ld] inside a side path */
     float *route;    /* [max_rows][route_ld] the router's logits, then its weights */
     float *gathered, *expert_out; /* [max_rows][d_ld] the rows of one expert */

@@ -187,7 +187,9 @@ static void hang(lora_set *s, const file *f, const pair *p, float scale, lora *l
     const lora **last = &p->target->lora;
     while (*last) last = (const lora **)(uintptr_t) & (*last)->next; /* those in the list are ours, in the arena */
     *last = l;
-    s->max_rank = max_int(s->max_rank, r);
+    int ranks = 0;
+    for (const lora *all = p->target->lora; all; all = all->next) ranks += (int)round_up((size_t)all->a.n, PANEL);
+    s->max_ranks = max_int(s->max_ranks, ranks);
     s->bytes += p->a->bytes + p->b->bytes;
     s->macs += (uint64_t)r * ((uint64_t)p->target->k + (uint64_t)p->target->n);
 }

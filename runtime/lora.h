@@ -24,7 +24,7 @@ typedef struct lora_set {
     arena mem;
     struct lora_file *files;
     int n;
-    int max_rank;
+    int max_ranks;        /* of all that hang on one matrix, each rounded up to 16 */
     uint64_t hash;        /* of all of them and their scales, in order; 0: none, or none that does anything */
     uint64_t bytes, macs; /* read and computed for each token; of a mixture, as if it went to all experts */
     uint64_t file_bytes;  /* of their files */

@@ -5,6 +5,10 @@
 #include <math.h>
 #include <string.h>
 
+/* A worker's block of an MLP's inner product lies in the second cache: rows x panels of gates and ups. It has at least so many panels:
+ * few of int8 activations, so that weights are unpacked seldom; more of f32 ones, which kernels may prepare once for some panels. */
+enum { INNER_FLOATS = 1 << 16, INNER_LEAST_INT8 = 8, INNER_LEAST = 32 };
+
 /* A partial result of attention, of a row and query head, as the kernel gives it: [pad16(hd)] values, max, sum. */
 static size_t part_floats(int hd) { return round_up((size_t)hd, PANEL) + PANEL; }
 
@@ -12,15 +16,20 @@ static size_t part_floats(int hd) { return round_up((size_t)hd, PANEL) + PANEL; 
  * their results lie in the second cache. */
 static int rows_at_once(int heads) { return max_int(1, 128 / heads); }
 
-void ops_layout(exec *x, carve *c, int max_rows, int max_k, int n_heads, int n_kv_heads, int hd, int ctx) {
-    size_t kp = round_up((size_t)max_k, GROUP), groups = kp / GROUP, m = (size_t)max_rows;
+static void lay_int8(int8_rows *r, carve *c, size_t rows, size_t k) {
+    r->q = carve_take(c, rows * k);
+    r->scale = carve_take(c, rows * (k / GROUP) * sizeof(float));
+    r->sum = carve_take(c, rows * (k / GROUP) * sizeof(int32_t));
+}
+
+void ops_layout(exec *x, carve *c, int max_rows, int max_k, int d, int d_ff, int n_heads, int n_kv_heads, int hd, int ctx) {
+    size_t m = (size_t)max_rows;
     size_t part = part_floats(hd), workers = (size_t)pool_size(x->pool);
     int heads = n_heads / n_kv_heads;
-    x->max_rows = max_rows;
-    x->max_k = max_k;
-    x->q = carve_take(c, m * kp);
-    x->q_scale = carve_take(c, m * groups * sizeof(float));
-    x->q_sum = carve_take(c, m * groups * sizeof(int32_t));
+    lay_int8(&x->plain, c, m, round_up((size_t)max_k, GROUP));
+    lay_int8(&x->normed, c, m, round_up((size_t)d, GROUP));
+    lay_int8(&x->inner, c, m, round_up((size_t)d_ff, GROUP));
+    x->inner_worker = carve_take(c, workers * INNER_FLOATS * sizeof(float));
     /* Steps of few rows are cut by segment; at 4 tasks a worker enough rows keep everyone busy without. */
     size_t split_rows = (size_t)max_int(8, (int)((4 * workers + (size_t)n_kv_heads - 1) / (size_t)n_kv_heads)), segments = (size_t)ctx / ATTN_SEGMENT + 1;
     x->attn_part_floats = split_rows * (size_t)n_heads * segments * part;
@@ -30,91 +39,180 @@ void ops_layout(exec *x, carve *c, int max_rows, int max_k, int n_heads, int n_k
     x->attn_worker = carve_take(c, workers * x->attn_worker_floats * sizeof(float));
     x->attn_query = carve_take(c, workers * (size_t)x->max_queries * sizeof *x->attn_query);
     x->attn_block = carve_take(c, (m + 1) * sizeof *x->attn_block);
-    x->ranks = carve_take(c, m * round_up((size_t)x->max_rank, PANEL) * sizeof(float));
+    x->ranks = carve_take(c, m * (size_t)x->max_ranks * sizeof(float));
 }
 
-/* Tasks for n equal pieces of work of `cost` bytes or operations each: one if the whole is not worth waking anyone. */
+/* Tasks for n equal pieces of work of `cost` bytes or operations each: one if the whole is not worth waking anyone; else as many for
+ * each worker, to even things out, but no smaller than TASK, beside which it costs little to take one. */
 static int task_count(const exec *x, int n, double cost) {
-    enum { WORTH = 1 << 15, PER_WORKER = 8 };
+    enum { WORTH = 1 << 15, TASK = 1 << 16, PER_WORKER = 8 };
     int workers = pool_size(x->pool);
-    if (workers == 1 || (double)n * cost < WORTH) return 1;
-    return min_int(n, workers * PER_WORKER);
+    double all = (double)n * cost, each = all / workers / TASK;
+    if (workers == 1 || all < WORTH) return 1;
+    return min_int(n, workers * (each < 1 ? 1 : each < PER_WORKER ? (int)each : PER_WORKER));
 }
 
 static int cut(int n, int task, int n_tasks) { return (int)((int64_t)n * task / n_tasks); }
 
 /* ---- matmul ---- */
 
-typedef struct matmul_task {
+acts ops_rows(const float *x, size_t ldx, int m, int k) { return (acts){ .m = m, .k = k, .x = x, .ldx = ldx }; }
+
+static bool takes_int8(const exec *x, const mat *w) { return !x->exact && (w->type == W_Q8 || w->type == W_Q4); }
+
+static acts with_int8(acts a, const int8_rows *r) {
+    a.q = r->q;
+    a.scale = r->scale;
+    a.sum = r->sum;
+    return a;
+}
+
+/* Row i's columns [first, first + n) to int8; first is a group's. */
+static void to_int8(const exec *x, const acts *a, int i, int first, int n) {
+    size_t groups = round_up((size_t)a->k, GROUP) / GROUP, at = (size_t)i * groups + (size_t)first / GROUP;
+    x->k->quantize(a->x + (size_t)i * a->ldx + (size_t)first, n, a->q + at * GROUP, a->scale + at, a->sum + at);
+}
+
+static acts rows_from(const acts *a, int row, int n) {
+    size_t groups = round_up((size_t)a->k, GROUP) / GROUP, at = (size_t)row * groups;
+    acts part = *a;
+    part.m = n;
+    part.x += (size_t)row * a->ldx;
+    if (!a->q) return part;
+    part.q += at * GROUP;
+    part.scale += at;
+    part.sum += at;
+    return part;
+}
+
+/* A product on its way: what its tasks read. */
+typedef struct product {
     exec *x;
     const mat *w;
-    const float *in;
-    size_t ldx, ldy;
-    float *y;
     acts a;
+    float *y;
+    size_t ldy;
     int n_tasks;
-} matmul_task;
+} product;
 
 static void quantize_rows(void *arg, int task, int worker) {
     (void)worker;
-    matmul_task *t = arg;
-    size_t kp = round_up((size_t)t->a.k, GROUP), groups = kp / GROUP;
-    for (int i = cut(t->a.m, task, t->n_tasks); i < cut(t->a.m, task + 1, t->n_tasks); i++)
-        t->x->k->quantize(t->in + (size_t)i * t->ldx, t->a.k, t->a.q + (size_t)i * kp, t->a.scale + (size_t)i * groups, t->a.sum + (size_t)i * groups);
+    const product *t = arg;
+    for (int i = cut(t->a.m, task, t->n_tasks); i < cut(t->a.m, task + 1, t->n_tasks); i++) to_int8(t->x, &t->a, i, 0, t->a.k);
+}
+
+/* a x of all the matrix's adapters, side by side. */
+static void multiply_ranks(exec *x, const mat *w, const acts *a) {
+    float *ranks = x->ranks;
+    for (const lora *l = w->lora; l; ranks += round_up((size_t)l->a.n, PANEL), l = l->next) {
+        ops_matmul(x, &l->a, a, ranks, (size_t)x->max_ranks);
+        for (int i = 0; i < a->m && l->scale != 1; i++) x->k->scale(ranks + (size_t)i * (size_t)x->max_ranks, l->scale, l->a.n);
+    }
+}
+
+/* All that comes before the tasks: the activations in the form that the matrix takes, and the inner side of its adapters. */
+static product begin_product(exec *x, const mat *w, const acts *a, float *y, size_t ldy) {
+    product t = { .x = x, .w = w, .a = *a, .y = y, .ldy = ldy };
+    if (x->before) x->before(x->before_arg, w, a->x, a->ldx, a->m);
+    if (takes_int8(x, w) && !a->q) {
+        t.a = with_int8(*a, &x->plain);
+        t.n_tasks = task_count(x, a->m, w->k);
+        pool_run(x->pool, quantize_rows, &t, t.n_tasks);
+    }
+    x->bytes += mat_bytes(w);
+    x->macs += (uint64_t)w->n * (uint64_t)w->k * (uint64_t)a->m;
+    multiply_ranks(x, w, a);
+    return t;
+}
+
+static int panels_of(const mat *w) { return (w->n + PANEL - 1) / PANEL; }
+
+/* What a panel costs, for task_count. */
+static double panel_cost(const product *t) { return (double)PANEL * t->w->k * (t->a.m < 4 ? 1 : t->a.m / 4.0); }
+
+/* y[n][ldy] = rows [row, row + n) times panels [p0, p1), and what the adapters add: a block of panels at a time, so that its part
+ * of b stays in the cache while all rows pass. */
+static void multiply(const product *t, int row, int n, int p0, int p1, float *y, size_t ldy) {
+    enum { BLOCK = 64 };
+    const exec *x = t->x;
+    mat part = mat_rows(t->w, p0 * PANEL, (p1 - p0) * PANEL);
+    acts a = rows_from(&t->a, row, n);
+    x->k->matmul[part.type][a.q != NULL](&part, &a, y, ldy, 0, p1 - p0);
+    const float *ranks = x->ranks + (size_t)row * (size_t)x->max_ranks;
+    for (const lora *l = t->w->lora; l; ranks += round_up((size_t)l->a.n, PANEL), l = l->next)
+        for (int p = p0; p < p1; p += BLOCK)
+            x->k->add_ranks(y + (size_t)(p - p0) * PANEL, ldy, n, l->b + (size_t)p * PANEL, l->ldb, ranks, (size_t)x->max_ranks, l->a.n,
+                            min_int(BLOCK, p1 - p) * PANEL);
 }
 
 static void matmul_panels(void *arg, int task, int worker) {
     (void)worker;
-    matmul_task *t = arg;
-    int panels = (t->w->n + PANEL - 1) / PANEL;
-    t->x->k->matmul[t->w->type][t->a.q != NULL](t->w, &t->a, t->y, t->ldy, cut(panels, task, t->n_tasks), cut(panels, task + 1, t->n_tasks));
+    const product *t = arg;
+    int p0 = cut(panels_of(t->w), task, t->n_tasks), p1 = cut(panels_of(t->w), task + 1, t->n_tasks);
+    multiply(t, 0, t->a.m, p0, p1, t->y + (size_t)p0 * PANEL, t->ldy);
 }
 
-typedef struct lora_task {
-    exec *x;
-    const lora *w;
-    float *y;
-    size_t ldy, ld_ranks;
-    int m, panels, n_tasks;
-} lora_task;
-
-/* A block of panels at a time, so that its part of b stays in the cache while all rows pass. */
-static void add_ranks(void *arg, int task, int worker) {
-    enum { BLOCK = 64 };
-    (void)worker;
-    const lora_task *t = arg;
-    int end = cut(t->panels, task + 1, t->n_tasks);
-    for (int p = cut(t->panels, task, t->n_tasks); p < end; p += BLOCK)
-        t->x->k->add_ranks(t->y + (size_t)p * PANEL, t->ldy, t->m, t->w->b + (size_t)p * PANEL, t->w->ldb, t->x->ranks, t->ld_ranks,
-                           t->w->a.n, min_int(BLOCK, end - p) * PANEL);
-}
-
-static void add_lora(exec *x, const lora *w, const float *in, size_t ldx, int m, float *y, size_t ldy, int n) {
-    size_t ld = round_up((size_t)x->max_rank, PANEL);
-    int panels = (n + PANEL - 1) / PANEL, ranks = w->a.n;
-    ops_matmul(x, &w->a, in, ldx, m, x->ranks, ld);
-    for (int i = 0; i < m && w->scale != 1; i++) x->k->scale(x->ranks + (size_t)i * ld, w->scale, ranks);
-    lora_task t = { x, w, y, ldy, ld, m, panels, task_count(x, panels, (double)PANEL * ranks * m) };
-    pool_run(x->pool, add_ranks, &t, t.n_tasks);
-}
-
-void ops_matmul(exec *x, const mat *w, const float *in, size_t ldx, int m, float *y, size_t ldy) {
-    matmul_task t = { .x = x, .w = w, .in = in, .ldx = ldx, .ldy = ldy, .y = y, .a = { .m = m, .k = w->k, .x = in, .ldx = ldx } };
-    if (m == 0) return;
-    if (x->before) x->before(x->before_arg, w, in, ldx, m);
-    if (!x->exact && (w->type == W_Q8 || w->type == W_Q4)) {
-        t.a.q = x->q;
-        t.a.scale = x->q_scale;
-        t.a.sum = x->q_sum;
-        t.n_tasks = task_count(x, m, w->k);
-        pool_run(x->pool, quantize_rows, &t, t.n_tasks);
-    }
-    int panels = (w->n + PANEL - 1) / PANEL;
-    x->bytes += mat_bytes(w);
-    x->macs += (uint64_t)w->n * (uint64_t)w->k * (uint64_t)m;
-    t.n_tasks = task_count(x, panels, (double)PANEL * w->k * (m < 4 ? 1 : m / 4.0));
+void ops_matmul(exec *x, const mat *w, const acts *a, float *y, size_t ldy) {
+    if (a->m == 0) return;
+    product t = begin_product(x, w, a, y, ldy);
+    t.n_tasks = task_count(x, panels_of(w), panel_cost(&t));
     pool_run(x->pool, matmul_panels, &t, t.n_tasks);
-    for (const lora *l = w->lora; l; l = l->next) add_lora(x, l, in, ldx, m, y, ldy, w->n);
+}
+
+/* Buffers are shared by matrices of different widths, so the padding is zeroed, not assumed. */
+static void zero_tail(float *y, int n) { memset(y + n, 0, (round_up((size_t)n, GROUP) - (size_t)n) * sizeof *y); }
+
+/* ---- the inner activations of an MLP ---- */
+
+typedef struct inner_task {
+    product in;     /* y: of the activations */
+    acts out;       /* the same, as the next product reads them */
+    bool gated;
+    act_kind kind;
+    int unit, block; /* columns: tasks are cut at units, and worked on in blocks of */
+    int rows;        /* so many rows */
+    int n_tasks;
+} inner_task;
+
+/* Columns [first, end) of rows [row, row + n): product, activation and int8, while they lie in the worker's cache. */
+static void inner_block(const inner_task *t, float *work, int row, int n, int first, int end) {
+    const kernels *k = t->in.x->k;
+    int halves = t->gated ? 2 : 1, p0 = first / PANEL * halves, p1 = min_int(end / PANEL * halves, panels_of(t->in.w)), used = min_int(end, t->out.k) - first;
+    float *y = t->in.y + (size_t)row * t->in.ldy + (size_t)first, *sums = t->gated ? work : y;
+    size_t ld = t->gated ? (size_t)(halves * t->block) : t->in.ldy;
+    multiply(&t->in, row, n, p0, p1, sums, ld);
+    for (int i = 0; i < n; i++, y += t->in.ldy, sums += ld) {
+        if (t->gated) k->glu(t->kind, y, sums, (int)round_up((size_t)used, PANEL));
+        else k->act(t->kind, y, used);
+        if (end >= t->out.k) zero_tail(y - first, t->out.k);
+        if (t->out.q) to_int8(t->in.x, &t->out, row + i, first, used);
+    }
+}
+
+static void inner_columns(void *arg, int task, int worker) {
+    const inner_task *t = arg;
+    const exec *x = t->in.x;
+    float *work = x->inner_worker + (size_t)worker * INNER_FLOATS;
+    int units = (t->out.k + t->unit - 1) / t->unit, end = cut(units, task + 1, t->n_tasks) * t->unit;
+    for (int first = cut(units, task, t->n_tasks) * t->unit; first < end; first += t->block)
+        for (int row = 0; row < t->out.m; row += t->rows)
+            inner_block(t, work, row, min_int(t->rows, t->out.m - row), first, min_int(first + t->block, end));
+}
+
+/* A group of 64 columns is made int8 by the task that makes all of it; where there are too few groups to keep everyone busy, tasks are
+ * cut finer and the next product makes the int8 itself. */
+acts ops_inner(exec *x, const mat *w, bool gated, act_kind kind, const acts *a, const mat *reader, float *y, size_t ldy) {
+    int groups = (reader->k + GROUP - 1) / GROUP, halves = gated ? 2 : 1;
+    bool whole = groups >= 4 * pool_size(x->pool);
+    inner_task t = { .out = ops_rows(y, ldy, a->m, reader->k), .gated = gated, .kind = kind, .unit = whole ? GROUP : PANEL };
+    if (a->m == 0) return t.out;
+    t.in = begin_product(x, w, a, y, ldy);
+    t.block = max_int(INNER_FLOATS / 2 / a->m / GROUP * GROUP, (t.in.a.q ? INNER_LEAST_INT8 : INNER_LEAST) / 2 * PANEL);
+    t.rows = INNER_FLOATS / 2 / t.block;
+    if (whole && takes_int8(x, reader)) t.out = with_int8(t.out, &x->inner);
+    t.n_tasks = task_count(x, (reader->k + t.unit - 1) / t.unit, panel_cost(&t.in) * halves * (t.unit / PANEL));
+    pool_run(x->pool, inner_columns, &t, t.n_tasks);
+    return t.out;
 }
 
 /* ---- row by row ---- */
@@ -123,8 +221,10 @@ typedef struct row_task {
     exec *x;
     float *y;
     const float *in, *w, *b;
+    float *gates;
+    acts out;
     size_t ldx, ldy;
-    int m, n, used, n_tasks;
+    int m, n, n_tasks;
     float eps;
     act_kind kind;
     const mat *embed;
@@ -135,7 +235,10 @@ typedef struct row_task {
 static void run_rows(void *arg, int task, int worker) {
     (void)worker;
     row_task *t = arg;
-    for (int i = cut(t->m, task, t->n_tasks); i < cut(t->m, task + 1, t->n_tasks); i++) t->row(t, i);
+    for (int i = cut(t->m, task, t->n_tasks); i < cut(t->m, task + 1, t->n_tasks); i++) {
+        t->row(t, i);
+        if (t->out.q) to_int8(t->x, &t->out, i, 0, t->n);
+    }
 }
 
 static void rows(exec *x, row_task *t) {
@@ -147,16 +250,12 @@ static void rows(exec *x, row_task *t) {
 static void rmsnorm_row(const row_task *t, int i) { t->x->k->rmsnorm(t->y + (size_t)i * t->ldy, t->in + (size_t)i * t->ldx, t->w, t->n, t->eps); }
 static void layernorm_row(const row_task *t, int i) { t->x->k->layernorm(t->y + (size_t)i * t->ldy, t->in + (size_t)i * t->ldx, t->w, t->b, t->n, t->eps); }
 
-/* Buffers are shared by matrices of different widths, so the padding is zeroed, not assumed. */
-static void zero_tail(float *y, int n) { memset(y + n, 0, (round_up((size_t)n, GROUP) - (size_t)n) * sizeof *y); }
-
-static void glu_row(const row_task *t, int i) {
-    float *y = t->y + (size_t)i * t->ldy;
-    t->x->k->glu(t->kind, y, t->in + (size_t)i * t->ldx, t->n);
-    zero_tail(y, t->used);
+static void sparse_glu_row(const row_task *t, int i) {
+    float *gate_up = t->gates + (size_t)i * t->ldx, *y = t->y + (size_t)i * t->ldy;
+    t->x->k->sparsify(gate_up, t->n, t->eps);
+    t->x->k->glu(t->kind, y, gate_up, (int)round_up((size_t)t->n, PANEL));
+    zero_tail(y, t->n);
 }
-
-static void sparsify_row(const row_task *t, int i) { t->x->k->sparsify(t->y + (size_t)i * t->ldy, t->n, t->eps); }
 
 static void act_row(const row_task *t, int i) {
     float *y = t->y + (size_t)i * t->ldy;
@@ -172,20 +271,20 @@ static void embed_row(const row_task *t, int i) {
     if (t->eps != 1) t->x->k->scale(y, t->eps, t->n);
 }
 
-void ops_norm(exec *x, int kind, float *y, const float *in, size_t ld, int m, const float *w, const float *b, int n, float eps) {
-    rows(x, &(row_task){ .y = y, .in = in, .w = w, .b = b, .ldx = ld, .ldy = ld, .m = m, .n = n, .eps = eps, .row = kind ? layernorm_row : rmsnorm_row });
+acts ops_norm(exec *x, int kind, float *y, const float *in, size_t ld, int m, const float *w, const float *b, int n, float eps, const mat *reader) {
+    row_task t = { .y = y, .in = in, .w = w, .b = b, .ldx = ld, .ldy = ld, .m = m, .n = n, .eps = eps, .out = ops_rows(y, ld, m, n),
+                   .row = kind ? layernorm_row : rmsnorm_row };
+    if (reader && takes_int8(x, reader)) t.out = with_int8(t.out, &x->normed);
+    rows(x, &t);
+    return t.out;
 }
 
 void ops_embed(exec *x, const mat *embed, const int32_t *tok, int m, float *y, size_t ld, float scale) {
     rows(x, &(row_task){ .y = y, .ldy = ld, .m = m, .n = embed->k, .embed = embed, .tok = tok, .eps = scale, .row = embed_row });
 }
 
-void ops_glu(exec *x, act_kind kind, float *y, size_t ldy, const float *gate_up, size_t ldx, int m, int n, int used) {
-    rows(x, &(row_task){ .y = y, .in = gate_up, .ldx = ldx, .ldy = ldy, .m = m, .n = n, .used = used, .kind = kind, .row = glu_row });
-}
-
-void ops_sparsify(exec *x, float *gate_up, size_t ld, int m, int n, float sparsity) {
-    rows(x, &(row_task){ .y = gate_up, .ldy = ld, .m = m, .n = n, .eps = sparsity, .row = sparsify_row });
+void ops_sparse_glu(exec *x, act_kind kind, float *y, size_t ldy, float *gate_up, size_t ldx, int m, int n, float sparsity) {
+    rows(x, &(row_task){ .y = y, .gates = gate_up, .ldx = ldx, .ldy = ldy, .m = m, .n = n, .kind = kind, .eps = sparsity, .row = sparse_glu_row });
 }
 
 void ops_act(exec *x, act_kind kind, float *y, size_t ld, int m, int n) {

@@ -17,15 +17,20 @@ typedef struct lora {
     const struct lora *next; /* NULL: the last */
 } lora;
 
+/* Room for rows in int8 (kernels.h: acts). */
+typedef struct int8_rows {
+    int8_t *q;           /* [max_rows][pad64(max_k)] */
+    float *scale;        /* [max_rows][groups] */
+    int32_t *sum;        /* [max_rows][groups] */
+} int8_rows;
+
 /* How to compute: the table, the threads, and scratch for prepared activations. */
 typedef struct exec {
     const kernels *k;
     pool *pool;
     bool exact;          /* f32 activations with quantised weights */
-    int max_rows, max_k; /* what the scratch below holds */
-    int8_t *q;           /* [max_rows][pad64(max_k)] */
-    float *q_scale;      /* [max_rows][groups] */
-    int32_t *q_sum;      /* [max_rows][groups] */
+    int8_rows plain, normed, inner; /* of the product under way; of the latest ops_norm and ops_inner */
+    float *inner_worker; /* [workers] gates and ups of a block, see ops_inner */
     float *attn_part;    /* partial results of attention segments, see ops_attention */
     size_t attn_part_floats;
     int max_queries;     /* of one attention kernel call */
@@ -34,25 +39,32 @@ typedef struct exec {
     attn_query *attn_query; /* [workers][max_queries] */
     int *attn_block;     /* [max_rows + 1] first row of each block of rows of one sequence */
     uint64_t bytes, macs; /* done so far: weights and cache that were read, multiply-adds of matrices and attention (padding left out) */
-    int max_rank;        /* of all adapters, set before ops_layout; 0: none */
-    float *ranks;        /* [max_rows][pad16(max_rank)] a x of one matrix and adapter */
+    int max_ranks;       /* of all adapters of one matrix, each rounded up to 16, set before ops_layout; 0: none */
+    float *ranks;        /* [max_rows][max_ranks] a x of one matrix and its adapters */
     /* Where set, called before each product of the model's matrices: to fetch weights that are not at hand yet, or to look at
      * their inputs. NULL wherever a whole model is there. */
     void (*before)(void *arg, const mat *w, const float *in, size_t ldx, int m);
     void *before_arg;
 } exec;
 
-/* Lays the scratch out (twice: c->base NULL measures). max_heads x hd: of all query heads; ctx: for long decode steps. */
-void ops_layout(exec *x, carve *c, int max_rows, int max_k, int n_heads, int n_kv_heads, int hd, int ctx);
+/* Lays the scratch out (twice: c->base NULL measures). max_k, d, d_ff: the most inputs of any product, of a norm, of an MLP's second
+ * matrix; n_heads x hd: of all query heads; ctx: for long decode steps. */
+void ops_layout(exec *x, carve *c, int max_rows, int max_k, int d, int d_ff, int n_heads, int n_kv_heads, int hd, int ctx);
 
-/* y[m][ldy] = x[m][ldx] times w, columns 0 to pad16(n), and what w's adapters add. x is zero from k to pad64(k). */
-void ops_matmul(exec *x, const mat *w, const float *in, size_t ldx, int m, float *y, size_t ldy);
-/* kind 0: RMSNorm, 1: LayerNorm; b may be NULL. y may be in. */
-void ops_norm(exec *x, int kind, float *y, const float *in, size_t ld, int m, const float *w, const float *b, int n, float eps);
+/* m rows of k activations, zero from k to pad64(k), as products take them. Where what made them knew their reader, they are there in int8
+ * as well, made while a row lay in the cache and read by as many products as like; else each product that wants it does so itself. */
+acts ops_rows(const float *x, size_t ldx, int m, int k);
+/* y[m][ldy] = a times w, columns 0 to pad16(n), and what w's adapters add. */
+void ops_matmul(exec *x, const mat *w, const acts *a, float *y, size_t ldy);
+/* y[m][ldy] = act(gate) * up, gated, or act(up), of the product a times w: the inner activations of an MLP, k of the matrix `reader`,
+ * zeros from there to pad64(k). The product itself stays in the cache. int8 holds until the next ops_inner. */
+acts ops_inner(exec *x, const mat *w, bool gated, act_kind kind, const acts *a, const mat *reader, float *y, size_t ldy);
+/* kind 0: RMSNorm, 1: LayerNorm; b may be NULL. y may be in. reader: the matrix that the rows are for, or NULL; int8 holds until the
+ * next norm with one. */
+acts ops_norm(exec *x, int kind, float *y, const float *in, size_t ld, int m, const float *w, const float *b, int n, float eps, const mat *reader);
 void ops_embed(exec *x, const mat *embed, const int32_t *tok, int m, float *y, size_t ld, float scale);
-/* y[m][n] = act(gate) * up; zeros from n to pad64(used): the next matmul reads `used` inputs. */
-void ops_glu(exec *x, act_kind kind, float *y, size_t ldy, const float *gate_up, size_t ldx, int m, int n, int used);
-void ops_sparsify(exec *x, float *gate_up, size_t ld, int m, int n, float sparsity); /* kernels.h: sparsify */
+/* y[m][n] = act(gate) * up, zeros from n to pad64(n), of gates that become sparse first (kernels.h: sparsify). */
+void ops_sparse_glu(exec *x, act_kind kind, float *y, size_t ldy, float *gate_up, size_t ldx, int m, int n, float sparsity);
 void ops_act(exec *x, act_kind kind, float *y, size_t ld, int m, int n); /* in place; zeros from n to pad64(n) */
 /* Router logits [m][n] to weights: softmax, the n_used largest kept (ties: the lower number; renorm: scaled to sum to 1), the
  * others 0; chosen[m][n_used] are their numbers, ascending. */
