@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "runtime/sample.h"
+#include "tokenizer/tokenizer.h"
 
 struct speculation {
     engine *g, *draft_engine;
@@ -34,15 +35,14 @@ int speculate_lookup(const int32_t *tok, int n, int32_t *out, int most) {
     return max_int(most, 0);
 }
 
-static bool same_ids(const engine_info *a, const engine_info *b) {
-    return a->n_vocab == b->n_vocab && a->tokenizer_bytes == b->tokenizer_bytes && (a->tokenizer_bytes == 0 || memcmp(a->tokenizer, b->tokenizer, a->tokenizer_bytes) == 0);
-}
-
 int speculate_check(const engine_info *model, const engine_info *draft, err *e) {
     if (!draft->has_decoder) return fail_code(e, ERR_INPUT, "%s cannot propose: it is an encoder, it does not generate", draft->name);
     if (draft->has_encoder) return fail_code(e, ERR_INPUT, "%s cannot propose: it is an encoder-decoder model", draft->name);
-    if (same_ids(model, draft)) return 0;
-    return fail_code(e, ERR_INPUT, "%s cannot propose for %s: their tokenizers differ; a draft must be a smaller model of the same family", draft->name, model->name);
+    err why = { 0 };
+    int rc = model->n_vocab == draft->n_vocab ? 0 : fail_code(&why, ERR_INPUT, "logits of %d and %d tokens", model->n_vocab, draft->n_vocab);
+    if (!rc) rc = tokenizer_same_ids(model->tokenizer, model->tokenizer_bytes, draft->tokenizer, draft->tokenizer_bytes, &why);
+    if (rc && why.code == ERR_MEMORY) return fail_code(e, ERR_MEMORY, "%s", why.msg);
+    return rc ? fail_code(e, ERR_INPUT, "%s cannot propose for %s: their tokenizers differ: %s; a draft must be a smaller model of the same family", draft->name, model->name, why.msg) : 0;
 }
 
 int speculation_new(speculation **out, engine *g, session *s, const speculate_opts *o, err *e) {

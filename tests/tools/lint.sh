@@ -23,7 +23,7 @@ allowed() {
     runtime/engine.*) echo "$low|runtime/(engine|forward|lora|limits)\.h" ;;
     runtime/beam.*) echo "$low|runtime/(beam|engine|sample)\.h" ;;
     runtime/choice.*) echo "$low|runtime/(choice|beam|engine|sample|stop)\.h|tokenizer/tokenizer\.h" ;;
-    runtime/speculate.*) echo "$low|runtime/(speculate|engine|sample)\.h" ;;
+    runtime/speculate.*) echo "$low|runtime/(speculate|engine|sample)\.h|tokenizer/tokenizer\.h" ;;
     runtime/explain.*) echo "$low|runtime/(explain|engine)\.h" ;;
     tools/run/*|tools/run.c|tools/serve/*) echo "runtime/(base|engine|beam|choice|speculate|explain|options|sample|stop|chat|grammar|schema)\.h|tokenizer/.*|tools/.*" ;;
     tools/quality.c) echo "runtime/(base|engine|options|sample)\.h|tokenizer/.*" ;;
