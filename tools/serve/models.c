@@ -3,175 +3,15 @@
  * read if that is too much. It must not know what is computed with an engine, nor who asks. One lock for everything: opening takes
  * milliseconds, and nobody computes under it. */
 #define _GNU_SOURCE
-#include "tools/serve/models.h"
-
-#include <dirent.h>
 #include <errno.h>
 #include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "runtime/speculate.h"
 #include "tools/serve/fault.h"
-
-/* One file, or a file with adapters. Entries live until models_close: pointers to models stay good. */
-typedef struct model_state {
-    model m;
-    arena mem;               /* name, path, adapters */
-    int refs;
-    double keep_alive;
-    uint64_t used;           /* the clock of its last use */
-    bool spoilt;             /* pages of it were not there when they were read */
-    bool gone;               /* the file was not there when it was last looked for */
-    int64_t opened_modified; /* of the file that is open */
-    uint64_t opened_bytes;
-    int64_t draft_stamp;     /* of the draft's file that is open */
-    char *draft_path;        /* of the file that proposes for it; NULL: none. Of a model with adapters: its base's */
-    engine_info info;        /* a copy, once it was open; its texts in info_mem */
-    arena info_mem;
-    bool known;
-    int64_t known_modified;
-    model_adapter *defaults; /* [n_defaults] for requests that name none; of a model without adapters */
-    int n_defaults;
-    struct model_state *base; /* of a model with adapters: the one without; NULL: it is one without */
-    struct model_state *next;
-} entry;
-
-enum { MOST_IDLE_ADAPTED = 8 };
-
-typedef struct lora_entry {
-    lora_file f;
-    struct lora_entry *next;
-} lora_entry;
-
-struct models {
-    models_opts o;
-    arena mem;
-    const char **paths;
-    entry *first, **end;
-    lora_entry *loras, **loras_end;
-    uint64_t clock;
-    pthread_mutex_t lock;
-};
-
-/* ---- files ---- */
-
-static entry *find_name(const models *v, const char *name, size_t n) {
-    for (entry *x = v->first; x; x = x->next)
-        if (!x->base && strlen(x->m.name) == n && memcmp(x->m.name, name, n) == 0) return x;
-    return NULL;
-}
-
-static entry *find_path(const models *v, const char *path) {
-    for (entry *x = v->first; x; x = x->next)
-        if (!x->base && strcmp(x->m.path, path) == 0) return x;
-    return NULL;
-}
-
-/* The file's name without its ending; where that is taken, with its folder's name before it, then a number behind. */
-static char *choose_name(const models *v, arena *a, const char *path) {
-    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path, *folder = base;
-    size_t n = strlen(base) - (has_ending(base, ".bin") ? 4 : 0);
-    if (!find_name(v, base, n)) return arena_copy(a, base, n);
-    if (slash)
-        for (folder = slash; folder > path && folder[-1] != '/';) folder--;
-    n += (size_t)(base - folder);
-    for (int i = 1; i < 1000; i++) {
-        buf text = { 0 };
-        buf_add(&text, folder, n);
-        if (i > 1) buf_fmt(&text, "-%d", i);
-        char *name = text.failed || find_name(v, text.p, text.n) ? NULL : arena_copy(a, text.p, text.n);
-        buf_free(&text);
-        if (name) return name;
-    }
-    return NULL;
-}
-
-static entry *new_entry(models *v, err *e) {
-    entry *x = calloc(1, sizeof *x);
-    if (!x) return fail_memory(e, sizeof *x, "a model's entry"), NULL;
-    x->m.state = x;
-    x->m.owner = v;
-    x->m.turn_end = -1;
-    x->keep_alive = v->o.keep_alive;
-    return x;
-}
-
-static void append(models *v, entry *x) {
-    *v->end = x;
-    v->end = &x->next;
-}
-
-static void drop_new(entry *x) {
-    arena_free(&x->mem);
-    free(x);
-}
-
-static int add_model(models *v, const char *path, const struct stat *st, err *e) {
-    entry *x = find_path(v, path);
-    if (!x) {
-        if (!(x = new_entry(v, e))) return -1;
-        x->m.path = arena_copy(&x->mem, path, strlen(path));
-        x->m.name = choose_name(v, &x->mem, path);
-        if (!x->m.path || !x->m.name) return drop_new(x), fail_memory(e, strlen(path), "a model's name");
-        append(v, x);
-    }
-    x->gone = false;
-    x->m.file_bytes = (uint64_t)st->st_size;
-    x->m.modified = (int64_t)st->st_mtime;
-    return 0;
-}
-
-static int add_lora(models *v, const char *path, err *e) {
-    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
-    size_t n = strlen(base) - 5;
-    for (const lora_entry *k = v->loras; k; k = k->next)
-        if (strcmp(k->f.path, path) == 0 || (strlen(k->f.name) == n && memcmp(k->f.name, base, n) == 0)) return 0; /* the first of a name counts */
-    lora_entry *k = arena_alloc(&v->mem, sizeof *k);
-    if (k) *k = (lora_entry){ { arena_copy(&v->mem, base, n), arena_copy(&v->mem, path, strlen(path)) }, NULL };
-    if (!k || !k->f.name || !k->f.path) return fail_memory(e, strlen(path), "an adapter's name");
-    *v->loras_end = k; /* behind: the others keep their numbers */
-    v->loras_end = &k->next;
-    return 0;
-}
-
-static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
-
-static int scan_folder(models *v, const char *folder, err *e) {
-    struct dirent **list;
-    int n = scandir(folder, &list, NULL, by_name), rc = 0;
-    if (n < 0) return fail(e, "%s: %s", folder, strerror(errno));
-    for (int i = 0; i < n; i++) {
-        const char *name = list[i]->d_name;
-        arena mem = { 0 };
-        struct stat st;
-        char *path = has_ending(name, ".bin") || has_ending(name, ".lora") ? path_join(&mem, folder, name) : NULL;
-        if (!rc && path && name[0] != '.' && stat(path, &st) == 0 && S_ISREG(st.st_mode))
-            rc = has_ending(name, ".bin") ? add_model(v, path, &st, e) : add_lora(v, path, e);
-        arena_free(&mem);
-        free(list[i]);
-    }
-    free(list);
-    return rc;
-}
-
-/* All paths once more: new files get entries, those that are not there any more are marked. */
-static int scan(models *v, bool first, err *e) {
-    for (entry *x = v->first; x; x = x->next) x->gone = !x->base;
-    for (int i = 0; i < v->o.n_paths; i++) {
-        struct stat st;
-        if (stat(v->paths[i], &st)) {
-            if (first) return fail(e, "%s: %s", v->paths[i], strerror(errno));
-        } else if (S_ISDIR(st.st_mode)) {
-            if (scan_folder(v, v->paths[i], e)) return -1;
-        } else if (has_ending(v->paths[i], ".lora")) {
-            if (add_lora(v, v->paths[i], e)) return -1;
-        } else if (add_model(v, v->paths[i], &st, e)) return -1;
-    }
-    return 0;
-}
+#include "tools/serve/models_parts.h"
 
 static int take_draft(models *v, const model_draft *d, err *e);
 
@@ -187,7 +27,7 @@ int models_open(models **out, const models_opts *o, err *e) {
     int rc = v->paths ? 0 : fail_memory(e, (size_t)o->n_paths * sizeof *v->paths, "the models' paths");
     for (int i = 0; i < o->n_paths && !rc; i++)
         if (!(v->paths[i] = arena_copy(&v->mem, o->paths[i], strlen(o->paths[i])))) rc = fail_memory(e, strlen(o->paths[i]), "a path");
-    if (!rc) rc = scan(v, true, e);
+    if (!rc) rc = models_scan(v, true, e);
     for (int i = 0; i < o->n_drafts && !rc; i++) rc = take_draft(v, &o->drafts[i], e);
     if (rc) return models_close(v), -1;
     *out = v;
@@ -196,7 +36,7 @@ int models_open(models **out, const models_opts *o, err *e) {
 
 /* ---- opening and closing one ---- */
 
-static void close_entry(entry *x) {
+void models_close_entry(entry *x) {
     if (x->m.work_free) x->m.work_free(x->m.work);
     x->m.work = NULL;
     x->m.work_free = NULL;
@@ -219,7 +59,7 @@ void models_close(models *v) {
     if (!v) return;
     for (entry *x = v->first, *next; x; x = next) {
         next = x->next;
-        close_entry(x);
+        models_close_entry(x);
         arena_free(&x->info_mem);
         arena_free(&x->mem);
         free(x->defaults);
@@ -283,7 +123,7 @@ static int make_room(models *v, const entry *for_whom, uint64_t need, uint64_t b
         entry *oldest = NULL;
         for (entry *x = v->first; x; x = x->next)
             if (x->m.engine && !x->refs && (!oldest || x->used < oldest->used)) oldest = x;
-        close_entry(oldest); /* there is one: what is held fits */
+        models_close_entry(oldest); /* there is one: what is held fits */
     }
     return 0;
 }
@@ -390,10 +230,10 @@ static int open_entry(models *v, entry *x, err *e) {
     if (engine_open(&g, &o, e)) return -1;
     uint64_t need = plan_bytes(v, x, x->m.path, g), bound = v->o.memory ? v->o.memory : engine_plan(g).machine;
     add_draft(v, x, g, need, bound);
-    if (make_room(v, x, need + x->m.draft_memory, bound, e)) return close_entry(x), engine_close(g), -1;
+    if (make_room(v, x, need + x->m.draft_memory, bound, e)) return models_close_entry(x), engine_close(g), -1;
     x->m.engine = g;
-    if (open_texts(&x->m, e)) return close_entry(x), -1;
-    if (fault_count() != faults) return close_entry(x), fail(e, "%s: became shorter while it was opened", x->m.path);
+    if (open_texts(&x->m, e)) return models_close_entry(x), -1;
+    if (fault_count() != faults) return models_close_entry(x), fail(e, "%s: became shorter while it was opened", x->m.path);
     x->spoilt = false;
     x->opened_modified = x->m.modified;
     x->opened_bytes = x->m.file_bytes;
@@ -414,11 +254,11 @@ static bool draft_replaced(const entry *x) {
     return now && now != x->draft_stamp;
 }
 
-static int hold(models *v, entry *x, err *e) {
+int models_hold_entry(models *v, entry *x, err *e) {
     /* A file that was replaced is opened anew once nobody works with the old one; one that is open stays so when its name is gone. */
     err unused = { 0 };
     if (x->m.engine && !x->refs && look(x, &unused) == 0 && (x->m.modified != x->opened_modified || x->m.file_bytes != x->opened_bytes || draft_replaced(x)))
-        close_entry(x);
+        models_close_entry(x);
     if (x->m.engine && x->spoilt && x->refs) return fail(e, "model '%s': its file became shorter while it was in use; it is opened anew in a moment", x->m.name);
     if (!x->m.engine && open_entry(v, x, e)) return -1;
     x->refs++;
@@ -430,7 +270,7 @@ static int hold(models *v, entry *x, err *e) {
 static void unhold(entry *x) {
     x->used = ++x->m.owner->clock;
     x->m.expires = expiry(x);
-    if (--x->refs == 0 && (x->keep_alive == 0 || x->spoilt)) close_entry(x);
+    if (--x->refs == 0 && (x->keep_alive == 0 || x->spoilt)) models_close_entry(x);
 }
 
 static entry *find(const models *v, const char *name) {
@@ -440,9 +280,9 @@ static entry *find(const models *v, const char *name) {
         return NULL;
     }
     size_t n = strlen(name);
-    entry *x = find_name(v, name, n);
-    if (!x && has_ending(name, ":latest")) x = find_name(v, name, n -= 7);
-    if (!x && n > 4 && memcmp(name + n - 4, ".bin", 4) == 0) x = find_name(v, name, n - 4);
+    entry *x = models_find_name(v, name, n);
+    if (!x && has_ending(name, ":latest")) x = models_find_name(v, name, n -= 7);
+    if (!x && n > 4 && memcmp(name + n - 4, ".bin", 4) == 0) x = models_find_name(v, name, n - 4);
     return x && (!x->gone || x->m.engine) ? x : NULL;
 }
 
@@ -459,7 +299,7 @@ static int not_found(const models *v, const char *name, err *e) {
 static entry *find_or_scan(models *v, const char *name, err *e) {
     err unused = { 0 };
     entry *x = find(v, name);
-    if (!x) scan(v, false, &unused), x = find(v, name);
+    if (!x) models_scan(v, false, &unused), x = find(v, name);
     if (!x) not_found(v, name, e);
     return x;
 }
@@ -468,7 +308,7 @@ int models_hold(models *v, const char *name, model **m, err *e) {
     *m = NULL;
     pthread_mutex_lock(&v->lock);
     entry *x = find_or_scan(v, name, e);
-    int rc = x ? hold(v, x, e) : -1;
+    int rc = x ? models_hold_entry(v, x, e) : -1;
     if (!rc) *m = &x->m;
     pthread_mutex_unlock(&v->lock);
     return rc;
@@ -512,7 +352,7 @@ void models_set_work(model *m, void *work, void (*work_free)(void *work)) {
 
 static entry *find_by_either(const models *v, const char *text) {
     entry *x = find(v, text);
-    return x ? x : find_path(v, text);
+    return x ? x : models_find_path(v, text);
 }
 
 static int no_such_model(const models *v, const model_draft *d, err *e) {
@@ -554,154 +394,6 @@ static int take_draft(models *v, const model_draft *d, err *e) {
     return check_draft(v, x, e);
 }
 
-/* ---- adapters ---- */
-
-static const char *lora_path(models *v, const char *name) {
-    size_t n = strlen(name) - (has_ending(name, ".lora") ? 5 : 0);
-    for (const lora_entry *k = v->loras; k; k = k->next)
-        if (strlen(k->f.name) == n && memcmp(k->f.name, name, n) == 0) return k->f.path;
-    return NULL;
-}
-
-static bool same_adapters(const entry *x, const adapter *a, int n) {
-    if (x->m.n_adapters != n) return false;
-    for (int i = 0; i < n; i++)
-        if (x->m.adapters[i].scale != a[i].scale || strcmp(x->m.adapters[i].path, a[i].path)) return false;
-    return true;
-}
-
-/* Every scale is an engine of its own, with threads and a cache: few of those that nobody holds stay open. */
-static void close_idle_adapted(models *v) {
-    for (;;) {
-        entry *oldest = NULL;
-        int n = 0;
-        for (entry *x = v->first; x; x = x->next) {
-            if (!x->base || !x->m.engine || x->refs) continue;
-            n++;
-            if (!oldest || x->used < oldest->used) oldest = x;
-        }
-        if (n < MOST_IDLE_ADAPTED) return;
-        close_entry(oldest);
-    }
-}
-
-/* An entry for other adapters: one that is closed anew, so that requests with ever other scales leave no trail; else a new one. */
-static entry *entry_for_adapters(models *v, err *e) {
-    for (entry *x = v->first; x; x = x->next)
-        if (x->base && !x->m.engine && !x->refs) {
-            arena_free(&x->mem);
-            arena_free(&x->info_mem);
-            x->known = false;
-            return x;
-        }
-    entry *x = new_entry(v, e);
-    if (x) append(v, x);
-    return x;
-}
-
-static entry *find_adapted(const models *v, const entry *base, const adapter *a, int n) {
-    for (entry *x = v->first; x; x = x->next)
-        if (x->base == base && same_adapters(x, a, n)) return x;
-    return NULL;
-}
-
-/* The request's adapters by path, appended to those that all models of this server have. */
-static int resolve(models *v, arena *mem, const model_adapter *from, int n, adapter **out, err *e) {
-    int own = v->o.engine.n_adapters;
-    adapter *a = arena_alloc(mem, (size_t)(own + n) * sizeof *a);
-    err unused = { 0 };
-    if (!a) return fail_memory(e, (size_t)(own + n) * sizeof *a, "adapters");
-    for (int i = 0; i < own; i++) a[i] = v->o.engine.adapters[i];
-    for (int i = 0; i < n; i++) {
-        const char *path = lora_path(v, from[i].name);
-        if (!path) scan(v, false, &unused), path = lora_path(v, from[i].name);
-        if (!path) return fail_code(e, MODELS_NOT_FOUND, "adapter '%.200s' not found: expected a file %.200s.lora beside the models", from[i].name, from[i].name);
-        if (!isfinite(from[i].scale)) return fail_code(e, ERR_INPUT, "adapter '%.200s': its scale is no number", from[i].name);
-        a[own + i] = (adapter){ path, from[i].scale };
-    }
-    *out = a;
-    return 0;
-}
-
-static int hold_adapted(models *v, entry *base, const model_adapter *from, int n, model **m, err *e) {
-    arena mem = { 0 };
-    adapter *a;
-    if (resolve(v, &mem, from, n, &a, e)) return arena_free(&mem), -1;
-    int all = v->o.engine.n_adapters + n;
-    entry *x = find_adapted(v, base, a, all);
-    if (!x) {
-        if (!(x = entry_for_adapters(v, e))) return arena_free(&mem), -1;
-        x->mem = mem;
-        x->base = base;
-        x->m.name = base->m.name;
-        x->m.path = base->m.path;
-        x->m.adapters = a;
-        x->m.n_adapters = all;
-        x->keep_alive = v->o.keep_alive;
-    } else arena_free(&mem);
-    if (!x->m.engine) close_idle_adapted(v);
-    int rc = hold(v, x, e);
-    if (!rc) *m = &x->m;
-    return rc;
-}
-
-int models_hold_adapted(models *v, model *m, const model_adapter *adapters, int n, model **adapted, err *e) {
-    *adapted = NULL;
-    pthread_mutex_lock(&v->lock);
-    int rc = n ? hold_adapted(v, m->state->base ? m->state->base : m->state, adapters, n, adapted, e) : hold(v, m->state, e);
-    if (!rc && !n) *adapted = m;
-    pthread_mutex_unlock(&v->lock);
-    return rc;
-}
-
-int models_adapters(models *v, lora_file **list, int *n, err *e) {
-    err unused = { 0 };
-    int count = 0;
-    pthread_mutex_lock(&v->lock);
-    scan(v, false, &unused);
-    for (const lora_entry *k = v->loras; k; k = k->next) count++;
-    *n = 0;
-    *list = calloc((size_t)max_int(count, 1), sizeof **list);
-    for (const lora_entry *k = v->loras; k && *list; k = k->next) (*list)[(*n)++] = k->f;
-    pthread_mutex_unlock(&v->lock);
-    return *list ? 0 : fail_memory(e, (size_t)count * sizeof **list, "a list of adapters");
-}
-
-/* The name as the list of files has it, which stays. */
-static const char *lasting_name(const models *v, const char *name) {
-    size_t n = strlen(name) - (has_ending(name, ".lora") ? 5 : 0);
-    for (const lora_entry *k = v->loras; k; k = k->next)
-        if (strlen(k->f.name) == n && memcmp(k->f.name, name, n) == 0) return k->f.name;
-    return NULL;
-}
-
-int models_set_default_adapters(models *v, model *m, const model_adapter *list, int n, err *e) {
-    entry *x = m->state->base ? m->state->base : m->state;
-    model_adapter *own = malloc((size_t)max_int(n, 1) * sizeof *own);
-    if (!own) return fail_memory(e, (size_t)n * sizeof *own, "a model's adapters");
-    int rc = 0;
-    pthread_mutex_lock(&v->lock);
-    for (int i = 0; i < n && !rc; i++) {
-        own[i] = (model_adapter){ lasting_name(v, list[i].name), list[i].scale };
-        if (!own[i].name) rc = fail_code(e, MODELS_NOT_FOUND, "adapter '%.200s' not found: expected a file %.200s.lora beside the models", list[i].name, list[i].name);
-    }
-    model_adapter *old = rc ? own : x->defaults;
-    if (!rc) x->defaults = own, x->n_defaults = n;
-    pthread_mutex_unlock(&v->lock);
-    free(old);
-    return rc;
-}
-
-int models_default_adapters(models *v, const model *m, model_adapter **list, int *n, err *e) {
-    const entry *x = m->state->base ? m->state->base : m->state;
-    pthread_mutex_lock(&v->lock);
-    *n = x->n_defaults;
-    *list = malloc((size_t)max_int(*n, 1) * sizeof **list);
-    for (int i = 0; i < *n && *list; i++) (*list)[i] = x->defaults[i];
-    pthread_mutex_unlock(&v->lock);
-    return *list ? 0 : fail_memory(e, sizeof **list, "a list of adapters");
-}
-
 /* ---- lists ---- */
 
 static model copy_of(const entry *x) {
@@ -723,7 +415,7 @@ int models_list(models *v, model **list, int *n, err *e) {
     err unused = { 0 };
     int count = 0;
     pthread_mutex_lock(&v->lock);
-    scan(v, false, &unused);
+    models_scan(v, false, &unused);
     for (const entry *x = v->first; x; x = x->next) count += !x->base && !x->gone;
     *n = 0;
     *list = calloc((size_t)max_int(count, 1), sizeof **list);
@@ -746,7 +438,7 @@ static int study(models *v, entry *x, err *e) {
     x->m.memory = plan_bytes(v, x, x->m.path, g);
     add_draft(v, x, g, x->m.memory, UINT64_MAX);
     x->m.memory += x->m.draft_memory;
-    close_entry(x);
+    models_close_entry(x);
     return rc;
 }
 
@@ -765,7 +457,7 @@ int models_describe(models *v, const char *name, bool *open, model *copy, err *e
 void models_expire(models *v, double now) {
     pthread_mutex_lock(&v->lock);
     for (entry *x = v->first; x; x = x->next)
-        if (x->m.engine && !x->refs && now >= x->m.expires) close_entry(x);
+        if (x->m.engine && !x->refs && now >= x->m.expires) models_close_entry(x);
     pthread_mutex_unlock(&v->lock);
 }
 
