@@ -569,6 +569,41 @@ static void test_default_adapters(void **state) {
     assert_int_equal(site_end(SIGTERM), 0);
 }
 
+/* Adapters, and files of a tokenizer alone, that end in .bin in a folder of models are no models: not listed, and who asks for one is told. */
+static void test_adapter_among_models(void **state) {
+    (void)state;
+    static const struct { const char *method, *path, *body; int status; const char *says; } asked[] = {
+        { "GET", "/v1/models", "", 200, "\"id\":\"base\"" }, { "GET", "/api/tags", "", 200, "\"base:latest\"" }, { "GET", "/lora-adapters", "", 200, "\"name\":\"tuned\"" },
+        { "POST", "/v1/completions", "{\"model\":\"tuned\",\"prompt\":[5,9]}", 400, "model 'tuned' is a LoRA adapter, no model: ask for its model, and name it there: \\\"lora\\\": [{\\\"name\\\": \\\"tuned\\\"" },
+        { "POST", "/api/generate", "{\"model\":\"tuned.bin\",\"prompt\":\"x\"}", 400, "is a LoRA adapter" }, { "POST", "/completion", "{\"model\":\"words\",\"prompt\":\"x\"}", 400, "holds a tokenizer alone" },
+        { "POST", "/api/show", "{\"model\":\"tuned\"}", 400, "is a LoRA adapter" }, { "GET", "/v1/models/tuned", "", 404, "is a LoRA adapter" }, { "POST", "/api/pull", "{\"model\":\"tuned\"}", 400, "is a LoRA adapter" },
+        { "POST", "/v1/completions", "{\"model\":\"base\",\"prompt\":[5,9],\"max_tokens\":2,\"lora\":[{\"name\":\"tuned\",\"scale\":0.5}]}", 200, "\"completion_tokens\":2" },
+        { "POST", "/v1/completions", "{\"prompt\":[5,9],\"max_tokens\":2}", 200, "\"model\":\"base\"" } };
+    char command[4000], models[400];
+    const char *model = site.model;
+    snprintf(models, sizeof models, "%s/mixed", work_dir);
+    snprintf(command, sizeof command, "mkdir -p '%s' && cp '%s' '%s/base.bin' && '%s/convert' " GOLDEN "lora_llama --base " GOLDEN "llama -o '%s/tuned.bin' 2>/dev/null && '%s/convert' weights/pip-stories --vocab-only -o '%s/words.bin' 2>/dev/null",
+             models, converted(GOLDEN "llama", "f32"), models, bin_dir(), models, bin_dir(), models);
+    assert_int_equal(system(command), 0);
+    site.model = models;
+    site_start("--slots 1");
+    site.model = model;
+    for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
+        http_answer a;
+        assert_int_equal(http_ask(site.port, asked[i].method, asked[i].path, asked[i].body, &a), 0);
+        if (a.status != asked[i].status || !strstr(a.body.p, asked[i].says)) fail_msg("%s %s: expected %d and %s, found %d: %s", asked[i].path, asked[i].body, asked[i].status, asked[i].says, a.status, a.body.p);
+        if (i < 2 && (strstr(a.body.p, "tuned") || strstr(a.body.p, "words"))) fail_msg("%s: %s", asked[i].path, a.body.p);
+        http_answer_free(&a);
+    }
+    snprintf(command, sizeof command, "mv '%s/base.bin' '%s/kept' && mv '%s/tuned.bin' '%s/other.bin' && mv '%s/kept' '%s/tuned.bin'", models, models, models, models, models, models);
+    assert_int_equal(system(command), 0); /* what a name stands for may change */
+    http_answer a = site_post("/v1/completions", "{\"model\":\"tuned\",\"prompt\":[5,9],\"max_tokens\":2}", 200);
+    http_answer_free(&a);
+    a = site_post("/v1/completions", "{\"model\":\"other\",\"prompt\":[5,9],\"max_tokens\":2}", 400);
+    http_answer_free(&a);
+    assert_int_equal(site_end(SIGTERM), 0);
+}
+
 /* A request that waits in the queue while the adapters are changed gets what was set when it came. */
 static void test_adapters_in_flight(void **state) {
     (void)state;
@@ -600,7 +635,7 @@ int main(void) {
         cmocka_unit_test(test_evicted_from_memory), cmocka_unit_test(test_slots), cmocka_unit_test(test_saves_at_once),
         cmocka_unit_test(test_fallback), cmocka_unit_test(test_asked_before), cmocka_unit_test(test_pings), cmocka_unit_test(test_trace),
         cmocka_unit_test(test_full_disk), cmocka_unit_test(test_few_files), cmocka_unit_test(test_context_bound),
-        cmocka_unit_test(test_default_adapters), cmocka_unit_test(test_adapters_in_flight),
+        cmocka_unit_test(test_default_adapters), cmocka_unit_test(test_adapter_among_models), cmocka_unit_test(test_adapters_in_flight),
     };
     return cmocka_run_group_tests(tests, set_up, site_close);
 }

@@ -24,8 +24,9 @@ allowed() {
     runtime/beam.*) echo "$low|runtime/(beam|engine|sample)\.h" ;;
     runtime/choice.*) echo "$low|runtime/(choice|beam|engine|sample|stop)\.h|tokenizer/tokenizer\.h" ;;
     runtime/speculate.*) echo "$low|runtime/(speculate|engine|sample)\.h|tokenizer/tokenizer\.h" ;;
+    runtime/kind.*) echo "$low|runtime/kind\.h|weights/format\.h" ;;
     runtime/explain.*) echo "$low|runtime/(explain|engine)\.h" ;;
-    tools/run/*|tools/run.c|tools/serve/*) echo "runtime/(base|engine|beam|choice|speculate|explain|options|sample|stop|chat|grammar|schema)\.h|tokenizer/.*|tools/.*" ;;
+    tools/run/*|tools/run.c|tools/serve/*) echo "runtime/(base|engine|beam|choice|speculate|explain|kind|options|sample|stop|chat|grammar|schema)\.h|tokenizer/.*|tools/.*" ;;
     tools/quality.c) echo "runtime/(base|engine|options|sample)\.h|tokenizer/.*" ;;
     bench/*) echo "runtime/.*|kernels/.*|tokenizer/tokenizer\.h|bench/.*" ;;
     runtime/grammar*|runtime/schema*|runtime/vocabulary.*) echo "$low|runtime/(grammar|schema)[a-z_]*\.h|runtime/vocabulary\.h|tokenizer/tokenizer\.h" ;;

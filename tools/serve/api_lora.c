@@ -48,8 +48,7 @@ static int take_one(request *q, const char *at, const json *k, const adapter_fil
 
 /* Its name, or that of its file. */
 static bool is_there(const adapter_files *files, const char *name) {
-    size_t n = strlen(name);
-    if (n > 5 && strcmp(name + n - 5, ".lora") == 0) n -= 5;
+    size_t n = adapter_name_length(name);
     for (int i = 0; i < files->n; i++)
         if (strlen(files->p[i].name) == n && memcmp(files->p[i].name, name, n) == 0) return true;
     return false;

@@ -328,7 +328,7 @@ static void check_named(const server *s, const char *from, const char *name) {
     err e = { 0 };
     bool open;
     model unused;
-    if (models_describe(s->models, server_model_name(s, name), &open, &unused, &e) && e.code == MODELS_NOT_FOUND) log_line(s, "%s: %s", from, e.msg);
+    if (models_describe(s->models, server_model_name(s, name), &open, &unused, &e) && (e.code == MODELS_NOT_FOUND || e.code == MODELS_NO_MODEL)) log_line(s, "%s: %s", from, e.msg);
 }
 
 static void check_other_names(const life *l) {

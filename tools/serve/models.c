@@ -184,8 +184,13 @@ static int look(entry *x, err *e) {
         x->gone = true;
         return fail_code(e, MODELS_NOT_FOUND, "model '%s': its file is not there any more (%s: %s)", x->m.name, x->m.path, strerror(errno));
     }
-    x->m.file_bytes = (uint64_t)st.st_size;
-    x->m.modified = (int64_t)st.st_mtime;
+    models_look(x, &st);
+    const char *name = strrchr(x->m.path, '/');
+    name = name ? name + 1 : x->m.path;
+    if (x->kind == KIND_ADAPTER)
+        return fail_code(e, MODELS_NO_MODEL, "'%s' is a LoRA adapter, no model: ask for its model, and name it there: \"lora\": [{\"name\": \"%.*s\", \"scale\": 1}]", x->m.name,
+                         (int)adapter_name_length(name), name);
+    if (x->kind == KIND_TOKENIZER) return fail_code(e, MODELS_NO_MODEL, "'%s' holds a tokenizer alone, no model: it was made with convert --vocab-only; convert the checkpoint without it", x->m.name);
     return 0;
 }
 
@@ -276,7 +281,7 @@ static void unhold(entry *x) {
 static entry *find(const models *v, const char *name) {
     if (!name || !*name) {
         for (entry *x = v->first; x; x = x->next)
-            if (!x->base && !x->gone) return x;
+            if (is_listed(x)) return x;
         return NULL;
     }
     size_t n = strlen(name);
@@ -289,7 +294,7 @@ static entry *find(const models *v, const char *name) {
 static int not_found(const models *v, const char *name, err *e) {
     buf there = { 0 };
     for (const entry *x = v->first; x && there.n < 300; x = x->next)
-        if (!x->base && !x->gone) buf_fmt(&there, "%s%s", there.n ? ", " : "", x->m.name);
+        if (is_listed(x)) buf_fmt(&there, "%s%s", there.n ? ", " : "", x->m.name);
     fail_code(e, MODELS_NOT_FOUND, "model '%.200s' not found; there %s%.*s", name && *name ? name : "(the first)", there.n ? "is: " : "are no models", (int)there.n, there.n ? there.p : "");
     buf_free(&there);
     return -1;
@@ -359,7 +364,7 @@ static int no_such_model(const models *v, const model_draft *d, err *e) {
     int n = 0;
     err why = { 0 };
     if (d->model) return not_found(v, d->model, &why), fail_code(e, MODELS_NOT_FOUND, "draft %s=%s: %s", d->model, d->draft, why.msg);
-    for (const entry *x = v->first; x; x = x->next) n++;
+    for (const entry *x = v->first; x; x = x->next) n += is_listed(x);
     return fail_code(e, ERR_INPUT, "draft %s: for which of the %d models? Say MODEL=%s", d->draft, n, d->draft);
 }
 
@@ -379,8 +384,17 @@ static int check_draft(const models *v, const entry *x, err *e) {
     return rc;
 }
 
+static entry *only_one(const models *v) {
+    entry *one = NULL;
+    for (entry *x = v->first; x; x = x->next) {
+        if (is_listed(x) && one) return NULL;
+        if (is_listed(x)) one = x;
+    }
+    return one;
+}
+
 static int take_draft(models *v, const model_draft *d, err *e) {
-    entry *x = d->model ? find_by_either(v, d->model) : v->first && !v->first->next ? v->first : NULL, *y = find_by_either(v, d->draft);
+    entry *x = d->model ? find_by_either(v, d->model) : only_one(v), *y = find_by_either(v, d->draft);
     struct stat st;
     if (!x) return no_such_model(v, d, e);
     if (x->draft_path) return fail_code(e, ERR_INPUT, "model '%s' has two drafts, %s and %s: one can propose", x->m.name, x->m.draft_name, d->draft);
@@ -416,11 +430,11 @@ int models_list(models *v, model **list, int *n, err *e) {
     int count = 0;
     pthread_mutex_lock(&v->lock);
     models_scan(v, false, &unused);
-    for (const entry *x = v->first; x; x = x->next) count += !x->base && !x->gone;
+    for (const entry *x = v->first; x; x = x->next) count += is_listed(x);
     *n = 0;
     *list = calloc((size_t)max_int(count, 1), sizeof **list);
     for (const entry *x = v->first; x && *list; x = x->next)
-        if (!x->base && !x->gone) (*list)[(*n)++] = copy_of(x);
+        if (is_listed(x)) (*list)[(*n)++] = copy_of(x);
     pthread_mutex_unlock(&v->lock);
     return *list ? 0 : fail_memory(e, (size_t)count * sizeof **list, "a list of models");
 }
@@ -430,7 +444,8 @@ static int study(models *v, entry *x, err *e) {
     engine *g;
     engine_opts o = opts_of(v, x);
     o.threads = 1;
-    if (look(x, e) || (x->known && x->known_modified == x->m.modified)) return x->gone ? -1 : 0;
+    if (look(x, e)) return -1;
+    if (x->known && x->known_modified == x->m.modified) return 0;
     if (engine_open(&g, &o, e)) return -1;
     x->m.engine = g;
     int rc = open_texts(&x->m, e);

@@ -10,7 +10,7 @@
 enum { MOST_IDLE_ADAPTED = 8 };
 
 static const char *lora_path(models *v, const char *name) {
-    size_t n = strlen(name) - (has_ending(name, ".lora") ? 5 : 0);
+    size_t n = adapter_name_length(name);
     for (const lora_entry *k = v->loras; k; k = k->next)
         if (strlen(k->f.name) == n && memcmp(k->f.name, name, n) == 0) return k->f.path;
     return NULL;
@@ -122,7 +122,7 @@ int models_adapters(models *v, lora_file **list, int *n, err *e) {
 
 /* The name as the list of files has it, which stays. */
 static const char *lasting_name(const models *v, const char *name) {
-    size_t n = strlen(name) - (has_ending(name, ".lora") ? 5 : 0);
+    size_t n = adapter_name_length(name);
     for (const lora_entry *k = v->loras; k; k = k->next)
         if (strlen(k->f.name) == n && memcmp(k->f.name, name, n) == 0) return k->f.name;
     return NULL;

@@ -60,6 +60,28 @@ static void drop_new(entry *x) {
     free(x);
 }
 
+void models_look(entry *x, const struct stat *st) {
+    bool other = !x->kind_modified || x->kind_modified != (int64_t)st->st_mtime || x->kind_bytes != (uint64_t)st->st_size;
+    x->gone = false;
+    x->m.file_bytes = x->kind_bytes = (uint64_t)st->st_size;
+    x->m.modified = x->kind_modified = (int64_t)st->st_mtime;
+    if (other) x->kind = file_kind_of(x->m.path);
+}
+
+static int add_lora(models *v, const char *path, err *e) {
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    size_t n = adapter_name_length(base);
+    for (const lora_entry *k = v->loras; k; k = k->next)
+        if (strcmp(k->f.path, path) == 0 || (strlen(k->f.name) == n && memcmp(k->f.name, base, n) == 0)) return 0; /* the first of a name counts */
+    lora_entry *k = arena_alloc(&v->mem, sizeof *k);
+    if (k) *k = (lora_entry){ { arena_copy(&v->mem, base, n), arena_copy(&v->mem, path, strlen(path)) }, NULL };
+    if (!k || !k->f.name || !k->f.path) return fail_memory(e, strlen(path), "an adapter's name");
+    *v->loras_end = k; /* behind: the others keep their numbers */
+    v->loras_end = &k->next;
+    return 0;
+}
+
+/* An adapter under a model's ending is one of the adapters, and no model. */
 static int add_model(models *v, const char *path, const struct stat *st, err *e) {
     entry *x = models_find_path(v, path);
     if (!x) {
@@ -69,23 +91,8 @@ static int add_model(models *v, const char *path, const struct stat *st, err *e)
         if (!x->m.path || !x->m.name) return drop_new(x), fail_memory(e, strlen(path), "a model's name");
         models_append(v, x);
     }
-    x->gone = false;
-    x->m.file_bytes = (uint64_t)st->st_size;
-    x->m.modified = (int64_t)st->st_mtime;
-    return 0;
-}
-
-static int add_lora(models *v, const char *path, err *e) {
-    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
-    size_t n = strlen(base) - 5;
-    for (const lora_entry *k = v->loras; k; k = k->next)
-        if (strcmp(k->f.path, path) == 0 || (strlen(k->f.name) == n && memcmp(k->f.name, base, n) == 0)) return 0; /* the first of a name counts */
-    lora_entry *k = arena_alloc(&v->mem, sizeof *k);
-    if (k) *k = (lora_entry){ { arena_copy(&v->mem, base, n), arena_copy(&v->mem, path, strlen(path)) }, NULL };
-    if (!k || !k->f.name || !k->f.path) return fail_memory(e, strlen(path), "an adapter's name");
-    *v->loras_end = k; /* behind: the others keep their numbers */
-    v->loras_end = &k->next;
-    return 0;
+    models_look(x, st);
+    return x->kind == KIND_ADAPTER ? add_lora(v, path, e) : 0;
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }

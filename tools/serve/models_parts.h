@@ -10,6 +10,7 @@
 
 #include <pthread.h>
 
+#include "runtime/kind.h"
 #include "tools/serve/models.h"
 
 /* One file, or a file with adapters. Entries live until models_close: pointers to models stay good. */
@@ -21,6 +22,9 @@ typedef struct model_state {
     uint64_t used;           /* the clock of its last use */
     bool spoilt;             /* pages of it were not there when they were read */
     bool gone;               /* the file was not there when it was last looked for */
+    file_kind kind;          /* of the file of this time and size: */
+    int64_t kind_modified;
+    uint64_t kind_bytes;
     int64_t opened_modified; /* of the file that is open */
     uint64_t opened_bytes;
     int64_t draft_stamp;     /* of the draft's file that is open */
@@ -50,6 +54,9 @@ struct models {
     pthread_mutex_t lock;
 };
 
+/* May a request ask for it? Not with adapters (it names those), not what is gone, and no adapter or tokenizer by itself. */
+static inline bool is_listed(const entry *x) { return !x->base && !x->gone && (x->kind == KIND_MODEL || x->kind == KIND_OTHER); }
+
 /* ---- models.c ---- */
 int models_hold_entry(models *v, entry *x, err *e); /* opened if it is not */
 void models_close_entry(entry *x);
@@ -59,6 +66,8 @@ entry *models_find_name(const models *v, const char *name, size_t n); /* those w
 entry *models_find_path(const models *v, const char *path);
 entry *models_new_entry(models *v, err *e);
 void models_append(models *v, entry *x);
+struct stat;
+void models_look(entry *x, const struct stat *st); /* its file as it is now */
 int models_scan(models *v, bool first, err *e); /* all paths once more: new files get entries, those that are not there any more are marked */
 
 #endif
