@@ -1,7 +1,9 @@
-/* models: the files a server has and the engines of those that are open (models.h). It owns names, engines, tokenizers, templates and who holds
+/* models: the files a server has and the engines of those that are open (models.h). It owns engines, tokenizers, templates and who holds
  * them. Its one idea: opening a model is a mapping, so a model is opened to learn what it takes, and closed again before a weight is
- * read if that is too much. It must not know what is computed with an engine, nor who asks. One lock for everything: opening takes
- * milliseconds, and nobody computes under it. */
+ * read if that is too much. It must not know what is computed with an engine, nor who asks.
+ *
+ * One lock for all of it, but not while a model is opened or closed: that may take a second, and others' models are there. An entry says then
+ * what is done with it, and who wants it waits for that; the one who opens it does so for all of them, and its failure is theirs too. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <math.h>
@@ -23,6 +25,7 @@ int models_open(models **out, const models_opts *o, err *e) {
     v->end = &v->first;
     v->loras_end = &v->loras;
     pthread_mutex_init(&v->lock, NULL);
+    pthread_cond_init(&v->changed, NULL);
     v->paths = arena_alloc(&v->mem, (size_t)max_int(o->n_paths, 1) * sizeof *v->paths);
     int rc = v->paths ? 0 : fail_memory(e, (size_t)o->n_paths * sizeof *v->paths, "the models' paths");
     for (int i = 0; i < o->n_paths && !rc; i++)
@@ -36,60 +39,82 @@ int models_open(models **out, const models_opts *o, err *e) {
 
 /* ---- opening and closing one ---- */
 
-void models_close_entry(entry *x) {
-    if (x->m.work_free) x->m.work_free(x->m.work);
-    x->m.work = NULL;
-    x->m.work_free = NULL;
-    grammars_free(x->m.grammars);
-    chat_close(x->m.chat);
-    tokenizer_free(x->m.tok);
-    x->m.grammars = NULL;
-    engine_close(x->m.engine);
-    engine_close(x->m.draft);
-    x->m.draft = NULL;
-    x->m.draft_memory = 0;
-    x->m.no_draft[0] = 0;
-    x->m.chat = NULL;
-    x->m.tok = NULL;
-    x->m.engine = NULL;
-    x->m.info = x->known ? &x->info : NULL;
+/* What is to be closed, taken out of m: nobody finds it any more. */
+static void close_parts(model *m) {
+    if (m->work_free) m->work_free(m->work);
+    grammars_free(m->grammars);
+    chat_close(m->chat);
+    tokenizer_free(m->tok);
+    engine_close(m->engine);
+    engine_close(m->draft);
+}
+
+static void forget_parts(entry *x) {
+    model *m = &x->m;
+    m->work = NULL;
+    m->work_free = NULL;
+    m->grammars = NULL;
+    m->chat = NULL;
+    m->tok = NULL;
+    m->engine = m->draft = NULL;
+    m->draft_memory = 0;
+    m->no_draft[0] = 0;
+    m->info = x->info;
+}
+
+/* Gives the lock up meanwhile. */
+void models_close_entry(models *v, entry *x) {
+    model old = x->m;
+    forget_parts(x);
+    x->state = ENTRY_CLOSES;
+    pthread_mutex_unlock(&v->lock);
+    close_parts(&old);
+    pthread_mutex_lock(&v->lock);
+    x->state = ENTRY_RESTS;
+    pthread_cond_broadcast(&v->changed);
 }
 
 void models_close(models *v) {
     if (!v) return;
     for (entry *x = v->first, *next; x; x = next) {
         next = x->next;
-        models_close_entry(x);
-        arena_free(&x->info_mem);
+        close_parts(&x->m);
         arena_free(&x->mem);
         free(x->defaults);
         free(x);
     }
     arena_free(&v->mem);
+    pthread_cond_destroy(&v->changed);
     pthread_mutex_destroy(&v->lock);
     free(v);
 }
 
 static const char *copy_text(arena *a, const char *s) { return s ? arena_copy(a, s, strlen(s)) : NULL; }
 
-/* Keeps what an engine said of itself, for when it is closed. */
-static void learn(entry *x, const engine *g) {
-    arena *a = &x->info_mem;
-    engine_info i = *engine_about(g);
-    arena_free(a);
-    i.name = copy_text(a, i.name);
-    i.family = copy_text(a, i.family);
-    i.kernels = copy_text(a, i.kernels);
-    i.type = copy_text(a, i.type);
-    i.adapter_warning = copy_text(a, i.adapter_warning);
-    int *eos = arena_alloc(a, (size_t)max_int(i.n_eos, 1) * sizeof *eos);
-    for (int k = 0; eos && k < i.n_eos; k++) eos[k] = i.eos[k];
-    i.eos = eos;
-    if (!eos) i.n_eos = 0;
-    i.tokenizer = NULL;
-    snprintf(x->m.digest, sizeof x->m.digest, "%016llx", (unsigned long long)i.hash);
+static bool is_known(const entry *x) { return x->info && x->known_modified == x->m.modified; }
+
+/* Keeps what an engine said of itself, for when it is closed. Others may still read what was known of the file before it changed: that stays
+ * until models_close. (With adapters, nobody asks for it.) */
+static void learn(models *v, entry *x, const engine *g) {
+    arena *a = &v->mem;
+    if (!x->base && is_known(x)) return;
+    snprintf(x->m.digest, sizeof x->m.digest, "%016llx", (unsigned long long)engine_about(g)->hash);
+    if (x->base) return;
+    engine_info *i = arena_alloc(a, sizeof *i);
+    if (!i) return;
+    *i = *engine_about(g);
+    i->name = copy_text(a, i->name);
+    i->family = copy_text(a, i->family);
+    i->kernels = copy_text(a, i->kernels);
+    i->type = copy_text(a, i->type);
+    i->adapter_warning = copy_text(a, i->adapter_warning);
+    int *eos = arena_alloc(a, (size_t)max_int(i->n_eos, 1) * sizeof *eos);
+    for (int k = 0; eos && k < i->n_eos; k++) eos[k] = i->eos[k];
+    i->eos = eos;
+    if (!eos) i->n_eos = 0;
+    i->tokenizer = NULL;
+    if (!i->name || !i->family || !i->kernels || !i->type) return;
     x->info = i;
-    x->known = i.name && i.family && i.kernels && i.type;
     x->known_modified = x->m.modified;
 }
 
@@ -109,21 +134,27 @@ static uint64_t plan_bytes(const models *v, const entry *x, const char *path, co
 static uint64_t sum_open(const models *v, bool held_only) {
     uint64_t sum = 0;
     for (const entry *x = v->first; x; x = x->next)
-        if (x->m.engine && (x->refs || !held_only)) sum += x->m.memory;
+        if ((x->m.engine && (x->refs || !held_only)) || (x->state == ENTRY_CLOSES && !held_only)) sum += x->m.memory;
     return sum;
+}
+
+static entry *longest_unused(const models *v) {
+    entry *oldest = NULL;
+    for (entry *x = v->first; x; x = x->next)
+        if (x->m.engine && !x->refs && (!oldest || x->used < oldest->used)) oldest = x;
+    return oldest;
 }
 
 /* Closes what nobody holds, longest unused first, until `need` bytes fit; nothing is closed if that would not help. */
 static int make_room(models *v, const entry *for_whom, uint64_t need, uint64_t bound, err *e) {
-    uint64_t held = sum_open(v, true);
-    if (held + need > bound)
-        return fail_code(e, MODELS_NO_MEMORY, "model '%s' needs %.1f MB, the bound for all open models is %.1f MB%s: use a smaller context, fewer slots, or allow more memory",
-                         for_whom->m.name, (double)need / 1e6, (double)bound / 1e6, held ? ", and models in use hold a part of it" : "");
     while (sum_open(v, false) + need > bound) {
-        entry *oldest = NULL;
-        for (entry *x = v->first; x; x = x->next)
-            if (x->m.engine && !x->refs && (!oldest || x->used < oldest->used)) oldest = x;
-        models_close_entry(oldest); /* there is one: what is held fits */
+        uint64_t held = sum_open(v, true);
+        if (held + need > bound)
+            return fail_code(e, MODELS_NO_MEMORY, "model '%s' needs %.1f MB, the bound for all open models is %.1f MB%s: use a smaller context, fewer slots, or allow more memory",
+                             for_whom->m.name, (double)need / 1e6, (double)bound / 1e6, held ? ", and models in use hold a part of it" : "");
+        entry *oldest = longest_unused(v);
+        if (oldest) models_close_entry(v, oldest);
+        else pthread_cond_wait(&v->changed, &v->lock); /* what is held fits: the others are being closed */
     }
     return 0;
 }
@@ -194,29 +225,64 @@ static int look(entry *x, err *e) {
     return 0;
 }
 
-static bool fits(const models *v, uint64_t need, uint64_t bound) { return sum_open(v, true) + need <= bound; }
+/* ---- opening: an engine and its draft by themselves, their place in memory under the lock, then the texts ---- */
 
-/* The draft of g, which takes `need` by itself. A model without its draft gives the same answers: where the draft cannot be had it is left
- * out, and no_draft says why. */
-static void add_draft(models *v, entry *x, const engine *g, uint64_t need, uint64_t bound) {
-    err e = { 0 };
-    model *m = &x->m;
-    m->draft_name = base_of(x)->m.draft_name;
-    if (!m->draft_name) return;
-    if (open_draft(v, x, g, &m->draft, &e)) {
-        m->draft = NULL;
-        snprintf(m->no_draft, sizeof m->no_draft, "%.*s", (int)sizeof m->no_draft - 1, e.msg);
-        return;
-    }
+typedef struct opened {
+    model m;              /* engine, draft and what belongs to them; texts */
+    uint64_t need, bound; /* of the engine alone */
+} opened;
+
+/* A model without its draft gives the same answers: where the draft cannot be had it is left out, and no_draft says why. */
+static int open_engines(const models *v, const entry *x, int threads, opened *o, err *e) {
+    engine_opts opts = opts_of(v, x);
+    err why = { 0 };
+    if (threads) opts.threads = threads;
+    if (engine_open(&o->m.engine, &opts, e)) return o->m.engine = NULL, -1;
+    o->m.draft_name = base_of(x)->m.draft_name;
+    if (!o->m.draft_name || open_draft(v, x, o->m.engine, &o->m.draft, &why) == 0) return 0;
+    o->m.draft = NULL;
+    snprintf(o->m.no_draft, sizeof o->m.no_draft, "%.*s", (int)sizeof o->m.no_draft - 1, why.msg);
+    return 0;
+}
+
+/* What they take, under the lock; a draft that does not fit beside its model is handed back, to be closed. */
+static engine *plan(const models *v, const entry *x, opened *o, bool bounded) {
+    engine *g = o->m.engine, *draft = o->m.draft;
     const engine_info *i = engine_about(g);
+    o->bound = !bounded ? UINT64_MAX : v->o.memory ? v->o.memory : engine_plan(g).machine;
+    o->need = o->m.memory = plan_bytes(v, x, x->m.path, g);
+    if (!draft) return NULL;
     uint64_t rows = (uint64_t)i->max_sessions * (1 + SPECULATE_MOST) * (uint64_t)i->logits_ld * sizeof(float); /* of logits, to check proposals by */
-    m->draft_memory = plan_bytes(v, x, base_of(x)->draft_path, m->draft) + rows;
-    if (fits(v, need + m->draft_memory, bound)) return;
-    snprintf(m->no_draft, sizeof m->no_draft, "it needs %.1f MB beside the model's %.1f MB, the bound for all open models is %.1f MB", (double)m->draft_memory / 1e6,
-             (double)need / 1e6, (double)bound / 1e6);
-    engine_close(m->draft);
-    m->draft = NULL;
-    m->draft_memory = 0;
+    o->m.draft_memory = plan_bytes(v, x, base_of(x)->draft_path, draft) + rows;
+    o->m.memory += o->m.draft_memory;
+    if (!bounded || sum_open(v, true) + o->m.memory <= o->bound) return NULL;
+    snprintf(o->m.no_draft, sizeof o->m.no_draft, "it needs %.1f MB beside the model's %.1f MB, the bound for all open models is %.1f MB", (double)o->m.draft_memory / 1e6, (double)o->need / 1e6,
+             (double)o->bound / 1e6);
+    o->m.memory = o->need;
+    o->m.draft_memory = 0;
+    o->m.draft = NULL;
+    return draft;
+}
+
+/* The engines are there, and there is room for them: counted from here on. */
+static void take_engines(entry *x, const opened *o) {
+    x->m.engine = o->m.engine;
+    x->m.draft = o->m.draft;
+    x->m.draft_name = o->m.draft_name;
+    x->m.draft_memory = o->m.draft_memory;
+    x->m.memory = o->m.memory;
+    memcpy(x->m.no_draft, o->m.no_draft, sizeof x->m.no_draft);
+}
+
+static void take_texts(entry *x, const model *from) {
+    x->m.tok = from->tok;
+    x->m.chat = from->chat;
+    x->m.grammars = from->grammars;
+    x->m.calls = from->calls;
+    x->m.wants = from->wants;
+    x->m.think = from->think;
+    x->m.turn_end = from->turn_end;
+    memcpy(x->m.no_chat, from->no_chat, sizeof x->m.no_chat);
 }
 
 /* Tells one state of the draft's file from another; 0: it is not there. */
@@ -226,28 +292,56 @@ static int64_t draft_stamp(const entry *x) {
     return !path || stat(path, &st) ? 0 : (int64_t)st.st_mtime * 1000003 + (int64_t)st.st_size;
 }
 
+/* With the lock at the beginning and at the end; -1: what there is of o is to be closed. */
+static int open_steps(models *v, entry *x, opened *o, err *e) {
+    int faults = fault_count();
+    if (look(x, e)) return -1;
+    int64_t modified = x->m.modified, stamp = draft_stamp(x);
+    uint64_t bytes = x->m.file_bytes;
+    pthread_mutex_unlock(&v->lock);
+    int rc = open_engines(v, x, 0, o, e);
+    pthread_mutex_lock(&v->lock);
+    if (rc) return -1;
+    engine *left_out = plan(v, x, o, true);
+    rc = make_room(v, x, o->m.memory, o->bound, e);
+    if (!rc) take_engines(x, o);
+    pthread_mutex_unlock(&v->lock);
+    engine_close(left_out);
+    if (!rc) rc = open_texts(&o->m, e);
+    if (!rc && fault_count() != faults) rc = fail(e, "%s: became shorter while it was opened", x->m.path);
+    pthread_mutex_lock(&v->lock);
+    if (rc) return -1;
+    take_texts(x, &o->m);
+    x->spoilt = false;
+    x->opened_modified = modified;
+    x->opened_bytes = bytes;
+    x->draft_stamp = stamp;
+    return 0;
+}
+
 static int open_entry(models *v, entry *x, err *e) {
     double start = now_seconds();
-    int faults = fault_count();
-    engine *g;
-    engine_opts o = opts_of(v, x);
-    if (look(x, e)) return -1;
-    if (engine_open(&g, &o, e)) return -1;
-    uint64_t need = plan_bytes(v, x, x->m.path, g), bound = v->o.memory ? v->o.memory : engine_plan(g).machine;
-    add_draft(v, x, g, need, bound);
-    if (make_room(v, x, need + x->m.draft_memory, bound, e)) return models_close_entry(x), engine_close(g), -1;
-    x->m.engine = g;
-    if (open_texts(&x->m, e)) return models_close_entry(x), -1;
-    if (fault_count() != faults) return models_close_entry(x), fail(e, "%s: became shorter while it was opened", x->m.path);
-    x->spoilt = false;
-    x->opened_modified = x->m.modified;
-    x->opened_bytes = x->m.file_bytes;
-    x->draft_stamp = draft_stamp(x);
-    learn(x, g);
-    x->m.info = engine_about(g);
-    x->m.memory = need + x->m.draft_memory;
-    x->m.load_seconds = now_seconds() - start;
-    return 0;
+    opened o = { .m.turn_end = -1 };
+    err why = { 0 };
+    x->state = ENTRY_OPENS;
+    x->attempt++;
+    int rc = open_steps(v, x, &o, &why);
+    if (rc) {
+        if (x->m.engine) x->state = ENTRY_CLOSES; /* it counts until it is closed */
+        forget_parts(x);
+        pthread_mutex_unlock(&v->lock);
+        close_parts(&o.m);
+        pthread_mutex_lock(&v->lock);
+        fail_code(e, why.code, "%s", why.msg);
+    } else {
+        learn(v, x, x->m.engine);
+        x->m.info = engine_about(x->m.engine);
+        x->m.load_seconds = now_seconds() - start;
+    }
+    x->why = why;
+    x->state = ENTRY_RESTS;
+    pthread_cond_broadcast(&v->changed);
+    return rc;
 }
 
 /* ---- holding ---- */
@@ -259,23 +353,41 @@ static bool draft_replaced(const entry *x) {
     return now && now != x->draft_stamp;
 }
 
-int models_hold_entry(models *v, entry *x, err *e) {
-    /* A file that was replaced is opened anew once nobody works with the old one; one that is open stays so when its name is gone. */
+/* A file that was replaced is opened anew once nobody works with the old one; one that is open stays so when its name is gone. */
+static bool is_replaced(entry *x) {
     err unused = { 0 };
-    if (x->m.engine && !x->refs && look(x, &unused) == 0 && (x->m.modified != x->opened_modified || x->m.file_bytes != x->opened_bytes || draft_replaced(x)))
-        models_close_entry(x);
-    if (x->m.engine && x->spoilt && x->refs) return fail(e, "model '%s': its file became shorter while it was in use; it is opened anew in a moment", x->m.name);
-    if (!x->m.engine && open_entry(v, x, e)) return -1;
+    return look(x, &unused) == 0 && (x->m.modified != x->opened_modified || x->m.file_bytes != x->opened_bytes || draft_replaced(x));
+}
+
+/* While somebody else opens or closes it. -1: it was being opened, and that failed. */
+static int wait_for(models *v, entry *x, err *e) {
+    uint64_t attempt = x->attempt;
+    bool opens = x->state == ENTRY_OPENS;
+    while (x->state != ENTRY_RESTS && x->attempt == attempt) pthread_cond_wait(&v->changed, &v->lock);
+    return opens && x->attempt == attempt && x->why.code ? fail_code(e, x->why.code, "%s", x->why.msg) : 0;
+}
+
+/* Counted among its holders from the beginning: what is waited for is not closed before it is used. */
+int models_hold_entry(models *v, entry *x, err *e) {
+    int rc = 0;
     x->refs++;
+    while (!rc && (x->state != ENTRY_RESTS || !x->m.engine || x->refs == 1)) {
+        if (x->state != ENTRY_RESTS) rc = wait_for(v, x, e);
+        else if (!x->m.engine) rc = open_entry(v, x, e);
+        else if (x->spoilt || is_replaced(x)) models_close_entry(v, x);
+        else break;
+    }
+    if (!rc && x->spoilt) rc = fail(e, "model '%s': its file became shorter while it was in use; it is opened anew in a moment", x->m.name);
+    if (rc) return x->refs--, -1;
     x->used = ++v->clock;
     x->m.expires = expiry(x);
     return 0;
 }
 
-static void unhold(entry *x) {
-    x->used = ++x->m.owner->clock;
+static void unhold(models *v, entry *x) {
+    x->used = ++v->clock;
     x->m.expires = expiry(x);
-    if (--x->refs == 0 && (x->keep_alive == 0 || x->spoilt)) models_close_entry(x);
+    if (--x->refs == 0 && (x->keep_alive == 0 || x->spoilt)) models_close_entry(v, x);
 }
 
 static entry *find(const models *v, const char *name) {
@@ -323,7 +435,7 @@ void models_release(models *v, model *m, double keep_alive) {
     entry *x = m->state;
     pthread_mutex_lock(&v->lock);
     x->keep_alive = isnan(keep_alive) ? v->o.keep_alive : keep_alive;
-    unhold(x);
+    unhold(v, x);
     pthread_mutex_unlock(&v->lock);
 }
 
@@ -336,7 +448,7 @@ void models_retain(model *m) {
 void models_drop(model *m) {
     models *v = m->owner;
     pthread_mutex_lock(&v->lock);
-    unhold(m->state);
+    unhold(v, m->state);
     pthread_mutex_unlock(&v->lock);
 }
 
@@ -410,6 +522,8 @@ static int take_draft(models *v, const model_draft *d, err *e) {
 
 /* ---- lists ---- */
 
+static bool is_open(const entry *x) { return x->m.engine && x->state == ENTRY_RESTS; }
+
 static model copy_of(const entry *x) {
     model m = x->m;
     m.engine = NULL;
@@ -419,9 +533,9 @@ static model copy_of(const entry *x) {
     m.chat = NULL;
     m.work = NULL;
     m.work_free = NULL;
-    m.info = x->known && x->known_modified == x->m.modified ? &x->info : NULL;
+    m.info = is_known(x) ? x->info : NULL;
     if (!m.info) m.digest[0] = 0;
-    if (!x->m.engine) m.expires = 0;
+    if (!is_open(x)) m.expires = 0;
     return m;
 }
 
@@ -439,30 +553,35 @@ int models_list(models *v, model **list, int *n, err *e) {
     return *list ? 0 : fail_memory(e, (size_t)count * sizeof **list, "a list of models");
 }
 
-/* Opened for a moment, as it would be for a request: context and memory are those that a request would meet. */
+/* Opened for a moment, beside whatever is done with it, as it would be for a request: context and memory are those that a request would meet. */
 static int study(models *v, entry *x, err *e) {
-    engine *g;
-    engine_opts o = opts_of(v, x);
-    o.threads = 1;
+    opened o = { .m.turn_end = -1 };
     if (look(x, e)) return -1;
-    if (x->known && x->known_modified == x->m.modified) return 0;
-    if (engine_open(&g, &o, e)) return -1;
-    x->m.engine = g;
-    int rc = open_texts(&x->m, e);
-    learn(x, g);
-    x->m.memory = plan_bytes(v, x, x->m.path, g);
-    add_draft(v, x, g, x->m.memory, UINT64_MAX);
-    x->m.memory += x->m.draft_memory;
-    models_close_entry(x);
+    if (is_known(x)) return 0;
+    int64_t modified = x->m.modified;
+    pthread_mutex_unlock(&v->lock);
+    int rc = open_engines(v, x, 1, &o, e) ? -1 : open_texts(&o.m, e);
+    pthread_mutex_lock(&v->lock);
+    if (o.m.engine && x->m.modified == modified) {
+        plan(v, x, &o, false);
+        learn(v, x, o.m.engine);
+        if (!x->m.engine && x->state == ENTRY_RESTS) {
+            x->m.memory = o.m.memory;
+            x->m.draft_name = o.m.draft_name;
+        }
+    }
+    pthread_mutex_unlock(&v->lock);
+    close_parts(&o.m);
+    pthread_mutex_lock(&v->lock);
     return rc;
 }
 
 int models_describe(models *v, const char *name, bool *open, model *copy, err *e) {
     pthread_mutex_lock(&v->lock);
     entry *x = find_or_scan(v, name, e);
-    int rc = !x ? -1 : x->m.engine ? 0 : study(v, x, e);
+    int rc = !x ? -1 : is_open(x) ? 0 : study(v, x, e);
     if (!rc) {
-        *open = x->m.engine != NULL;
+        *open = is_open(x);
         *copy = copy_of(x);
     }
     pthread_mutex_unlock(&v->lock);
@@ -472,7 +591,7 @@ int models_describe(models *v, const char *name, bool *open, model *copy, err *e
 void models_expire(models *v, double now) {
     pthread_mutex_lock(&v->lock);
     for (entry *x = v->first; x; x = x->next)
-        if (x->m.engine && !x->refs && now >= x->m.expires) models_close_entry(x);
+        if (x->m.engine && !x->refs && now >= x->m.expires) models_close_entry(v, x);
     pthread_mutex_unlock(&v->lock);
 }
 

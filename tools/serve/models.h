@@ -68,7 +68,7 @@ typedef struct models_opts {
 int models_open(models **v, const models_opts *o, err *e); /* scans, opens nothing for good; a draft that cannot propose for its model is refused here */
 void models_close(models *v);
 
-/* The model of this name, opened if it is not, held until models_release. name NULL or "": the only one, or the first. ":latest" and a missing ".bin" are
+/* The model of this name, opened if it is not (nobody else waits for that but those who ask for the same one), held until models_release. name NULL or "": the only one, or the first. ":latest" and a missing ".bin" are
  * understood. err.code: MODELS_NOT_FOUND, MODELS_NO_MEMORY (both numbers in the text), MODELS_NO_MODEL (the file is an adapter, or a tokenizer
  * alone; the text says so), or as engine_open says. From any thread. */
 enum { MODELS_NOT_FOUND = 300, MODELS_NO_MEMORY, MODELS_NO_MODEL };

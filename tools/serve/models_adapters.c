@@ -34,17 +34,15 @@ static void close_idle_adapted(models *v) {
             if (!oldest || x->used < oldest->used) oldest = x;
         }
         if (n < MOST_IDLE_ADAPTED) return;
-        models_close_entry(oldest);
+        models_close_entry(v, oldest);
     }
 }
 
 /* An entry for other adapters: one that is closed anew, so that requests with ever other scales leave no trail; else a new one. */
 static entry *entry_for_adapters(models *v, err *e) {
     for (entry *x = v->first; x; x = x->next)
-        if (x->base && !x->m.engine && !x->refs) {
+        if (x->base && !x->m.engine && !x->refs && x->state == ENTRY_RESTS) {
             arena_free(&x->mem);
-            arena_free(&x->info_mem);
-            x->known = false;
             return x;
         }
     entry *x = models_new_entry(v, e);
@@ -92,7 +90,9 @@ static int hold_adapted(models *v, entry *base, const model_adapter *from, int n
         x->m.n_adapters = all;
         x->keep_alive = v->o.keep_alive;
     } else arena_free(&mem);
+    x->refs++; /* it stays what it is meanwhile */
     if (!x->m.engine) close_idle_adapted(v);
+    x->refs--;
     int rc = models_hold_entry(v, x, e);
     if (!rc) *m = &x->m;
     return rc;

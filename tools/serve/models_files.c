@@ -61,11 +61,12 @@ static void drop_new(entry *x) {
 }
 
 void models_look(entry *x, const struct stat *st) {
-    bool other = !x->kind_modified || x->kind_modified != (int64_t)st->st_mtime || x->kind_bytes != (uint64_t)st->st_size;
     x->gone = false;
-    x->m.file_bytes = x->kind_bytes = (uint64_t)st->st_size;
-    x->m.modified = x->kind_modified = (int64_t)st->st_mtime;
-    if (other) x->kind = file_kind_of(x->m.path);
+    if (x->seen && x->m.modified == (int64_t)st->st_mtime && x->m.file_bytes == (uint64_t)st->st_size) return;
+    x->seen = true;
+    x->m.file_bytes = (uint64_t)st->st_size;
+    x->m.modified = (int64_t)st->st_mtime;
+    x->kind = file_kind_of(x->m.path);
 }
 
 static int add_lora(models *v, const char *path, err *e) {
