@@ -14,46 +14,46 @@
 #include "tools/serve/log.h"
 
 const endpoint endpoints[] = {
-    { "GET", "/health", DIALECT_NATIVE, 0, native_health, true },
-    { "GET", "/v1/health", DIALECT_NATIVE, 0, native_health, true },
-    { "GET", "/", DIALECT_OLLAMA, 0, ollama_root, true },
-    { "GET", "/v1/models", DIALECT_OPENAI, 0, openai_models, false },
-    { "GET", "/models", DIALECT_OPENAI, 0, openai_models, false },
-    { "GET", "/v1/models/*", DIALECT_OPENAI, 0, openai_model, false },
-    { "POST", "/v1/chat/completions", DIALECT_OPENAI, FIELDS_CHAT, openai_chat, false },
-    { "POST", "/chat/completions", DIALECT_OPENAI, FIELDS_CHAT, openai_chat, false },
-    { "POST", "/v1/completions", DIALECT_OPENAI, FIELDS_COMPLETIONS, openai_completions, false },
-    { "POST", "/v1/embeddings", DIALECT_OPENAI, FIELDS_EMBEDDINGS, openai_embeddings, false },
-    { "POST", "/v1/responses", DIALECT_OPENAI, FIELDS_RESPONSES, responses_create, false },
-    { "POST", "/v1/messages", DIALECT_ANTHROPIC, FIELDS_MESSAGES, anthropic_messages, false },
-    { "POST", "/v1/messages/count_tokens", DIALECT_ANTHROPIC, FIELDS_COUNT_TOKENS, anthropic_count, false },
-    { "GET", "/api/version", DIALECT_OLLAMA, 0, ollama_version, true },
-    { "GET", "/api/tags", DIALECT_OLLAMA, 0, ollama_tags, false },
-    { "GET", "/api/ps", DIALECT_OLLAMA, 0, ollama_ps, false },
-    { "POST", "/api/show", DIALECT_OLLAMA, FIELDS_SHOW, ollama_show, false },
-    { "POST", "/api/generate", DIALECT_OLLAMA, FIELDS_GENERATE, ollama_generate, false },
-    { "POST", "/api/chat", DIALECT_OLLAMA, FIELDS_OLLAMA_CHAT, ollama_chat, false },
-    { "POST", "/api/embed", DIALECT_OLLAMA, FIELDS_EMBED, ollama_embed, false },
-    { "POST", "/api/embeddings", DIALECT_OLLAMA, FIELDS_OLD_EMBEDDINGS, ollama_old_embeddings, false },
-    { "POST", "/api/pull", DIALECT_OLLAMA, FIELDS_NAMED, ollama_pull, false },
-    { "POST", "/api/push", DIALECT_OLLAMA, 0, ollama_not_here, false },
-    { "POST", "/api/create", DIALECT_OLLAMA, 0, ollama_not_here, false },
-    { "POST", "/api/blobs/*", DIALECT_OLLAMA, 0, ollama_not_here, false },
-    { "GET", "/api/blobs/*", DIALECT_OLLAMA, 0, ollama_not_here, false },
-    { "POST", "/api/copy", DIALECT_OLLAMA, FIELDS_COPY, ollama_copy, false },
-    { "DELETE", "/api/delete", DIALECT_OLLAMA, FIELDS_NAMED, ollama_delete, false },
-    { "GET", "/props", DIALECT_NATIVE, 0, native_props, false },
-    { "GET", "/slots", DIALECT_NATIVE, 0, native_slots, false },
-    { "POST", "/slots/*", DIALECT_NATIVE, FIELDS_SLOT, native_slot_action, false },
-    { "POST", "/completion", DIALECT_NATIVE, FIELDS_COMPLETION, native_completion, false },
-    { "POST", "/completions", DIALECT_NATIVE, FIELDS_COMPLETION, native_completion, false },
-    { "POST", "/infill", DIALECT_NATIVE, FIELDS_INFILL | FIELDS_COMPLETION, native_infill, false },
-    { "POST", "/tokenize", DIALECT_NATIVE, FIELDS_TOKENIZE, native_tokenize, false },
-    { "POST", "/detokenize", DIALECT_NATIVE, FIELDS_DETOKENIZE, native_detokenize, false },
-    { "POST", "/apply-template", DIALECT_NATIVE, FIELDS_TEMPLATE, native_template, false },
-    { "GET", "/lora-adapters", DIALECT_NATIVE, 0, native_lora, false },
-    { "POST", "/lora-adapters", DIALECT_NATIVE, 0, native_lora, false },
-    { "GET", "/metrics", DIALECT_NATIVE, 0, native_metrics, false },
+    { "GET", "/health", DIALECT_NATIVE, 0, native_health, true, true },
+    { "GET", "/v1/health", DIALECT_NATIVE, 0, native_health, true, true },
+    { "GET", "/", DIALECT_OLLAMA, 0, ollama_root, true, true },
+    { "GET", "/v1/models", DIALECT_OPENAI, 0, openai_models, false, true },
+    { "GET", "/models", DIALECT_OPENAI, 0, openai_models, false, true },
+    { "GET", "/v1/models/*", DIALECT_OPENAI, 0, openai_model, false, true },
+    { "POST", "/v1/chat/completions", DIALECT_OPENAI, FIELDS_CHAT, openai_chat, false, false },
+    { "POST", "/chat/completions", DIALECT_OPENAI, FIELDS_CHAT, openai_chat, false, false },
+    { "POST", "/v1/completions", DIALECT_OPENAI, FIELDS_COMPLETIONS, openai_completions, false, false },
+    { "POST", "/v1/embeddings", DIALECT_OPENAI, FIELDS_EMBEDDINGS, openai_embeddings, false, false },
+    { "POST", "/v1/responses", DIALECT_OPENAI, FIELDS_RESPONSES, responses_create, false, false },
+    { "POST", "/v1/messages", DIALECT_ANTHROPIC, FIELDS_MESSAGES, anthropic_messages, false, false },
+    { "POST", "/v1/messages/count_tokens", DIALECT_ANTHROPIC, FIELDS_COUNT_TOKENS, anthropic_count, false, false },
+    { "GET", "/api/version", DIALECT_OLLAMA, 0, ollama_version, true, true },
+    { "GET", "/api/tags", DIALECT_OLLAMA, 0, ollama_tags, false, true },
+    { "GET", "/api/ps", DIALECT_OLLAMA, 0, ollama_ps, false, true },
+    { "POST", "/api/show", DIALECT_OLLAMA, FIELDS_SHOW, ollama_show, false, false },
+    { "POST", "/api/generate", DIALECT_OLLAMA, FIELDS_GENERATE, ollama_generate, false, false },
+    { "POST", "/api/chat", DIALECT_OLLAMA, FIELDS_OLLAMA_CHAT, ollama_chat, false, false },
+    { "POST", "/api/embed", DIALECT_OLLAMA, FIELDS_EMBED, ollama_embed, false, false },
+    { "POST", "/api/embeddings", DIALECT_OLLAMA, FIELDS_OLD_EMBEDDINGS, ollama_old_embeddings, false, false },
+    { "POST", "/api/pull", DIALECT_OLLAMA, FIELDS_NAMED, ollama_pull, false, false },
+    { "POST", "/api/push", DIALECT_OLLAMA, 0, ollama_not_here, false, true },
+    { "POST", "/api/create", DIALECT_OLLAMA, 0, ollama_not_here, false, true },
+    { "POST", "/api/blobs/*", DIALECT_OLLAMA, 0, ollama_not_here, false, true },
+    { "GET", "/api/blobs/*", DIALECT_OLLAMA, 0, ollama_not_here, false, true },
+    { "POST", "/api/copy", DIALECT_OLLAMA, FIELDS_COPY, ollama_copy, false, false },
+    { "DELETE", "/api/delete", DIALECT_OLLAMA, FIELDS_NAMED, ollama_delete, false, false },
+    { "GET", "/props", DIALECT_NATIVE, 0, native_props, false, false },
+    { "GET", "/slots", DIALECT_NATIVE, 0, native_slots, false, true },
+    { "POST", "/slots/*", DIALECT_NATIVE, FIELDS_SLOT, native_slot_action, false, false },
+    { "POST", "/completion", DIALECT_NATIVE, FIELDS_COMPLETION, native_completion, false, false },
+    { "POST", "/completions", DIALECT_NATIVE, FIELDS_COMPLETION, native_completion, false, false },
+    { "POST", "/infill", DIALECT_NATIVE, FIELDS_INFILL | FIELDS_COMPLETION, native_infill, false, false },
+    { "POST", "/tokenize", DIALECT_NATIVE, FIELDS_TOKENIZE, native_tokenize, false, false },
+    { "POST", "/detokenize", DIALECT_NATIVE, FIELDS_DETOKENIZE, native_detokenize, false, false },
+    { "POST", "/apply-template", DIALECT_NATIVE, FIELDS_TEMPLATE, native_template, false, false },
+    { "GET", "/lora-adapters", DIALECT_NATIVE, 0, native_lora, false, false },
+    { "POST", "/lora-adapters", DIALECT_NATIVE, 0, native_lora, false, false },
+    { "GET", "/metrics", DIALECT_NATIVE, 0, native_metrics, false, true },
 };
 const int endpoints_n = (int)(sizeof endpoints / sizeof *endpoints);
 
@@ -216,6 +216,15 @@ void server_handle(void *arg, exchange *x) {
         return;
     }
     if (handle(q)) reply_failure(q);
+}
+
+/* Nor is what has no path, or no such method. */
+bool server_is_light(void *arg, const http_request *h) {
+    const char *unused;
+    char allow[64];
+    (void)arg;
+    const endpoint *p = route(h->method, h->path, &unused, allow);
+    return !p || p->light;
 }
 
 /* Health is answered where nothing can be in its way. */
