@@ -378,6 +378,7 @@ static int serve(serve_opts *o, const program *p) {
     l.s.aliases = l.alias;
     l.s.fallbacks = l.fallbacks;
     l.s.n_slots = o->slots;
+    l.s.cors = o->cors;
     l.s.strict = o->strict;
     l.s.allow_delete = o->allow_delete;
     l.s.log_json = strcmp(o->log, "json") == 0;
@@ -429,7 +430,7 @@ int main(int argc, char **argv) {
         { "--rate", NULL, OPT_INT, &o.rate, "N", "requests a minute of a key or address (0: any number)", NULL },
         { "--trust-proxy", NULL, OPT_TEXTS, &o.proxies, "ADDRESS,...", "proxies (addresses, or nets such as 10.0.0.0/8) whose X-Forwarded-For says who asks: for --rate, fair shares and the log", NULL },
         { "--allow-host", NULL, OPT_TEXTS, &o.names, "NAME,...", "names that clients may use for this server, * for any. On 127.0.0.1 without keys only localhost, addresses, this machine's name and --host pass, else any", NULL },
-        { "--cors", NULL, OPT_TEXT, &o.cors, "ORIGIN", "lets pages of this origin ask; * for all", NULL },
+        { "--cors", NULL, OPT_TEXT, &o.cors, "ORIGIN", "lets pages of this origin ask, and read the answers; * for all. Without keys pages of other sites get 403; those of this machine and of --allow-host may ask", NULL },
         { "--max-connections", NULL, OPT_INT, &o.max_connections, "N", "open connections (1024)", NULL },
         { "--strict", NULL, OPT_FLAG, &o.strict, NULL, "unknown fields and fields without effect are errors, not warnings", NULL },
         { "--allow-delete", NULL, OPT_FLAG, &o.allow_delete, NULL, "/api/delete and /api/copy may change files", NULL },

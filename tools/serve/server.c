@@ -171,6 +171,15 @@ static int check_host(request *q) {
                                (int)strcspn(host, ":") > 100 ? 100 : (int)strcspn(host, ":"), host);
 }
 
+/* What pages of other sites send is refused before anything is done for it. Where keys are needed, a page that has one may come from anywhere. */
+static int check_origin(request *q) {
+    const char *origin = exchange_header(q->x, "origin"), *cors = q->s->cors;
+    if (!origin || guard_needs_key(q->s->guard) || (q->where && q->where->handle == native_health)) return 0;
+    if (cors && (strcmp(cors, "*") == 0 || strcasecmp(cors, origin) == 0)) return 0;
+    if (hosts_allow_origin(&q->s->hosts, origin, exchange_header(q->x, "host"))) return 0;
+    return request_fail_status(q, 403, "origin_not_allowed", "a page of \"%.100s\" may not use this server, so that no web page can do so in secret: serve --cors ORIGIN allows one", origin);
+}
+
 /* ---- handling ---- */
 
 static int not_found(request *q, const char *allow) {
@@ -184,7 +193,7 @@ static int not_found(request *q, const char *allow) {
 static int handle(request *q) {
     char allow[64];
     q->where = route(q->h->method, q->h->path, &q->arg, allow);
-    if (check_host(q)) return -1;
+    if (check_host(q) || check_origin(q)) return -1;
     if (!q->where) {
         if (strcmp(q->h->path, "*") == 0) return reply_text(q, 204, NULL, "Allow: GET, HEAD, POST, DELETE, OPTIONS\r\n", "", 0); /* OPTIONS: of the server as a whole */
         if (*allow && strcmp(q->h->method, "OPTIONS") == 0) {

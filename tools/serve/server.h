@@ -34,6 +34,7 @@ typedef struct server {
     http *http;
     struct guard *guard;
     hosts hosts;                /* the names it answers to */
+    const char *cors;           /* the origin whose pages may ask, "*": all; NULL: none but hosts_allow_origin's */
     proxies proxies;            /* whose X-Forwarded-For is believed */
     struct metrics *metrics;
     struct memo *memo;          /* NULL: there is none; as with those below */
