@@ -120,6 +120,39 @@ static void test_find(void **state) {
     assert_int_equal(speculate_lookup(same, 3, out, 0), 0);
 }
 
+/* Whole proposals grow, cut ones shrink to what was kept, and those that bring nothing pause, longer each time, until one brings something. */
+static void test_pace(void **state) {
+    (void)state;
+    speculate_pace p = speculate_pace_begin();
+    assert_int_equal(speculate_pace_next(&p, 100), 8);
+    assert_int_equal(speculate_pace_next(&p, 3), 3);
+    assert_int_equal(speculate_pace_next(&p, 0), 0);
+    for (int k = 0; k < 4; k++) speculate_pace_learn(&p, p.length, p.length, SPECULATE_LOOKUP_PAYS);
+    assert_int_equal(speculate_pace_next(&p, 100), SPECULATE_MOST);
+    speculate_pace_learn(&p, 16, 5, SPECULATE_LOOKUP_PAYS);
+    assert_int_equal(speculate_pace_next(&p, 100), 7);
+    speculate_pace_learn(&p, 0, 0, SPECULATE_LOOKUP_PAYS); /* none was made: nothing is learned */
+    assert_int_equal(p.tried, 5);
+    p = speculate_pace_begin();
+    for (int pause = 32; pause <= 1024; pause *= 2) {
+        for (int k = 0; k < 8; k++) {
+            assert_int_equal(speculate_pace_next(&p, 100) > 0, 1);
+            speculate_pace_learn(&p, 4, 0, SPECULATE_LOOKUP_PAYS);
+        }
+        for (int k = 0; k < pause; k++) {
+            assert_int_equal(speculate_pace_next(&p, 100), 0);
+            assert_int_equal(speculate_pace_next(&p, 0), 0); /* no room is no time */
+        }
+    }
+    speculate_pace_learn(&p, 4, 3, SPECULATE_LOOKUP_PAYS);
+    assert_int_equal(p.next_pause, 32);
+    for (int draft = 0; draft < 2; draft++) { /* 0.75 tokens a proposal pay for a look-up, not for a draft */
+        p = speculate_pace_begin();
+        for (int k = 0; k < 8; k++) speculate_pace_learn(&p, 4, k % 4 ? 1 : 0, draft ? SPECULATE_DRAFT_PAYS : SPECULATE_LOOKUP_PAYS);
+        assert_int_equal(p.pause, draft ? 32 : 0);
+    }
+}
+
 static void test_refusals(void **state) {
     (void)state;
     char path[800];
@@ -168,7 +201,7 @@ static void test_same_ids(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_lookup), cmocka_unit_test(test_draft), cmocka_unit_test(test_find), cmocka_unit_test(test_refusals), cmocka_unit_test(test_same_ids) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_lookup), cmocka_unit_test(test_draft), cmocka_unit_test(test_find), cmocka_unit_test(test_pace), cmocka_unit_test(test_refusals), cmocka_unit_test(test_same_ids) };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     remove_work_dir();

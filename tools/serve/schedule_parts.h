@@ -46,8 +46,8 @@ typedef struct seq {
     int n_step;              /* tokens of this step; of a search steps instead */
     float *rows;             /* [ECHO_ROWS or 1 + SPECULATE_MOST][logits_ld]; NULL: only last rows are wanted */
     int32_t ahead[1 + SPECULATE_MOST]; /* the last token and proposals behind it */
-    int n_ahead, length, tried, pause, next_pause;
-    double gain;             /* accepted tokens a proposal */
+    int n_ahead;
+    speculate_pace pace;     /* of look-up */
     bool by_draft;           /* the draft proposed them, not look-up */
     seq_draft draft;
     beam_run *search;        /* a beam search that has begun */
