@@ -8,8 +8,6 @@
 #ifndef QUERN_SERVE_HTTP_H
 #define QUERN_SERVE_HTTP_H
 
-#include <stdatomic.h>
-
 #include "runtime/base.h"
 
 typedef struct http http;

@@ -4,6 +4,7 @@
 #define QUERN_SERVE_SERVER_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "tools/serve/answer.h"
 #include "tools/serve/fields.h"
