@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/files.h"
 #include "tools/run/run.h"
 
 typedef struct replay {

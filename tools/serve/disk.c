@@ -5,6 +5,7 @@
  *
  * A file: the head below, the tokens, then what session_save wrote, which has a checksum of its own. Its name: key and hash of the tokens. */
 #define _GNU_SOURCE
+#include "runtime/files.h"
 #include "tools/serve/disk.h"
 
 #include <dirent.h>

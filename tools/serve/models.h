@@ -8,6 +8,7 @@
 
 #include "runtime/chat.h"
 #include "runtime/engine.h"
+#include "runtime/files.h"
 #include "tools/serve/calls.h"
 #include "tools/serve/grammars.h"
 
