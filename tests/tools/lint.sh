@@ -20,13 +20,13 @@ allowed() {
     runtime/model.*) echo "$low|runtime/(model|arch|kv)\.h|weights/file\.h|kernels/kernels\.h" ;;
     runtime/lora.*) echo "$low|runtime/(lora|model|ops)\.h" ;;
     runtime/forward.*) echo "$low|runtime/(forward|model|ops)\.h" ;;
-    runtime/engine.*) echo "$low|runtime/(engine|forward|lora|limits)\.h" ;;
+    runtime/engine.*|runtime/saved.*) echo "$low|runtime/(engine|saved|forward|lora|limits)\.h" ;;
     runtime/beam.*) echo "$low|runtime/(beam|engine|sample)\.h" ;;
     runtime/choice.*) echo "$low|runtime/(choice|beam|engine|sample|stop)\.h|tokenizer/tokenizer\.h" ;;
     runtime/speculate.*) echo "$low|runtime/(speculate|engine|sample)\.h|tokenizer/tokenizer\.h" ;;
     runtime/kind.*) echo "$low|runtime/kind\.h|weights/format\.h" ;;
     runtime/explain.*) echo "$low|runtime/(explain|engine)\.h" ;;
-    tools/run/*|tools/run.c|tools/serve/*) echo "runtime/(base|files|engine|beam|choice|speculate|explain|kind|options|sample|stop|chat|grammar|schema)\.h|tokenizer/.*|tools/.*" ;;
+    tools/run/*|tools/run.c|tools/serve/*) echo "runtime/(base|files|engine|saved|beam|choice|speculate|explain|kind|options|sample|stop|chat|grammar|schema)\.h|tokenizer/.*|tools/.*" ;;
     tools/quality.c) echo "runtime/(base|files|engine|options|sample)\.h|tokenizer/.*" ;;
     bench/*) echo "runtime/.*|kernels/.*|tokenizer/tokenizer\.h|bench/.*" ;;
     runtime/grammar*|runtime/schema*|runtime/vocabulary.*) echo "$low|runtime/(grammar|schema)[a-z_]*\.h|runtime/vocabulary\.h|tokenizer/tokenizer\.h" ;;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "runtime/files.h"
+#include "runtime/saved.h"
 #include "tools/run/run.h"
 
 typedef struct replay {

@@ -85,6 +85,7 @@ lane *lane_of(schedule *s, model *m, err *e); /* NULL on failure */
 void lane_admit(lane *l);
 int lane_session(lane *l, seq *q, const int32_t *tok, int n, bool only_own, err *e); /* q->s, with as much of tok as is there */
 int lane_new_session(lane *l, session **s, err *e); /* one to fill, whatever it holds */
+void lane_settle(seq *q, int same);        /* of what its session holds so many tokens are its own */
 void lane_give_back(lane *l, session *s, bool keep, int slot);
 void job_fail(job_state *js, job_error code, const char *phase, const char *fmt, ...) PRINTF_LIKE(4, 5);
 void job_fail_err(job_state *js, const char *phase, const err *e);
@@ -106,8 +107,11 @@ enum { ERR_BUSY = 400 };
 bool lane_saving(lane *l);        /* after a step: what is kept goes to the disk, one after the other; true: there is more to come */
 /* May js begin? false: what the disk has of its prompt is still being read. */
 bool lane_fetched(lane *l, job_state *js);
-/* Fills s with what the disk has, if that begins with more than `least` tokens of the prompt: how many; 0: s is as it was; -1: it is empty. */
+/* Begins to fill s with what the disk has, if that begins with more than `least` tokens of the prompt. 1: it has begun, lane_load goes on with
+ * it; 0: s is as it was; -1: it is empty. */
 int lane_from_disk(lane *l, seq *q, session *s, int least);
+bool lane_loads(const lane *l);          /* is a sequence there whose session is being filled? */
+void lane_load(lane *l, double room);    /* pieces of it, for about so many seconds, and at least one */
 void lane_let_go(job_state *js);
 void slot_run(lane *l, job_state *js); /* a JOB_SLOT from its beginning to its end */
 

@@ -76,7 +76,6 @@ static int find_session(seq *q, err *e) {
         q->reads = true;
         return session_encode_begin(q->s, text->p, (int)text->n, NULL, e);
     }
-    if (q->choice == 0) js->t.n_cached += session_len(q->s);
     return 0;
 }
 
@@ -96,7 +95,6 @@ seq *seq_new(lane *l, job_state *js, int unit, err *e) {
         seq_free(q);
         return NULL;
     }
-    q->reported = j->echo ? 0 : session_len(q->s);
     detok_begin(&q->d, j->m->tok, true);
     if (j->m->tok && !j->echo) { /* the prompt's last piece decides whether the first one keeps its space */
         for (int k = 0; k < q->n_prompt; k++) detok_token(&q->d, q->tokens.p[k], &q->text);
@@ -354,6 +352,12 @@ static void report(seq *q) {
     if (!q->js->j->progress || q->begun || q->reported == done) return;
     post(q->js, &(job_event){ .kind = EVENT_PROGRESS, .prompt = q->prompt, .choice = q->choice, .id = -1, .done = done, .total = q->n_prompt, .timings = q->js->t });
     if (!q->js->j->echo) q->reported = done;
+}
+
+void seq_ready(seq *q) {
+    if (q->choice == 0 && !q->l->m->info->has_encoder) q->js->t.n_cached += session_len(q->s);
+    q->reported = q->js->j->echo ? 0 : session_len(q->s);
+    if (session_len(q->s) == (int)q->tokens.n && seq_advance(q, now_seconds()) == 0 && q->over) seq_close(q); /* the cache had all of it */
 }
 
 int seq_advance(seq *q, double now) {

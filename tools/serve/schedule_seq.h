@@ -42,6 +42,7 @@ typedef struct seq {
     beam_opts beam;
     const step *beam_steps;
     int n_beam_steps;
+    bool loads;              /* what the disk has of its prompt is on its way into its session: schedule_disk.c */
     bool reads;              /* its text is on its way through the layers: schedule_text.c */
     float *embedding;        /* [d_embed] of a text that is embedded; it has a session, and no slot */
     struct seq *next_text;
@@ -52,6 +53,7 @@ seq *seq_new(struct lane *l, job_state *js, int unit, err *e);
 void seq_free(seq *q);
 /* After a step, or when a prompt was in the cache as a whole: picks tokens as far as there are logits. 0, or -1 and the job failed. */
 int seq_advance(seq *q, double now);
+void seq_ready(seq *q);           /* its session has what could be had of its prompt: it goes on from there. q may be gone afterwards */
 void seq_cut(seq *q, job_end end); /* ends with what there is */
 void seq_choice_end(job_state *js, int prompt, int choice, job_end end, const char *stop);
 bool seq_decodes(const seq *q);   /* all but its last token is in its session: a step gives the next one */
