@@ -116,8 +116,11 @@ $(BUILD)/fuzz_http: $(BUILD)/tools/serve/http_parse.o $(BUILD)/tools/serve/proxy
 $(BUILD)/tests/proxy_test: $(BUILD)/tools/serve/proxy.o
 $(BUILD)/tests/hosts_test: $(BUILD)/tools/serve/hosts.o
 # The server's scheduler, between models and a queue of the test's own; steps of the engine are made to fail.
-$(BUILD)/tests/schedule_test $(BUILD)/tests/schedule_draft_test $(BUILD)/tests/schedule_text_test $(BUILD)/tests/schedule_fair_test: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/models.c tools/serve/fault.c tools/serve/job.c tools/serve/prefix.c tools/serve/disk.c tools/serve/grammars.c tools/serve/calls.c tools/serve/constrain.c tools/serve/schedule*.c))
-$(BUILD)/tests/schedule_test $(BUILD)/tests/schedule_draft_test $(BUILD)/tests/schedule_text_test $(BUILD)/tests/schedule_fair_test: LDFLAGS += -Wl,--wrap=engine_step,--wrap=session_piece
+$(BUILD)/tests/schedule_test $(BUILD)/tests/schedule_draft_test $(BUILD)/tests/schedule_text_test $(BUILD)/tests/schedule_fair_test: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/models*.c tools/serve/fault.c tools/serve/job.c tools/serve/prefix.c tools/serve/disk.c tools/serve/grammars.c tools/serve/calls.c tools/serve/constrain.c tools/serve/schedule*.c))
+$(BUILD)/tests/schedule_test $(BUILD)/tests/schedule_draft_test $(BUILD)/tests/schedule_text_test $(BUILD)/tests/schedule_fair_test: LDFLAGS += -Wl,--wrap=engine_step,--wrap=session_piece,--wrap=session_load_piece
+# The models by themselves; openings are held up.
+$(BUILD)/tests/models_test: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/serve/models*.c tools/serve/fault.c tools/serve/grammars.c tools/serve/calls.c tools/serve/constrain.c))
+$(BUILD)/tests/models_test: LDFLAGS += -Wl,--wrap=engine_open
 # Its events, between nothing and the workers.
 $(BUILD)/tests/schedule_event_test: $(patsubst %,$(BUILD)/tools/serve/%.o,work schedule_event)
 $(BUILD)/tests/schedule_draft_test: LDFLAGS += -Wl,--wrap=now_seconds

@@ -2,6 +2,7 @@
  * to measure, in which form it is written, or which two results are compared. */
 #define _GNU_SOURCE
 #include "bench/model.h"
+#include "runtime/files.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -2,6 +2,7 @@
  * Shares of the limit stand beside the speeds, because each was measured in the run of its row: they hold where the machine itself was
  * faster or slower the second time. Files may come from anyone. It must not know how any figure was measured. */
 #include "bench/model.h"
+#include "runtime/files.h"
 
 #include <ctype.h>
 #include <math.h>

@@ -7,6 +7,7 @@
  * what it computes: its matrices, without attention. It must not know how a model computes. */
 #define _GNU_SOURCE
 #include "bench/model.h"
+#include "runtime/saved.h"
 
 #include <errno.h>
 #include <stdlib.h>

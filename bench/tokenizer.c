@@ -2,6 +2,7 @@
  * two sizes, where the time a byte must not grow with the size. It knows tokenizers and nothing of models; files made by convert
  * --vocab-only do. One thread; each figure is the best of several runs. bench/tokenizer MODEL.bin... [--text FILE] [--json] */
 #include "runtime/engine.h"
+#include "runtime/files.h"
 #include "runtime/options.h"
 #include "tokenizer/tokenizer.h"
 

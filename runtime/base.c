@@ -2,6 +2,7 @@
  * It owns no state: everything lives in the caller's structs. It must not know models, tensors or tokens. */
 #define _GNU_SOURCE
 #include "runtime/base.h"
+#include "runtime/files.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -2,7 +2,7 @@
  * its page table and its last logits. It cuts work into forward passes of at most max_rows tokens. It must not know what
  * text is, how tokens are chosen, or who asks. */
 #define _GNU_SOURCE
-#include "runtime/engine.h"
+#include "runtime/saved.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -40,6 +40,22 @@ typedef struct text_pass {
     float *hidden, *out;
 } text_pass;
 
+/* Before a saved session's tokens, logits, pages and hash. */
+typedef struct session_header {
+    char magic[8];
+    uint64_t model;     /* the model file's meta hash: another model's cache would be nonsense */
+    uint64_t adapters;  /* and so would that of other adapters, or of the same at another scale */
+    uint32_t kv_type, len, vocab_ld, has_logits, enc_len, reserved;
+} session_header;
+_Static_assert(sizeof(session_header) == 48, "session header");
+
+typedef struct loading { /* of a session that is read in pieces: where it is */
+    FILE *f;
+    hash64 h;
+    session_header head;
+    int group, page;    /* group n_groups: of the encoder's */
+} loading;
+
 struct session {
     engine *g;
     kv_seq kv, enc;
@@ -47,6 +63,7 @@ struct session {
     ids tokens;        /* what the pages hold */
     int row;           /* its row of the engine's logits */
     bool has_logits;
+    loading load;
 };
 
 enum { DEFAULT_ROWS = 256, MAX_OWN_SESSIONS = 256 }; /* a file may name any number of beams */
@@ -684,14 +701,6 @@ int session_fork(session *dst, const session *src, err *e) {
 
 /* ---- saving: header, tokens, logits, pages, hash of all ---- */
 
-typedef struct session_header {
-    char magic[8];
-    uint64_t model;     /* the model file's meta hash: another model's cache would be nonsense */
-    uint64_t adapters;  /* and so would that of other adapters, or of the same at another scale */
-    uint32_t kv_type, len, vocab_ld, has_logits, enc_len, reserved;
-} session_header;
-_Static_assert(sizeof(session_header) == 48, "session header");
-
 static session_header header_of(const session *s) {
     return (session_header){ .magic = "QUERNSES", .model = s->g->model.file.header->meta_hash, .adapters = s->g->lora.hash, .kv_type = (uint32_t)s->g->kv.type, .len = (uint32_t)s->kv.len,
                              .vocab_ld = (uint32_t)s->g->f.vocab_ld, .has_logits = s->has_logits, .enc_len = (uint32_t)s->enc.len };
@@ -727,11 +736,9 @@ int session_save(const session *s, FILE *f, err *e) {
     return fflush(f) ? fail(e, "saving the session failed: %s", strerror(errno)) : 0;
 }
 
-static int load_parts(session *s, FILE *f, err *e) {
-    hash64 h;
-    hash_begin(&h);
-    session_header head, want = header_of(s);
-    if (get(f, &h, &head, sizeof head, e)) return -1;
+/* What a head says, against this session. */
+static int check_head(const session *s, session_header head, err *e) {
+    session_header want = header_of(s);
     if (memcmp(head.magic, want.magic, 8)) return fail(e, "not a saved session");
     if (head.model != want.model) return fail(e, "the session was saved with another model");
     if (head.adapters != want.adapters)
@@ -744,36 +751,70 @@ static int load_parts(session *s, FILE *f, err *e) {
     if (head.vocab_ld != want.vocab_ld || head.has_logits > 1 || head.reserved || (head.enc_len && !s->g->info.has_encoder)) return fail(e, "the saved session is damaged");
     if (head.len > (uint32_t)s->g->info.ctx || head.enc_len > (uint32_t)s->g->info.ctx)
         return fail_code(e, ERR_CONTEXT, "the saved session holds %u tokens, the context %d; use a larger --ctx", head.len > head.enc_len ? head.len : head.enc_len, s->g->info.ctx);
-    for (uint32_t i = 0; i < head.len; i++) {
-        int32_t id;
-        if (get(f, &h, &id, sizeof id, e)) return -1;
-        ids_add(&s->tokens, id);
-    }
-    if (s->tokens.failed) return fail_memory(e, (size_t)head.len * 4, "a session's tokens");
-    if (head.has_logits && get(f, &h, logits_row(s), s->g->f.vocab_ld * sizeof(float), e)) return -1;
-    for (int i = 0; i < s->g->kv.n_groups; i++)
-        if (kv_load(&s->kv, i, (int)head.len, f, &h, e)) return -1;
-    if (head.enc_len && kv_load(&s->enc, 1, (int)head.enc_len, f, &h, e)) return -1;
-    uint64_t sum, found = hash_end(&h);
-    if (get(f, &h, &sum, sizeof sum, e)) return -1;
-    if (sum != found) return fail(e, "the saved session is damaged: its hash does not match");
-    s->kv.len = (int)head.len;
-    s->enc.len = (int)head.enc_len;
-    s->has_logits = head.has_logits;
     return 0;
 }
 
-int session_load(session *s, FILE *f, err *e) {
-    session_truncate(s, 0);
-    kv_truncate(&s->enc, 0);
-    s->has_logits = false;
-    if (load_parts(s, f, e) == 0) return 0;
-    int ctx = s->g->info.ctx; /* back to an empty session: a half loaded one is none */
+static int load_front(session *s, err *e) {
+    loading *l = &s->load;
+    if (get(l->f, &l->h, &l->head, sizeof l->head, e) || check_head(s, l->head, e)) return -1;
+    for (uint32_t i = 0; i < l->head.len; i++) {
+        int32_t id;
+        if (get(l->f, &l->h, &id, sizeof id, e)) return -1;
+        ids_add(&s->tokens, id);
+    }
+    if (s->tokens.failed) return fail_memory(e, (size_t)l->head.len * 4, "a session's tokens");
+    return l->head.has_logits ? get(l->f, &l->h, logits_row(s), s->g->f.vocab_ld * sizeof(float), e) : 0;
+}
+
+static int load_end(session *s, err *e) {
+    loading *l = &s->load;
+    uint64_t sum, found = hash_end(&l->h);
+    if (get(l->f, &l->h, &sum, sizeof sum, e)) return -1;
+    if (sum != found) return fail(e, "the saved session is damaged: its hash does not match");
+    s->kv.len = (int)l->head.len;
+    s->enc.len = (int)l->head.enc_len;
+    s->has_logits = l->head.has_logits;
+    return 0;
+}
+
+/* Back to an empty session: a half loaded one is none. */
+static void forget_load(session *s) {
+    int ctx = s->g->info.ctx;
+    err again = { 0 };
     kv_seq_free(&s->kv);
     kv_seq_free(&s->enc);
     s->tokens.n = 0;
     s->tokens.failed = false;
-    err again = { 0 };
     if (kv_seq_init(&s->kv, &s->g->kv, ctx, &again) || kv_seq_init(&s->enc, &s->g->enc_kv, ctx, &again)) s->kv.cap = 0;
-    return -1;
+}
+
+int session_load_begin(session *s, FILE *f, err *e) {
+    session_truncate(s, 0);
+    kv_truncate(&s->enc, 0);
+    s->has_logits = false;
+    s->tokens.n = 0;
+    s->load = (loading){ .f = f };
+    hash_begin(&s->load.h);
+    if (load_front(s, e) == 0) return 0;
+    return forget_load(s), -1;
+}
+
+int session_load_piece(session *s, size_t most, err *e) {
+    loading *l = &s->load;
+    int n_groups = s->g->kv.n_groups, rc = 0;
+    for (size_t bytes = 0; rc == 0 && l->group <= n_groups && bytes < most;) {
+        bool enc = l->group == n_groups;
+        int len = (int)(enc ? l->head.enc_len : l->head.len);
+        rc = len ? kv_load(enc ? &s->enc : &s->kv, enc ? 1 : l->group, len, &l->page, most - bytes, l->f, &l->h, &bytes, e) : 1;
+        if (rc == 1) l->group++, l->page = 0, rc = 0;
+    }
+    if (rc == 0 && l->group <= n_groups) return 1;
+    if (rc == 0 && load_end(s, e) == 0) return 0;
+    return forget_load(s), -1;
+}
+
+int session_load(session *s, FILE *f, err *e) {
+    int rc = session_load_begin(s, f, e) ? -1 : 1;
+    while (rc == 1) rc = session_load_piece(s, SIZE_MAX, e);
+    return rc;
 }

@@ -131,9 +131,6 @@ int session_embed_begin(session *s, const int32_t *tok, int n, int pooling, floa
 int session_piece(session *s, int most, double *did, err *e); /* 1: there is more */
 int session_truncate(session *s, int n); /* forgets from position n on; returns the length kept (n, or 0 behind a window) */
 int session_fork(session *dst, const session *src, err *e); /* dst becomes a copy; pages are shared until one writes */
-int session_save(const session *s, FILE *f, err *e);
-uint64_t engine_cache_key(const engine *g); /* equal where what one saves the other loads: the model, its adapters, the cache's type */
-int session_load(session *s, FILE *f, err *e); /* refuses another model's, other adapters', another cache type's, and damaged ones */
 
 /* One step over many sessions (each at most once): appends tok[0 .. n) to each. logits NULL: only the last row is kept, as
  * session_logits; else all n rows [n][logits_ld] go there too. On failure every session holds the tokens it held

@@ -212,15 +212,18 @@ int kv_save(const kv_seq *s, int group, FILE *f, hash64 *h, err *e) {
     return 0;
 }
 
-int kv_load(kv_seq *s, int group, int len, FILE *f, hash64 *h, err *e) {
+int kv_load(kv_seq *s, int group, int len, int *next, size_t most, FILE *f, hash64 *h, size_t *bytes, err *e) {
     kv_group *g = &s->pool->group[group];
+    size_t before = *bytes;
     if (len < 0 || len > s->cap) return fail_code(e, ERR_CONTEXT, "a saved session of %d positions does not fit in a context of %d", len, s->cap);
-    for (int j = kv_first(g->window, len) / KV_PAGE; j * KV_PAGE < len; j++) {
+    for (*next = max_int(*next, kv_first(g->window, len) / KV_PAGE); *next * KV_PAGE < len; ++*next) {
+        if (*bytes - before >= most) return 0;
         if (!g->n_free) return fail_code(e, ERR_MEMORY, "the cache is full: a saved session of %d positions does not fit", len);
         void *page = page_take(g);
-        s->page[group][j] = page;
+        s->page[group][*next] = page;
         if (fread(page, 1, g->page_bytes, f) != g->page_bytes) return fail(e, "the saved session is cut short");
         hash_add(h, page, g->page_bytes);
+        *bytes += g->page_bytes;
     }
-    return 0;
+    return 1;
 }

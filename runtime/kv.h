@@ -63,8 +63,9 @@ static inline size_t kv_block_at(const kv_pool *p, int layer_in_group, int head)
 static inline int kv_first(int window, int pos) { return window && pos >= window ? pos - window + 1 : 0; }
 
 /* Save and load: the pages that a sequence holds of one group, in order. kv_load adds len positions' pages to a sequence without
- * any in this group, and leaves s->len alone. */
+ * any in this group, and leaves s->len alone; about `most` bytes at a time: *next is the page to go on with, 0 at first, and *bytes grows. 1: all
+ * are there, 0: there are more. */
 int kv_save(const kv_seq *s, int group, FILE *f, hash64 *h, err *e);
-int kv_load(kv_seq *s, int group, int len, FILE *f, hash64 *h, err *e);
+int kv_load(kv_seq *s, int group, int len, int *next, size_t most, FILE *f, hash64 *h, size_t *bytes, err *e);
 
 #endif

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "runtime/sample.h"
+#include "tokenizer/tokenizer.h"
 
 struct speculation {
     engine *g, *draft_engine;
@@ -15,9 +16,7 @@ struct speculation {
     float *rows;                     /* [1 + SPECULATE_MOST][logits_ld] after the last token taken by a step, and its proposals */
     int32_t ahead[SPECULATE_MOST];   /* proposals behind it */
     int n_ahead, at;                 /* how many, and how many of them were taken */
-    int length;                      /* how many to propose next */
-    int tried, pause, next_pause;    /* proposals since the last pause; tokens until the next one; how long a pause will be */
-    double gain;                     /* accepted tokens a proposal, of the latest ones */
+    speculate_pace pace;
     speculation_figures figures;
 };
 
@@ -34,15 +33,35 @@ int speculate_lookup(const int32_t *tok, int n, int32_t *out, int most) {
     return max_int(most, 0);
 }
 
-static bool same_ids(const engine_info *a, const engine_info *b) {
-    return a->n_vocab == b->n_vocab && a->tokenizer_bytes == b->tokenizer_bytes && (a->tokenizer_bytes == 0 || memcmp(a->tokenizer, b->tokenizer, a->tokenizer_bytes) == 0);
+enum { SHORT_PAUSE = 32, LONGEST_PAUSE = 1024, ENOUGH_TRIED = 8 };
+
+speculate_pace speculate_pace_begin(void) { return (speculate_pace){ .length = SPECULATE_MOST / 2, .next_pause = SHORT_PAUSE }; }
+
+int speculate_pace_next(speculate_pace *p, int room) {
+    if (room < 1) return 0;
+    return p->pause > 0 ? p->pause--, 0 : min_int(p->length, room);
+}
+
+void speculate_pace_learn(speculate_pace *p, int proposed, int accepted, double pays) {
+    if (!proposed) return;
+    p->gain += (accepted - p->gain) / (++p->tried < ENOUGH_TRIED ? p->tried : ENOUGH_TRIED);
+    p->length = accepted == proposed ? min_int(p->length + 4, SPECULATE_MOST) : max_int(accepted + 2, 4);
+    if (accepted > 2) p->next_pause = SHORT_PAUSE;
+    if (p->tried < ENOUGH_TRIED || p->gain >= pays) return;
+    p->pause = p->next_pause;
+    p->next_pause = min_int(2 * p->next_pause, LONGEST_PAUSE);
+    p->tried = 0;
+    p->gain = 0;
 }
 
 int speculate_check(const engine_info *model, const engine_info *draft, err *e) {
     if (!draft->has_decoder) return fail_code(e, ERR_INPUT, "%s cannot propose: it is an encoder, it does not generate", draft->name);
     if (draft->has_encoder) return fail_code(e, ERR_INPUT, "%s cannot propose: it is an encoder-decoder model", draft->name);
-    if (same_ids(model, draft)) return 0;
-    return fail_code(e, ERR_INPUT, "%s cannot propose for %s: their tokenizers differ; a draft must be a smaller model of the same family", draft->name, model->name);
+    err why = { 0 };
+    int rc = model->n_vocab == draft->n_vocab ? 0 : fail_code(&why, ERR_INPUT, "logits of %d and %d tokens", model->n_vocab, draft->n_vocab);
+    if (!rc) rc = tokenizer_same_ids(model->tokenizer, model->tokenizer_bytes, draft->tokenizer, draft->tokenizer_bytes, &why);
+    if (rc && why.code == ERR_MEMORY) return fail_code(e, ERR_MEMORY, "%s", why.msg);
+    return rc ? fail_code(e, ERR_INPUT, "%s cannot propose for %s: their tokenizers differ: %s; a draft must be a smaller model of the same family", draft->name, model->name, why.msg) : 0;
 }
 
 int speculation_new(speculation **out, engine *g, session *s, const speculate_opts *o, err *e) {
@@ -51,7 +70,7 @@ int speculation_new(speculation **out, engine *g, session *s, const speculate_op
     speculation *p = calloc(1, sizeof *p);
     *out = p;
     if (!p) return fail_memory(e, sizeof *p, "speculation");
-    *p = (speculation){ .g = g, .draft_engine = o->draft, .s = s, .lookup = o->lookup, .length = SPECULATE_MOST / 2, .next_pause = 32 };
+    *p = (speculation){ .g = g, .draft_engine = o->draft, .s = s, .lookup = o->lookup, .pace = speculate_pace_begin() };
     for (int j = 0; j < session_len(s); j++) ids_add(&p->tokens, session_tokens(s)[j]);
     size_t bytes = (1 + SPECULATE_MOST) * (size_t)i->logits_ld * sizeof(float);
     int rc = p->tokens.failed ? fail_memory(e, p->tokens.cap * sizeof(int32_t), "tokens") : 0;
@@ -90,24 +109,9 @@ static int propose_draft(speculation *p, int32_t *out, int most, err *e) {
     return found;
 }
 
-/* What proposals brought decides how many come next, and whether any: a step of a few rows costs little more than one of one
- * row, so half a token of gain pays for a look-up; a draft has its own cost. */
-static void learn(speculation *p) {
-    if (p->n_ahead == 0) return;
-    p->gain += (p->at - p->gain) / (++p->tried < 8 ? p->tried : 8);
-    p->length = p->at == p->n_ahead ? min_int(p->length + 4, SPECULATE_MOST) : max_int(p->at + 2, 4);
-    if (p->at > 2) p->next_pause = 32;
-    if (p->tried < 8 || p->gain >= (p->draft ? 1 : 0.5)) return;
-    p->pause = p->next_pause;
-    p->next_pause = min_int(2 * p->next_pause, 1024);
-    p->tried = 0;
-    p->gain = 0;
-}
-
 static int propose(speculation *p, int32_t *out, err *e) {
-    int n = (int)p->tokens.n, room = engine_about(p->g)->ctx - n, most = min_int(p->length, room), found = 0;
-    if (!p->rows || most <= 0) return 0;
-    if (p->pause > 0) return p->pause--, 0;
+    int n = (int)p->tokens.n, most = p->rows ? speculate_pace_next(&p->pace, engine_about(p->g)->ctx - n) : 0, found = 0;
+    if (!most) return 0;
     if (p->lookup) found = speculate_lookup(p->tokens.p, n, out, most);
     return found == 0 && p->draft ? propose_draft(p, out, most, e) : found;
 }
@@ -124,7 +128,7 @@ const float *speculation_next(speculation *p, int32_t id, err *e) {
         p->figures.accepted++;
         return p->rows + (size_t)++p->at * (size_t)engine_about(p->g)->logits_ld;
     }
-    learn(p);
+    speculate_pace_learn(&p->pace, p->n_ahead, p->at, p->draft ? SPECULATE_DRAFT_PAYS : SPECULATE_LOOKUP_PAYS);
     session_truncate(p->s, (int)p->tokens.n - 1);
     int32_t tok[1 + SPECULATE_MOST] = { id };
     p->at = 0;

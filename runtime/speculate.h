@@ -38,6 +38,20 @@ typedef struct speculation_figures {
 } speculation_figures;
 speculation_figures speculation_about(const speculation *p);
 
+/* How many tokens to propose, and whether any, by what became of the latest proposals. */
+typedef struct speculate_pace {
+    int length;                 /* of the next one */
+    int tried;                  /* since the last pause */
+    int pause, next_pause;      /* times without any that are left; how long the next pause will be */
+    double gain;                /* accepted tokens a proposal, of the latest ones */
+} speculate_pace;
+/* A step of a few rows costs little more than one of one row, so half a token of gain pays for a look-up; a draft has its own cost. */
+#define SPECULATE_LOOKUP_PAYS 0.5
+#define SPECULATE_DRAFT_PAYS 1.0
+speculate_pace speculate_pace_begin(void);
+int speculate_pace_next(speculate_pace *p, int room); /* up to `room` tokens; 0 while there is none, and in a pause, which is shorter then */
+void speculate_pace_learn(speculate_pace *p, int proposed, int accepted, double pays);
+
 /* `most` ids that followed the latest earlier place of the longest run, of 2 to 4 tokens, with which tok[0 .. n) ends; where the text ends
  * sooner, it goes round from that place on. Returns how many: 0 where there is no such place. */
 int speculate_lookup(const int32_t *tok, int n, int32_t *out, int most);

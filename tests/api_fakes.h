@@ -183,10 +183,11 @@ static inline void fake_close(void) {
 
 /* A request to the server; x holds the reply, if there is one already. */
 static void fake_ask(exchange *x, const char *method, const char *path, const char *body, size_t n) {
-    http_header header = x->header[0];
+    http_header header[4];
+    memcpy(header, x->header, sizeof header);
     int n_headers = x->h.n_headers;
     *x = (exchange){ .h = { .method = method, .path = path, .query = "", .body = body, .body_n = n, .peer = "127.0.0.1", .arrived = now_seconds(), .n_headers = n_headers } };
-    x->header[0] = header;
+    memcpy(x->header, header, sizeof header);
     x->h.headers = x->header;
     fake.submitted = NULL;
     server_handle(&fake.s, x);

@@ -605,6 +605,56 @@ static void test_hosts(void **state) {
     fake.s.hosts.checked = false;
 }
 
+/* A page of another site gets nothing either, in no dialect, before its body is looked at; who sends no Origin is no page. */
+static void test_origins(void **state) {
+    (void)state;
+    static const struct { const char *method, *path, *shape; } rows[] = {
+        { "POST", "/api/chat", "{\"error\":\"a page of \\\"https://evil.example\\\" may not" }, { "GET", "/v1/models", "{\"error\":{\"message\":\"a page" }, { "GET", "/", "{\"error\":\"a page" },
+        { "POST", "/v1/chat/completions", "\"type\":\"permission_error\",\"code\":\"origin_not_allowed\"" }, { "POST", "/v1/messages", "{\"type\":\"error\"" }, { "POST", "/completion", "\"code\":403" },
+        { "GET", "/metrics", "\"name\":\"origin_not_allowed\"" }, { "OPTIONS", "/v1/models", "origin_not_allowed" }, { "DELETE", "/api/delete", "a page of" }, { "GET", "/no/such/path", "a page of" } };
+    static const char body[] = "{\"prompt\":\"x\"}";
+    x.h.n_headers = 3;
+    x.header[0] = (http_header){ "host", "localhost:8080" };
+    x.header[1] = (http_header){ "origin", "https://evil.example" };
+    x.header[2] = (http_header){ "content-type", "text/plain" };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        buf_free(&x.body);
+        fake_ask(&x, rows[i].method, rows[i].path, "no JSON", 7);
+        refused(403, rows[i].shape, "serve --cors ORIGIN");
+    }
+    get("GET", "/health");
+    assert_int_equal(x.status, 200);
+    static const struct { const char *cors, *origin; bool passes; } allowed[] = {
+        { NULL, "http://localhost:3000", true }, { NULL, "http://localhost:8080", true }, { NULL, "null", false }, { "*", "https://evil.example", true }, { "*", "null", true }, { "null", "null", true },
+        { "https://a.example", "https://a.example", true }, { "https://a.example", "https://b.example", false }, { "https://a.example", "http://127.0.0.1:1", true } };
+    for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++) {
+        fake.s.cors = allowed[i].cors;
+        x.header[1].value = allowed[i].origin;
+        ask("/completion", body);
+        if (!!fake.submitted != allowed[i].passes) fail_msg("%s, --cors %s: %d %s", allowed[i].origin, allowed[i].cors ? allowed[i].cors : "(none)", x.status, reply());
+        drop();
+    }
+    fake.s.cors = NULL;
+    x.header[1] = (http_header){ "referer", "https://evil.example" };
+    ask("/completion", body);
+    accepted();
+    drop();
+    static const char *const keys[] = { "sesame" };
+    struct guard *open = fake.s.guard;
+    err e = { 0 };
+    assert_int_equal(guard_new(&fake.s.guard, keys, 1, 0, &e), 0); /* no page has one by itself; with one it may be any */
+    x.header[1] = (http_header){ "origin", "https://evil.example" };
+    ask("/completion", body);
+    refused(401, "an API key is needed", NULL);
+    x.header[2] = (http_header){ "authorization", "Bearer sesame" };
+    ask("/completion", body);
+    accepted();
+    drop();
+    guard_free(fake.s.guard);
+    fake.s.guard = open;
+    x.h.n_headers = 0;
+}
+
 static void test_keys_and_rates(void **state) {
     (void)state;
     static const char *const keys[] = { "sesame", "k2" };
@@ -806,7 +856,7 @@ int main(void) {
         cmocka_unit_test(test_embeddings), cmocka_unit_test(test_nothing_is_cut_in_silence), cmocka_unit_test(test_refusals_name_the_field),
         cmocka_unit_test(test_statuses), cmocka_unit_test(test_bodies_at_once), cmocka_unit_test(test_deleting_nothing),
         cmocka_unit_test(test_no_room_for_probs), cmocka_unit_test(test_native_defaults), cmocka_unit_test(test_failure_in_a_stream),
-        cmocka_unit_test(test_paths_and_methods), cmocka_unit_test(test_hosts), cmocka_unit_test(test_errors_of_http), cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root),
+        cmocka_unit_test(test_paths_and_methods), cmocka_unit_test(test_hosts), cmocka_unit_test(test_origins), cmocka_unit_test(test_errors_of_http), cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root),
         cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
         cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_cancel), cmocka_unit_test(test_proxies),
         cmocka_unit_test(test_poolings), cmocka_unit_test(test_adapters), cmocka_unit_test(test_drafts),

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <sys/resource.h>
 #include <unistd.h>
+#include "runtime/files.h"
 #include "tests/test.h"
 
 static int parses(const char *text, size_t n) {

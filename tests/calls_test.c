@@ -1,5 +1,6 @@
 /* Calls of tools and thoughts in answers: every family's format whole, in every split and byte by byte; what is malformed stays text; what a
  * format's own grammar allows is read back as calls. */
+#include "runtime/files.h"
 #include "tests/test.h"
 #include "tools/serve/calls.h"
 #include "tools/serve/constrain.h"

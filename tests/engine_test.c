@@ -2,6 +2,7 @@
  * number of threads, on who else is in the batch, on forks, on saving and loading, or on the kernel table. */
 #define _GNU_SOURCE
 #include <math.h>
+#include "runtime/saved.h"
 #include "tests/models.h"
 
 enum { TEXT = 100 }; /* crosses a page border and, in the fixtures, several windows */
@@ -476,6 +477,49 @@ static void test_texts_in_pieces(void **state) {
         }
 }
 
+/* A page at a time, with steps of another session in between: the same session. Given up half way, it leaves its pages to others. */
+static void test_load_in_pieces(void **state) {
+    (void)state;
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        engine *g = open_or_fail(converted(cases[k], "q8"), (engine_opts){ .threads = 1, .max_sessions = 2 });
+        const engine_info *i = engine_about(g);
+        int n = min_int(TEXT, i->ctx - 20), pieces = 0, rc = 1;
+        session *s = new_session(g), *t = new_session(g);
+        int32_t tok[TEXT];
+        err e = { 0 };
+        make_text(tok, n, i->n_vocab, 3);
+        if (i->has_encoder) must(session_encode(s, tok, n, NULL, &e), &e);
+        must(session_sync(s, tok, n - 1, &e), &e);
+        FILE *f = tmpfile();
+        must(session_save(s, f, &e), &e);
+        must(engine_step(g, &(step){ s, tok + n - 1, 1, NULL }, 1, &e), &e);
+        float *want = malloc((size_t)i->n_vocab * sizeof *want);
+        memcpy(want, session_logits(s), (size_t)i->n_vocab * sizeof *want);
+        for (int round = 0; round < 3; round++) {
+            rewind(f);
+            must(session_load_begin(t, f, &e), &e);
+            for (rc = 1, pieces = 0; rc == 1 && (round == 1 || pieces < 2); pieces++) {
+                rc = session_load_piece(t, 1, &e);
+                assert_int_equal(session_len(t), rc ? 0 : n - 1);
+                session_truncate(s, n - 3);
+                if (session_len(s) == n - 3) must(engine_step(g, &(step){ s, tok, 3, NULL }, 1, &e), &e);
+            }
+            if (round == 1) break;
+            session_free(t); /* given up */
+            t = new_session(g);
+        }
+        must(rc, &e);
+        assert_true(pieces > 1);
+        must(engine_step(g, &(step){ t, tok + n - 1, 1, NULL }, 1, &e), &e);
+        if (memcmp(session_logits(t), want, (size_t)i->n_vocab * sizeof *want)) fail_msg("%s: other logits after a session was loaded in pieces", cases[k]);
+        fclose(f);
+        free(want);
+        session_free(s);
+        session_free(t);
+        engine_close(g);
+    }
+}
+
 /* A damaged or foreign saved session is refused, at every byte. */
 static void test_damaged_session(void **state) {
     (void)state;
@@ -523,7 +567,7 @@ int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_cuts_and_threads), cmocka_unit_test(test_batch),
                                         cmocka_unit_test(test_histories),        cmocka_unit_test(test_tables),
                                         cmocka_unit_test(test_demo_hash),        cmocka_unit_test(test_plan), cmocka_unit_test(test_refusals),
-                                        cmocka_unit_test(test_texts_in_pieces),  cmocka_unit_test(test_damaged_session) };
+                                        cmocka_unit_test(test_texts_in_pieces),  cmocka_unit_test(test_load_in_pieces), cmocka_unit_test(test_damaged_session) };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     remove_work_dir();

@@ -69,7 +69,32 @@ static void test_rows(void **state) {
     assert_false(hosts_allow(&v, host));
 }
 
+static const struct { const char *origin, *host; bool passes; } origins[] = {
+    { "http://127.0.0.1:8080", "127.0.0.1:8080", true }, { "http://192.168.1.5:8080", "192.168.1.5:8080", true }, { "http://Box.lan", "box.lan:80", true }, { "https://box.lan", "box.lan:443", true },
+    { "https://box.lan:443", "BOX.lan", true }, { "http://[2001:db8::7]:80", "[2001:db8::7]", true }, { "http://192.168.1.5:3000", "192.168.1.5:8080", false }, { "https://box.lan:80", "box.lan", false },
+    { "http://localhost:3000", "x", true }, { "https://localhost", NULL, true }, { "http://ui.localhost:1", "x", true }, { "http://127.0.0.1:5173", "x", true }, { "http://127.3.2.1", "x", true },
+    { "http://[::1]:3000", "x", true }, { "http://[::1]", "x", true }, { "http://0.0.0.0:3000", "x", true }, { "HTTP://LOCALHOST:3000", "x", true },
+    { "https://llm.example.org", "127.0.0.1:8080", true }, { "https://llm.example.org:8443", "x", true }, { "http://two:3000", "x", true },
+    { "app://obsidian.md", "x", true }, { "file://", "x", true }, { "tauri://localhost", "x", true }, { "vscode-webview://0abc", "x", true }, { "vscode-file://vscode-app", "x", true },
+    { "https://evil.example", "127.0.0.1:8080", false }, { "http://evil.example:8080", "localhost:8080", false }, { "null", "localhost", false }, { "", "localhost", false }, { "", "", false },
+    { "http://", "", false }, { "http://localhost.evil.example", "x", false }, { "http://127.0.0.1.evil.example", "x", false }, { "http://127.0.0.1.nip.io", "x", false }, { "http://localhost@evil.example", "x", false },
+    { "http://localhost:80@evil.example", "x", false }, { "http://evil.example#localhost", "x", false }, { "http://xlocalhost", "x", false }, { "http://[::1].evil.example", "x", false }, { "http://[::1", "x", false },
+    { "http://x.llm.example.org", "x", false }, { "http://llm.example.orgx", "x", false }, { "localhost", "localhost", false }, { "//localhost", "localhost", false }, { "ftp://localhost", "localhost", false },
+    { "chrome-extension://abcdef", "x", false }, { "http://127.1", "x", false }, { "http://10.0.0.1", "x", false }, { "http://localhost:evil", "x", false },
+    { "http://localhost http://evil.example", "x", false }, { "xapp://a", "x", false },
+};
+
+static void test_origins(void **state) {
+    (void)state;
+    static hosts v;
+    err e = { 0 };
+    assert_int_equal(hosts_add(&v, "llm.Example.org,two.", &e), 0);
+    for (size_t i = 0; i < sizeof origins / sizeof *origins; i++)
+        if (hosts_allow_origin(&v, origins[i].origin, origins[i].host) != origins[i].passes)
+            fail_msg("\"%s\" at %s should %spass", origins[i].origin, origins[i].host ? origins[i].host : "(none)", origins[i].passes ? "" : "not ");
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_names), cmocka_unit_test(test_rows) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_names), cmocka_unit_test(test_rows), cmocka_unit_test(test_origins) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -45,8 +46,9 @@ static inline int no_stall(void **state) {
 
 typedef struct site {
     http *h;
-    work *w;
+    work *w, *light;
     pthread_t thread;
+    atomic_bool blocks;       /* requests of /block do not end */
     _Atomic(exchange *) held; /* the last of /hold and /late: the test answers it */
     atomic_int closed;        /* calls of on_close */
     _Atomic double closed_at;
@@ -113,6 +115,7 @@ static inline void on_request(void *arg, exchange *x) {
     if (on_path(x, "/flood")) return answer_flood(s, x);
     if (on_path(x, "/big")) return answer_big(x);
     if (on_path(x, "/none")) return exchange_end(x);
+    while (on_path(x, "/block") && atomic_load(&s->blocks)) usleep(1000);
     if (on_path(x, "/empty")) return exchange_reply(x, 204, NULL, "", "no body", 7);
     if (on_path(x, "/hold")) exchange_on_close(x, on_closed, s);
     if (on_path(x, "/hold") || on_path(x, "/late")) return atomic_store(&s->held, x);
@@ -127,10 +130,17 @@ static inline bool answer_now(void *arg, exchange *x) {
     return true;
 }
 
+static inline bool named_light(void *arg, const http_request *r) {
+    (void)arg;
+    return strncmp(r->path, "/light", 6) == 0;
+}
+
 static inline site *open_site(http_opts o) {
     site *s = calloc(1, sizeof *s);
     err e = { 0 };
-    if (work_start(&s->w, 3, &e)) fail_msg("%s", e.msg);
+    if (work_start(&s->w, 3, &e) || work_start(&s->light, 1, &e)) fail_msg("%s", e.msg);
+    o.light = s->light;
+    o.is_light = named_light;
     o.handle = on_request;
     o.handle_now = answer_now;
     o.arg = s;
@@ -151,6 +161,7 @@ static inline void close_site(site *s) {
     assert_int_equal(c.open, 0);
     assert_int_equal(c.active, 0);
     work_stop(s->w);
+    work_stop(s->light);
     http_free(s->h);
     free(s);
 }

@@ -607,6 +607,35 @@ static void listen_errors(void **state) {
     close_site(s);
 }
 
+/* All workers are taken, and more requests wait: the light ones have their own. */
+static void light_passes(void **state) {
+    (void)state;
+    enum { HEAVY = 8 };
+    site *s = open_site((http_opts){ 0 });
+    client heavy[HEAVY], c = dial(s);
+    answer a = { 0 };
+    atomic_store(&s->blocks, true);
+    for (int i = 0; i < HEAVY; i++) {
+        heavy[i] = dial(s);
+        say(&heavy[i], GET("/block"));
+    }
+    usleep(20000);
+    for (int i = 0; i < 20; i++) { /* for ever, if they had to wait */
+        say(&c, GET("/light"));
+        expect(&c, &a, 200, "GET /light  127.0.0.1 -");
+    }
+    char byte;
+    for (int i = 0; i < HEAVY; i++) assert_int_equal(recv(heavy[i].fd, &byte, 1, MSG_DONTWAIT), -1);
+    atomic_store(&s->blocks, false);
+    for (int i = 0; i < HEAVY; i++) {
+        expect(&heavy[i], &a, 200, "GET /block  127.0.0.1 -");
+        hang_up(&heavy[i]);
+    }
+    hang_up(&c);
+    buf_free(&a.body);
+    close_site(s);
+}
+
 int main(void) {
     pthread_t thread;
     pthread_create(&thread, NULL, pulse, NULL);
@@ -618,7 +647,7 @@ int main(void) {
         cmocka_unit_test_setup(timeouts, no_stall), cmocka_unit_test_setup(slow_reader, no_stall),
         cmocka_unit_test_setup(gone, no_stall), cmocka_unit_test_setup(half_closed, no_stall),
         cmocka_unit_test_setup(closing_races_ending, no_stall), cmocka_unit_test_setup(stop_drains, no_stall),
-        cmocka_unit_test_setup(listen_errors, no_stall), cmocka_unit_test_setup(stop_is_fair, no_stall),
+        cmocka_unit_test_setup(listen_errors, no_stall), cmocka_unit_test_setup(stop_is_fair, no_stall), cmocka_unit_test_setup(light_passes, no_stall),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include <math.h>
 #include "runtime/sample.h"
+#include "runtime/saved.h"
 #include "weights/file.h"
 #include "weights/safetensors.h"
 #include "tests/models.h"

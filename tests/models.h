@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "runtime/engine.h"
 #include "kernels/kernels.h"
+#include "runtime/files.h"
 #include "tests/test.h"
 
 static char work_dir[256];

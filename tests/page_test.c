@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "runtime/files.h"
 #include "tests/test.h"
 
 enum { MOST_BYTES = 62 * 1024 };

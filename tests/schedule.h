@@ -9,6 +9,7 @@
 
 #include "runtime/beam.h"
 #include "runtime/stop.h"
+#include "runtime/saved.h"
 #include "tests/models.h"
 #include "tools/serve/prefix.h"
 #include "tools/serve/schedule.h"
@@ -110,6 +111,17 @@ int __wrap_session_piece(session *s, int most, double *did, err *e) {
     if (ms) nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000l }, NULL);
     if (atomic_load(&pieces.fail_at) > 0 && atomic_fetch_sub(&pieces.fail_at, 1) == 1) return fail_code(e, ERR_MEMORY, "out of memory: as the test wants it");
     return __real_session_piece(s, most, did, e);
+}
+
+/* What comes from the disk, in pieces of so many bytes, each of which takes so long. */
+static struct { atomic_int n, bytes, delay_ms; } loads;
+int __real_session_load_piece(session *s, size_t most, err *e);
+int __wrap_session_load_piece(session *s, size_t most, err *e);
+int __wrap_session_load_piece(session *s, size_t most, err *e) {
+    int ms = atomic_load(&loads.delay_ms), bytes = atomic_load(&loads.bytes);
+    atomic_fetch_add(&loads.n, 1);
+    pass(ms * 1000l);
+    return __real_session_load_piece(s, bytes ? (size_t)bytes : most, e);
 }
 
 static inline int of_one_engine(engine *g, int rows, err *e) {

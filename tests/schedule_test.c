@@ -828,7 +828,7 @@ static void test_adapters(void **state) {
     server x = begin_opts(paths, 1, (models_opts){ .engine.max_sessions = 3 }, (schedule_opts){ .slots = 3 });
     answer *a[3];
     choice want[2] = { { .n = 0 } };
-    static const job_adapter tuned = { "tuned", 1.5f }, missing = { "missing", 1 };
+    static const model_adapter tuned = { "tuned", 1.5f }, missing = { "missing", 1 };
     for (int k = 0; k < 3; k++) {
         job *j = new_job(&x, a[k] = new_answer(1), NULL);
         give_ids(j, 0, 30, 2);

@@ -569,6 +569,91 @@ static void test_default_adapters(void **state) {
     assert_int_equal(site_end(SIGTERM), 0);
 }
 
+/* Adapters, and files of a tokenizer alone, that end in .bin in a folder of models are no models: not listed, and who asks for one is told. */
+static void test_adapter_among_models(void **state) {
+    (void)state;
+    static const struct { const char *method, *path, *body; int status; const char *says; } asked[] = {
+        { "GET", "/v1/models", "", 200, "\"id\":\"base\"" }, { "GET", "/api/tags", "", 200, "\"base:latest\"" }, { "GET", "/lora-adapters", "", 200, "\"name\":\"tuned\"" },
+        { "POST", "/v1/completions", "{\"model\":\"tuned\",\"prompt\":[5,9]}", 400, "model 'tuned' is a LoRA adapter, no model: ask for its model, and name it there: \\\"lora\\\": [{\\\"name\\\": \\\"tuned\\\"" },
+        { "POST", "/api/generate", "{\"model\":\"tuned.bin\",\"prompt\":\"x\"}", 400, "is a LoRA adapter" }, { "POST", "/completion", "{\"model\":\"words\",\"prompt\":\"x\"}", 400, "holds a tokenizer alone" },
+        { "POST", "/api/show", "{\"model\":\"tuned\"}", 400, "is a LoRA adapter" }, { "GET", "/v1/models/tuned", "", 404, "is a LoRA adapter" }, { "POST", "/api/pull", "{\"model\":\"tuned\"}", 400, "is a LoRA adapter" },
+        { "POST", "/v1/completions", "{\"model\":\"base\",\"prompt\":[5,9],\"max_tokens\":2,\"lora\":[{\"name\":\"tuned\",\"scale\":0.5}]}", 200, "\"completion_tokens\":2" },
+        { "POST", "/v1/completions", "{\"prompt\":[5,9],\"max_tokens\":2}", 200, "\"model\":\"base\"" } };
+    char command[4000], models[400];
+    const char *model = site.model;
+    snprintf(models, sizeof models, "%s/mixed", work_dir);
+    snprintf(command, sizeof command, "mkdir -p '%s' && cp '%s' '%s/base.bin' && '%s/convert' " GOLDEN "lora_llama --base " GOLDEN "llama -o '%s/tuned.bin' 2>/dev/null && '%s/convert' weights/pip-stories --vocab-only -o '%s/words.bin' 2>/dev/null",
+             models, converted(GOLDEN "llama", "f32"), models, bin_dir(), models, bin_dir(), models);
+    assert_int_equal(system(command), 0);
+    site.model = models;
+    site_start("--slots 1");
+    site.model = model;
+    for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
+        http_answer a;
+        assert_int_equal(http_ask(site.port, asked[i].method, asked[i].path, asked[i].body, &a), 0);
+        if (a.status != asked[i].status || !strstr(a.body.p, asked[i].says)) fail_msg("%s %s: expected %d and %s, found %d: %s", asked[i].path, asked[i].body, asked[i].status, asked[i].says, a.status, a.body.p);
+        if (i < 2 && (strstr(a.body.p, "tuned") || strstr(a.body.p, "words"))) fail_msg("%s: %s", asked[i].path, a.body.p);
+        http_answer_free(&a);
+    }
+    snprintf(command, sizeof command, "mv '%s/base.bin' '%s/kept' && mv '%s/tuned.bin' '%s/other.bin' && mv '%s/kept' '%s/tuned.bin'", models, models, models, models, models, models);
+    assert_int_equal(system(command), 0); /* what a name stands for may change */
+    http_answer a = site_post("/v1/completions", "{\"model\":\"tuned\",\"prompt\":[5,9],\"max_tokens\":2}", 200);
+    http_answer_free(&a);
+    a = site_post("/v1/completions", "{\"model\":\"other\",\"prompt\":[5,9],\"max_tokens\":2}", 400);
+    http_answer_free(&a);
+    assert_int_equal(site_end(SIGTERM), 0);
+}
+
+static int n_answered(const int *fd, int n) {
+    int answered = 0;
+    char byte;
+    for (int i = 0; i < n; i++) answered += recv(fd[i], &byte, 1, MSG_DONTWAIT | MSG_PEEK) > 0;
+    return answered;
+}
+
+/* Long texts fill the workers, and more of them wait: lists, figures and what has no path are there at once all the same. */
+static void test_light_requests(void **state) {
+    (void)state;
+    enum { HEAVY = 9, BYTES = 6 << 20 };
+    static const struct { const char *path; int status; } light[] = {
+        { "/v1/models", 200 }, { "/v1/models/pip-stories-q8", 200 }, { "/slots", 200 }, { "/api/tags", 200 }, { "/api/ps", 200 }, { "/api/version", 200 }, { "/metrics", 200 }, { "/health", 200 },
+        { "/", 200 }, { "/none", 404 } };
+    site_start("");
+    http_answer a;
+    for (size_t i = 0; i < sizeof light / sizeof *light; i++) { /* what is looked into once, is */
+        assert_int_equal(http_ask(site.port, "GET", light[i].path, "", &a), 0);
+        http_answer_free(&a);
+    }
+    int fd[HEAVY];
+    buf body = { 0 };
+    buf_str(&body, "{\"content\":\"");
+    for (int i = 0; body.n < BYTES; i++) buf_fmt(&body, "the %d wolves' dens, ", i * 7919);
+    buf_str(&body, "\"}");
+    buf_byte(&body, 0);
+    for (int i = 0; i < HEAVY; i++) http_send(fd[i] = http_dial(site.port), "POST", "/tokenize", body.p);
+    double all = 0;
+    int rounds = 0;
+    for (; n_answered(fd, HEAVY) < HEAVY - 3; rounds++) /* as long as there is one more than workers */
+        for (size_t i = 0; i < sizeof light / sizeof *light; i++) {
+            double start = now_seconds();
+            assert_int_equal(http_ask(site.port, "GET", light[i].path, "", &a), 0);
+            all += now_seconds() - start;
+            if (a.status != light[i].status) fail_msg("%s: %d", light[i].path, a.status);
+            http_answer_free(&a);
+        }
+    for (int i = 0; i < HEAVY; i++) {
+        assert_int_equal(http_hear(fd[i], &a), 0);
+        assert_int_equal(a.status, 200);
+        http_answer_free(&a);
+        close(fd[i]);
+    }
+    buf_free(&body);
+    double mean = all / (rounds * (double)(sizeof light / sizeof *light)); /* the longest is the machine's: more threads than cores */
+    printf("light requests beside heavy ones: %d rounds, %.2f ms each\n", rounds, mean * 1e3);
+    if (rounds < 3 || mean > 0.05) fail_msg("%d rounds of light requests while others were tokenised, %.3f s each", rounds, mean);
+    assert_int_equal(site_end(SIGTERM), 0);
+}
+
 /* A request that waits in the queue while the adapters are changed gets what was set when it came. */
 static void test_adapters_in_flight(void **state) {
     (void)state;
@@ -600,7 +685,7 @@ int main(void) {
         cmocka_unit_test(test_evicted_from_memory), cmocka_unit_test(test_slots), cmocka_unit_test(test_saves_at_once),
         cmocka_unit_test(test_fallback), cmocka_unit_test(test_asked_before), cmocka_unit_test(test_pings), cmocka_unit_test(test_trace),
         cmocka_unit_test(test_full_disk), cmocka_unit_test(test_few_files), cmocka_unit_test(test_context_bound),
-        cmocka_unit_test(test_default_adapters), cmocka_unit_test(test_adapters_in_flight),
+        cmocka_unit_test(test_default_adapters), cmocka_unit_test(test_adapter_among_models), cmocka_unit_test(test_light_requests), cmocka_unit_test(test_adapters_in_flight),
     };
     return cmocka_run_group_tests(tests, set_up, site_close);
 }

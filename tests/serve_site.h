@@ -7,6 +7,7 @@
 #ifdef __linux__
 #include <sys/prctl.h>
 #endif
+#include "runtime/files.h"
 #include "tests/models.h"
 #include "tests/http_client.h"
 

@@ -61,6 +61,36 @@ static void test_names(void **state) {
     site_end(SIGTERM);
 }
 
+static void from_page(const char *origin, int status) {
+    char text[400];
+    int n = snprintf(text, sizeof text, "POST /tokenize HTTP/1.1\r\nHost: localhost:%d\r\nOrigin: %s\r\nContent-Type: text/plain\r\nContent-Length: 15\r\nConnection: close\r\n\r\n{\"content\":\"x\"}", site.port, origin);
+    http_answer a = send_raw(text, (size_t)n);
+    if (a.status != status) fail_msg("a page of %s: expected %d, found %d: %s", origin, status, a.status, a.body.p);
+    if (status == 403 && !strstr(a.body.p, "--cors")) fail_msg("%s", a.body.p);
+    http_answer_free(&a);
+}
+
+/* What a browser sends for any page, without asking first. */
+static void test_origins(void **state) {
+    (void)state;
+    char own[64];
+    site_start("--allow-host llm.example.org");
+    snprintf(own, sizeof own, "http://localhost:%d", site.port);
+    from_page(own, 200);
+    from_page("http://127.0.0.1:3000", 200);
+    from_page("https://llm.example.org", 200);
+    from_page("https://evil.example", 403);
+    from_page("null", 403);
+    site_start("--cors https://a.example");
+    from_page("https://a.example", 200);
+    from_page("https://evil.example", 403);
+    site_start("--cors '*'");
+    from_page("https://evil.example", 200);
+    site_start("--api-key k");
+    from_page("https://evil.example", 401);
+    site_end(SIGTERM);
+}
+
 /* Options, the exit status, and a part of what is said; nobody has listened by then. */
 static const struct { const char *before, *options, *part; int status; } mistakes[] = {
     { "", "--kernels bogus", "kernels 'bogus' are unknown; usable here: scalar", 1 },
@@ -150,6 +180,6 @@ static void test_errors_of_http(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_names), cmocka_unit_test(test_mistakes), cmocka_unit_test(test_names_of_no_model), cmocka_unit_test(test_errors_of_http) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_names), cmocka_unit_test(test_origins), cmocka_unit_test(test_mistakes), cmocka_unit_test(test_names_of_no_model), cmocka_unit_test(test_errors_of_http) };
     return cmocka_run_group_tests(tests, set_up, site_close);
 }

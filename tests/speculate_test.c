@@ -120,6 +120,39 @@ static void test_find(void **state) {
     assert_int_equal(speculate_lookup(same, 3, out, 0), 0);
 }
 
+/* Whole proposals grow, cut ones shrink to what was kept, and those that bring nothing pause, longer each time, until one brings something. */
+static void test_pace(void **state) {
+    (void)state;
+    speculate_pace p = speculate_pace_begin();
+    assert_int_equal(speculate_pace_next(&p, 100), 8);
+    assert_int_equal(speculate_pace_next(&p, 3), 3);
+    assert_int_equal(speculate_pace_next(&p, 0), 0);
+    for (int k = 0; k < 4; k++) speculate_pace_learn(&p, p.length, p.length, SPECULATE_LOOKUP_PAYS);
+    assert_int_equal(speculate_pace_next(&p, 100), SPECULATE_MOST);
+    speculate_pace_learn(&p, 16, 5, SPECULATE_LOOKUP_PAYS);
+    assert_int_equal(speculate_pace_next(&p, 100), 7);
+    speculate_pace_learn(&p, 0, 0, SPECULATE_LOOKUP_PAYS); /* none was made: nothing is learned */
+    assert_int_equal(p.tried, 5);
+    p = speculate_pace_begin();
+    for (int pause = 32; pause <= 1024; pause *= 2) {
+        for (int k = 0; k < 8; k++) {
+            assert_int_equal(speculate_pace_next(&p, 100) > 0, 1);
+            speculate_pace_learn(&p, 4, 0, SPECULATE_LOOKUP_PAYS);
+        }
+        for (int k = 0; k < pause; k++) {
+            assert_int_equal(speculate_pace_next(&p, 100), 0);
+            assert_int_equal(speculate_pace_next(&p, 0), 0); /* no room is no time */
+        }
+    }
+    speculate_pace_learn(&p, 4, 3, SPECULATE_LOOKUP_PAYS);
+    assert_int_equal(p.next_pause, 32);
+    for (int draft = 0; draft < 2; draft++) { /* 0.75 tokens a proposal pay for a look-up, not for a draft */
+        p = speculate_pace_begin();
+        for (int k = 0; k < 8; k++) speculate_pace_learn(&p, 4, k % 4 ? 1 : 0, draft ? SPECULATE_DRAFT_PAYS : SPECULATE_LOOKUP_PAYS);
+        assert_int_equal(p.pause, draft ? 32 : 0);
+    }
+}
+
 static void test_refusals(void **state) {
     (void)state;
     char path[800];
@@ -135,8 +168,40 @@ static void test_refusals(void **state) {
     engine_close(g);
 }
 
+/* What a family's models differ in, a chat model and its base say, is no reason to refuse a draft; what changes an id's meaning is, and is named. */
+static void test_same_ids(void **state) {
+    (void)state;
+    static const struct {
+        const char *edit, *why; /* NULL: it may propose */
+    } cases[] = {
+        { "sed -i 's/| trim//g' tokenizer_config.json", NULL },
+        { "sed -i '/chat_template/d' tokenizer_config.json", NULL },
+        { "sed -i 's/\"eos_token\": \"<|end|>\"/\"eos_token\": \"<|eos|>\"/' tokenizer_config.json", NULL },
+        { "sed -i 's/\"zzle\": 2122,/\"zzle\": 2575,/; s/dragon\": 2575,/dragon\": 2122,/' tokenizer.json", "tokenizers differ: token 2122 is \"zzle\" and \"\xc4\xa0" "dragon\";" },
+        { "sed -i '13s/true/false/' tokenizer.json", "tokenizers differ: token 0 is special in one of them;" },
+        { "sed -i '4258,4261{H;d};4265G' tokenizer.json", "tokenizers differ: their merges differ, first in that of tokens " },
+        { "sed -i 's/\"Isolated\"/\"Removed\"/' tokenizer.json", "tokenizers differ: rule 1 of their splitting into words is " },
+        { "rm tokenizer.json tokenizer_config.json", "tokenizers differ: only one of them has a tokenizer;" },
+    };
+    char path[800], folder[300], command[1200];
+    snprintf(path, sizeof path, "%s", converted(models[0], "q4"));
+    engine *g = open_or_fail(path, (engine_opts){ .threads = 1 });
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        err e = { 0 };
+        snprintf(folder, sizeof folder, "%s/varied-%zu", work_dir, i);
+        snprintf(command, sizeof command, "mkdir '%s' && cp weights/pip-stories/*.json weights/pip-stories/*.safetensors '%s' && cd '%s' && %s", folder, folder, folder, cases[i].edit);
+        if (system(command)) fail_msg("%s", command);
+        engine *draft = open_or_fail(converted(folder, "q4"), (engine_opts){ .threads = 1 });
+        int rc = speculate_check(engine_about(g), engine_about(draft), &e);
+        if (rc && !cases[i].why) fail_msg("%s: %s", cases[i].edit, e.msg);
+        if (cases[i].why && (!rc || !strstr(e.msg, cases[i].why))) fail_msg("%s: \"%s\", expected \"%s\"", cases[i].edit, rc ? e.msg : "taken", cases[i].why);
+        engine_close(draft);
+    }
+    engine_close(g);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_lookup), cmocka_unit_test(test_draft), cmocka_unit_test(test_find), cmocka_unit_test(test_refusals) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_lookup), cmocka_unit_test(test_draft), cmocka_unit_test(test_find), cmocka_unit_test(test_pace), cmocka_unit_test(test_refusals), cmocka_unit_test(test_same_ids) };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     remove_work_dir();

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "runtime/chat.h"
+#include "runtime/files.h"
 #include "tests/test.h"
 
 static const struct tm now = { .tm_year = 126, .tm_mon = 10, .tm_mday = 21, .tm_hour = 13, .tm_min = 5, .tm_sec = 9, .tm_wday = 6, .tm_yday = 324 };

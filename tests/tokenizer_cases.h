@@ -5,6 +5,7 @@
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/unicode.h"
 
+#include "runtime/files.h"
 #include "tests/test.h"
 
 #define FIXTURES "tests/fixtures/tokenizers"

@@ -7,7 +7,7 @@
 
 enum { SHORT_WORD = 24 };
 
-static const struct merge *pair_find(const tokenizer *t, int32_t left, int32_t right) {
+const struct merge *merge_find(const tokenizer *t, int32_t left, int32_t right) {
     uint32_t slots = t->h.n_merge_slots;
     if (!slots) return NULL;
     uint32_t at = slot_of(pair_hash(left, right), slots);
@@ -62,7 +62,7 @@ static void merge_short(struct encoder *x) {
     const struct merge *pair[SHORT_WORD];
     struct symbol *s = x->symbol;
     size_t n = x->n_symbol;
-    for (size_t i = 0; i + 1 < n; i++) pair[i] = pair_find(t, s[i].id, s[i + 1].id);
+    for (size_t i = 0; i + 1 < n; i++) pair[i] = merge_find(t, s[i].id, s[i + 1].id);
     for (;;) {
         size_t best = SIZE_MAX;
         for (size_t i = 0; i + 1 < n; i++)
@@ -74,8 +74,8 @@ static void merge_short(struct encoder *x) {
             s[i].id = s[i + 1].id;
             pair[i - 1] = pair[i];
         }
-        if (best) pair[best - 1] = pair_find(t, s[best - 1].id, s[best].id);
-        if (best + 1 < n) pair[best] = pair_find(t, s[best].id, s[best + 1].id);
+        if (best) pair[best - 1] = merge_find(t, s[best - 1].id, s[best].id);
+        if (best + 1 < n) pair[best] = merge_find(t, s[best].id, s[best + 1].id);
     }
     x->n_symbol = n;
 }
@@ -107,7 +107,7 @@ static void sift_up(uint64_t *h, size_t i) {
 /* Appends the pair that begins at symbol i, if it merges: not in order yet. */
 static int heap_add(struct encoder *x, int32_t i) {
     const struct symbol *s = x->symbol;
-    const struct merge *m = pair_find(x->t, s[i].id, s[s[i].next].id);
+    const struct merge *m = merge_find(x->t, s[i].id, s[s[i].next].id);
     if (!m) return 0;
     if (x->n_heap == x->cap_heap) {
         size_t cap = x->cap_heap ? x->cap_heap * 2 : 256;
@@ -157,7 +157,7 @@ static int merge_long(struct encoder *x) {
         uint64_t c = heap_take(x);
         int32_t i = (int32_t)(uint32_t)c;
         if (s[i].id < 0 || s[i].next < 0) continue;
-        const struct merge *m = pair_find(x->t, s[i].id, s[s[i].next].id);
+        const struct merge *m = merge_find(x->t, s[i].id, s[s[i].next].id);
         if (m && m->rank == (uint32_t)(c >> 32) && join(x, i, m->result)) return -1;
     }
     size_t kept = 0;

@@ -1,6 +1,7 @@
 /* load: a checkpoint's folder to a tokenizer: which file, what kind of file it is, and what tokenizer_config.json adds (the chat
  * template, the names of BOS and EOS, and whether they are added where the vocabulary's file does not say). It must not know the
  * inside of any vocabulary. */
+#include "runtime/files.h"
 #include "tokenizer/build.h"
 
 enum { MAX_FILE = 1 << 30, MAX_CONFIG = 1 << 26 };

@@ -116,6 +116,7 @@ static inline struct slice key_of(const tokenizer *t, int32_t id) {
     return (struct slice){ t->key + t->key_at[id], t->key_at[id + 1] - t->key_at[id] };
 }
 int32_t vocab_find(const tokenizer *t, const char *s, size_t n); /* by what the model sees; -1 */
+const struct merge *merge_find(const tokenizer *t, int32_t left, int32_t right); /* NULL: they do not merge */
 
 /* ---- byte-level alphabet (GPT-2): each byte as a printable character ---- */
 uint32_t byte_to_char(uint8_t b);

@@ -3,6 +3,7 @@
 #ifndef QUERN_TOKENIZER_TEMPLATE_PARTS_H
 #define QUERN_TOKENIZER_TEMPLATE_PARTS_H
 
+#include "tokenizer/template_text.h"
 #include "tokenizer/template_tree.h"
 
 /* ---- variables ---- */

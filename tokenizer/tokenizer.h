@@ -60,6 +60,9 @@ bool tokenizer_is_special(const tokenizer *t, int32_t id);
 int32_t tokenizer_unk(const tokenizer *t);
 /* The chat template, NULL if the checkpoint has none. tools: the one for chats with tools, where the checkpoint has one of its own. */
 const char *tokenizer_template(const tokenizer *t, bool tools, size_t *n);
+/* Do the tokenizers of two model files mean the same by every id, and make the same ids of every text? n 0: the file has none. 0, or -1 and the
+ * first difference, as a part of a sentence. The chat template, decoding, and which ids are BOS and EOS may differ. */
+int tokenizer_same_ids(const void *a, size_t n_a, const void *b, size_t n_b, err *e);
 void tokenizer_print(const tokenizer *t, FILE *out); /* for inspect */
 
 #endif

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "runtime/engine.h"
+#include "runtime/files.h"
 #include "runtime/options.h"
 #include "runtime/sample.h"
 #include "tokenizer/tokenizer.h"

@@ -3,6 +3,7 @@
 #define QUERN_FILE_H
 
 #include "kernels/quant.h"
+#include "runtime/files.h"
 #include "weights/format.h"
 
 typedef struct file {

@@ -5,6 +5,7 @@
 #define QUERN_SAFETENSORS_H
 
 #include "runtime/base.h"
+#include "runtime/files.h"
 
 enum { ST_MAX_DIMS = 8 };
 typedef enum {

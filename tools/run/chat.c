@@ -1,4 +1,5 @@
 /* chat: the chat template from the command line: --render, --show-prompt, and the prompt of --chat. Needs only the file's tokenizer. */
+#include "runtime/files.h"
 #include "tools/run/run.h"
 
 #include <string.h>

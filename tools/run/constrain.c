@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/files.h"
 #include "runtime/schema.h"
 
 bool run_constrains(const run_opts *o) { return o->grammar || o->json || o->json_schema; }

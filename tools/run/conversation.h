@@ -10,7 +10,7 @@
 #define QUERN_CONVERSATION_H
 
 #include "runtime/chat.h"
-#include "runtime/engine.h"
+#include "runtime/saved.h"
 
 typedef struct message {
     const char *role; /* "system", "user" or "assistant" */

@@ -1,6 +1,7 @@
 /* run: generates text from a model file. This file is the command line; generate.c runs the model, vocab.c the tokenizer
  * alone. It sees engine, sample, tokenizer and base, never tensors. */
 #define _GNU_SOURCE
+#include "runtime/files.h"
 #include "tools/run/run.h"
 
 #include <signal.h>

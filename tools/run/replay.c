@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/files.h"
+#include "runtime/saved.h"
 #include "tools/run/run.h"
 
 typedef struct replay {

@@ -1,4 +1,5 @@
 /* vocab: --tokenize and --detokenize, as text or as one JSON object a line. Needs only the file's tokenizer. */
+#include "runtime/files.h"
 #include "tools/run/run.h"
 
 #include <errno.h>

@@ -37,7 +37,7 @@ static int take_name(request *q, const char *at, const json *k, const char **nam
     return 0;
 }
 
-static int take_one(request *q, const char *at, const json *k, const adapter_files *files, job_adapter *out) {
+static int take_one(request *q, const char *at, const json *k, const adapter_files *files, model_adapter *out) {
     const json *scale = json_get(k, "scale");
     double x = 1;
     if (json_get(k, "id") ? take_id(q, at, k, files, &out->name) : take_name(q, at, k, &out->name)) return -1;
@@ -48,21 +48,20 @@ static int take_one(request *q, const char *at, const json *k, const adapter_fil
 
 /* Its name, or that of its file. */
 static bool is_there(const adapter_files *files, const char *name) {
-    size_t n = strlen(name);
-    if (n > 5 && strcmp(name + n - 5, ".lora") == 0) n -= 5;
+    size_t n = adapter_name_length(name);
     for (int i = 0; i < files->n; i++)
         if (strlen(files->p[i].name) == n && memcmp(files->p[i].name, name, n) == 0) return true;
     return false;
 }
 
 /* The list without what is switched off by a scale of 0. Its names live as long as the body, and those of files as long as the server. */
-static int take_list(request *q, const char *at, const json *v, const adapter_files *files, job_adapter list[MOST_ADAPTERS], int *n) {
+static int take_list(request *q, const char *at, const json *v, const adapter_files *files, model_adapter list[MOST_ADAPTERS], int *n) {
     *n = 0;
     if (v->n > MOST_ADAPTERS) return request_fail(q, JOB_INVALID, at, "%s: %u adapters, the most is %d", at, v->n, MOST_ADAPTERS);
     const char *named[MOST_ADAPTERS];
     int n_named = 0;
     for (const json *k = v->child; k; k = k->next) {
-        job_adapter a = { 0 };
+        model_adapter a = { 0 };
         if (take_one(q, at, k, files, &a)) return -1;
         for (int i = 0; i < n_named; i++)
             if (strcmp(named[i], a.name) == 0) return request_fail(q, JOB_INVALID, at, "%s: \"%.60s\" is named twice", at, a.name);
@@ -85,7 +84,7 @@ static bool needs_files(const json *v) {
 }
 
 /* v as a list. */
-static int read_list(request *q, const char *at, const json *v, job_adapter list[MOST_ADAPTERS], int *n) {
+static int read_list(request *q, const char *at, const json *v, model_adapter list[MOST_ADAPTERS], int *n) {
     err e = { 0 };
     adapter_files files = { 0 };
     if (needs_files(v) && models_adapters(q->s->models, &files.p, &files.n, &e)) return request_fail(q, JOB_MEMORY, NULL, "%s", e.msg);
@@ -95,7 +94,7 @@ static int read_list(request *q, const char *at, const json *v, job_adapter list
 }
 
 /* As JSON, for replies. */
-static int keep_text(request *q, const job_adapter *list, int n) {
+static int keep_text(request *q, const model_adapter *list, int n) {
     buf b = { 0 };
     for (int i = 0; i < n; i++) {
         buf_str(&b, i ? ",{\"name\":" : "[{\"name\":");
@@ -108,12 +107,12 @@ static int keep_text(request *q, const job_adapter *list, int n) {
     return n && !q->adapters ? request_fail(q, JOB_MEMORY, NULL, "out of memory") : 0;
 }
 
-static int keep_list(request *q, const job_adapter *list, int n) {
+static int keep_list(request *q, const model_adapter *list, int n) {
     job *j = q->j;
-    job_adapter *own = arena_alloc(&j->mem, (size_t)max_int(n, 1) * sizeof *own);
+    model_adapter *own = arena_alloc(&j->mem, (size_t)max_int(n, 1) * sizeof *own);
     if (!own) return request_fail(q, JOB_MEMORY, NULL, "out of memory");
     for (int i = 0; i < n; i++) {
-        own[i] = (job_adapter){ arena_copy(&j->mem, list[i].name, strlen(list[i].name)), list[i].scale };
+        own[i] = (model_adapter){ arena_copy(&j->mem, list[i].name, strlen(list[i].name)), list[i].scale };
         if (!own[i].name) return request_fail(q, JOB_MEMORY, NULL, "out of memory");
     }
     j->adapters = own;
@@ -123,7 +122,7 @@ static int keep_list(request *q, const job_adapter *list, int n) {
 
 int request_adapters(request *q) {
     err e = { 0 };
-    job_adapter list[MOST_ADAPTERS], *defaults = NULL;
+    model_adapter list[MOST_ADAPTERS], *defaults = NULL;
     int n;
     if (q->v[F_LORA]) return read_list(q, "lora", q->v[F_LORA], list, &n) || keep_list(q, list, n) ? -1 : 0;
     if (models_default_adapters(q->s->models, q->m, &defaults, &n, &e)) return request_fail(q, JOB_MEMORY, NULL, "%s", e.msg);
@@ -134,7 +133,7 @@ int request_adapters(request *q) {
 
 /* ---- /lora-adapters ---- */
 
-static double scale_of(const job_adapter *list, int n, const char *name) {
+static double scale_of(const model_adapter *list, int n, const char *name) {
     for (int i = 0; i < n; i++)
         if (strcmp(list[i].name, name) == 0) return (double)list[i].scale;
     return 0;
@@ -143,7 +142,7 @@ static double scale_of(const job_adapter *list, int n, const char *name) {
 static int list_adapters(request *q) {
     err e = { 0 };
     adapter_files files = { 0 };
-    job_adapter *defaults = NULL;
+    model_adapter *defaults = NULL;
     int n_defaults;
     buf b = { 0 };
     if (models_adapters(q->s->models, &files.p, &files.n, &e)) return request_fail(q, JOB_FAILED, NULL, "%s", e.msg);
@@ -165,7 +164,7 @@ static int list_adapters(request *q) {
 }
 
 /* Would they fit? Opening tells, and what is open then serves the next request. */
-static int try_adapters(request *q, const job_adapter *list, int n) {
+static int try_adapters(request *q, const model_adapter *list, int n) {
     err e = { 0 };
     model *m;
     if (!n) return 0;
@@ -174,7 +173,7 @@ static int try_adapters(request *q, const job_adapter *list, int n) {
     return request_fail(q, memory ? JOB_MEMORY : JOB_INVALID, "lora-adapters", "lora-adapters: %s", e.msg);
 }
 
-static void log_adapters(const request *q, const job_adapter *list, int n) {
+static void log_adapters(const request *q, const model_adapter *list, int n) {
     buf b = { 0 };
     for (int i = 0; i < n; i++) buf_fmt(&b, "%s%s times %g", i ? ", " : "", list[i].name, (double)list[i].scale);
     log_line(q->s, "adapters of model %s for requests that name none: %s", q->m->name, n && !b.failed ? b.p : "none");
@@ -184,7 +183,7 @@ static void log_adapters(const request *q, const job_adapter *list, int n) {
 static int set_adapters(request *q) {
     err e = { 0 };
     json *body;
-    job_adapter list[MOST_ADAPTERS];
+    model_adapter list[MOST_ADAPTERS];
     int n;
     if (!q->h->body_n) return request_fail(q, JOB_INVALID, NULL, "missing request body: expected [{\"id\": 0, \"scale\": 1}]");
     q->mem.limit = ((size_t)1 << 20) + 8 * q->h->body_n;

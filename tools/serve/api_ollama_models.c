@@ -226,6 +226,7 @@ static int describe(request *q, const char *name, model *m) {
     snprintf(q->model_name, sizeof q->model_name, "%s", name);
     if (!*name) return request_fail(q, JOB_INVALID, "model", "expected the name of a model, found an empty one"); /* elsewhere that is the first: not where files are changed */
     if (!models_describe(q->s->models, server_model_name(q->s, name), &open, m, &e)) return 0;
+    if (e.code == MODELS_NO_MODEL) return request_fail(q, JOB_INVALID, "model", "model %s", e.msg);
     return e.code == MODELS_NOT_FOUND ? request_fail(q, JOB_MODEL_NOT_FOUND, "model", "model '%.200s' not found", name) : request_fail_server(q, &e);
 }
 

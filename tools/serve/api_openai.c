@@ -57,7 +57,8 @@ int openai_model(request *q) {
     buf b = { 0 };
     snprintf(q->model_name, sizeof q->model_name, "%s", q->arg);
     if (models_describe(q->s->models, server_model_name(q->s, q->arg), &open, &m, &e))
-        return e.code == MODELS_NOT_FOUND ? request_fail(q, JOB_MODEL_NOT_FOUND, "model", "model '%.200s' not found", q->arg) : request_fail_server(q, &e);
+        return e.code == MODELS_NOT_FOUND ? request_fail(q, JOB_MODEL_NOT_FOUND, "model", "model '%.200s' not found", q->arg)
+             : e.code == MODELS_NO_MODEL  ? request_fail(q, JOB_MODEL_NOT_FOUND, "model", "model %s", e.msg) : request_fail_server(q, &e);
     put_model(&b, q->arg, m.modified);
     int rc = reply_json(q, 200, &b);
     buf_free(&b);

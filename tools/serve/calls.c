@@ -14,20 +14,20 @@
 
 /* The order counts: rows with more special signs come first, the plain one fits every template that mentions tools. */
 const call_format call_formats[] = {
-    { .name = "mistral-named", .signs = { "[TOOL_CALLS]", "[ARGS]" }, .open = "[TOOL_CALLS]", .body = BODY_NAMED, .arguments = "[ARGS]", .id_length = 9 },
-    { .name = "mistral", .signs = { "[TOOL_CALLS]" }, .open = "[TOOL_CALLS]", .between = ",", .list = true, .body = BODY_JSON, .arguments = "arguments", .id_length = 9 },
-    { .name = "phi", .signs = { "<|tool_call|>" }, .open = "<|tool_call|>", .close = "<|/tool_call|>", .between = ",", .list = true, .body = BODY_JSON, .arguments = "arguments" },
+    { .name = "mistral-named", .signs = { "[TOOL_CALLS]", "[ARGS]" }, .open = "[TOOL_CALLS]", .body = BODY_NAMED, .mark = "[ARGS]", .id_length = 9 },
+    { .name = "mistral", .signs = { "[TOOL_CALLS]" }, .open = "[TOOL_CALLS]", .between = ",", .list = true, .body = BODY_JSON, .key = "arguments", .id_length = 9 },
+    { .name = "phi", .signs = { "<|tool_call|>" }, .open = "<|tool_call|>", .close = "<|/tool_call|>", .between = ",", .list = true, .body = BODY_JSON, .key = "arguments" },
     { .name = "deepseek", .signs = { CALLS_BEGIN, "```json" }, .open = CALLS_BEGIN, .close = CALLS_END, .between = "\n", .body = BODY_NAMED, .before = CALL_BEGIN "function" CALL_SEP,
-      .arguments = "\n```json\n", .behind = "\n```" CALL_END },
-    { .name = "deepseek-3.1", .signs = { CALLS_BEGIN }, .open = CALLS_BEGIN, .close = CALLS_END, .between = "", .body = BODY_NAMED, .before = CALL_BEGIN, .arguments = CALL_SEP, .behind = CALL_END },
-    { .name = "function-gemma", .signs = { "<start_function_call>" }, .open = "<start_function_call>", .close = "<end_function_call>", .body = BODY_BRACES, .arguments = "<escape>" },
-    { .name = "gemma4", .signs = { "<|tool_call>", "<tool_call|>" }, .open = "<|tool_call>", .close = "<tool_call|>", .body = BODY_BRACES, .arguments = "<|\"|>" },
+      .mark = "\n```json\n", .behind = "\n```" CALL_END },
+    { .name = "deepseek-3.1", .signs = { CALLS_BEGIN }, .open = CALLS_BEGIN, .close = CALLS_END, .between = "", .body = BODY_NAMED, .before = CALL_BEGIN, .mark = CALL_SEP, .behind = CALL_END },
+    { .name = "function-gemma", .signs = { "<start_function_call>" }, .open = "<start_function_call>", .close = "<end_function_call>", .body = BODY_BRACES, .quote = "<escape>" },
+    { .name = "gemma4", .signs = { "<|tool_call>", "<tool_call|>" }, .open = "<|tool_call>", .close = "<tool_call|>", .body = BODY_BRACES, .quote = "<|\"|>" },
     { .name = "xml", .signs = { "<tool_call>", "<function=", "<parameter=" }, .open = "<tool_call>", .close = "</tool_call>", .body = BODY_XML },
-    { .name = "hermes", .signs = { "<tool_call>", "arguments" }, .open = "<tool_call>", .close = "</tool_call>", .body = BODY_JSON, .arguments = "arguments" },
+    { .name = "hermes", .signs = { "<tool_call>", "arguments" }, .open = "<tool_call>", .close = "</tool_call>", .body = BODY_JSON, .key = "arguments" },
     { .name = "gemma", .signs = { "tool_code" }, .open = "```tool_code", .close = "```", .between = "\n", .body = BODY_PYTHON },
     { .name = "pythonic", .signs = { "tools", "[func_name1(" }, .prefix = "<|python_start|>", .close = "<|python_end|>", .between = ",", .list = true, .body = BODY_PYTHON },
-    { .name = "llama", .signs = { "tools", "\"parameters\"", "<|start_header_id|>" }, .prefix = "<|python_tag|>", .between = ";", .body = BODY_JSON, .arguments = "parameters", .one = true },
-    { .name = "json", .signs = { "tools" }, .between = ",", .body = BODY_JSON, .arguments = "arguments" },
+    { .name = "llama", .signs = { "tools", "\"parameters\"", "<|start_header_id|>" }, .prefix = "<|python_tag|>", .between = ";", .body = BODY_JSON, .key = "parameters", .one = true },
+    { .name = "json", .signs = { "tools" }, .between = ",", .body = BODY_JSON, .key = "arguments" },
     { 0 },
 };
 
@@ -130,7 +130,7 @@ static void json_call(writer *w, int i) {
     int rule = arguments_rule(w, i);
     buf_json(&name, t->name, strlen(t->name));
     buf_byte(&name, 0);
-    buf_fmt(&key, "\"%s\"", w->a->format->arguments);
+    buf_fmt(&key, "\"%s\"", w->a->format->key);
     buf_byte(&key, 0);
     buf_fmt(b, "call-%d ::= \"{\" ws \"\\\"name\\\"\" ws \":\" ws ", i);
     if (name.p) put_literal(b, name.p);
@@ -310,7 +310,7 @@ static void xml_call(writer *w, int i) {
 }
 
 static void braces_call(writer *w, int i) {
-    const char *quote = w->a->format->arguments;
+    const char *quote = w->a->format->quote;
     char open[300];
     snprintf(open, sizeof open, "call:%.280s{", w->a->tools[i].name);
     buf_fmt(&w->text, "call-%d ::= ", i);
@@ -324,7 +324,7 @@ static void named_call(writer *w, int i) {
     buf_fmt(&w->text, "call-%d ::= ", i);
     if (f->before) put_literal(&w->text, f->before);
     put_literal(&w->text, w->a->tools[i].name);
-    put_literal(&w->text, f->arguments);
+    put_literal(&w->text, f->mark);
     buf_fmt(&w->text, "value-%d ", arguments_rule(w, i));
     if (f->behind) put_literal(&w->text, f->behind);
     buf_byte(&w->text, '\n');
@@ -422,7 +422,7 @@ static void put_root(writer *w) {
     if (a->thinking != THINK_NONE) put_until(b, "thought", a->think.close);
     if (a->n_tools) put_calls(w);
     if (a->n_tools && a->format->body == BODY_XML) put_until(b, "until", XML_END);
-    if (a->n_tools && a->format->body == BODY_BRACES) put_until(b, "until", a->format->arguments);
+    if (a->n_tools && a->format->body == BODY_BRACES) put_until(b, "until", a->format->quote);
 }
 
 call_shape *shape_make(arena *mem, const shape_ask *a) {

@@ -25,7 +25,9 @@ typedef struct call_format {
     const char *between;         /* calls of one list; NULL: each call has its own open and close */
     bool list;                   /* [ ... ] around them */
     call_body body;
-    const char *arguments;       /* the key of BODY_JSON; what stands before the arguments of BODY_NAMED; around strings of BODY_BRACES */
+    const char *key;             /* BODY_JSON: of the arguments */
+    const char *mark;            /* BODY_NAMED: stands before the arguments */
+    const char *quote;           /* BODY_BRACES: around strings */
     const char *before, *behind; /* around each call of a list, of BODY_NAMED */
     bool one;                    /* the template refuses more than one call in a turn */
     int id_length;               /* 0: any */

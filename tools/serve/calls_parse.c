@@ -275,7 +275,7 @@ static int call_of_tree(call *c, const json *j) {
 static void call_begun(const answer_reader *r, call *c, const char *s, size_t n, size_t at) {
     size_t end;
     char key[64];
-    int m = snprintf(key, sizeof key, "\"%s\"", r->o.format->arguments);
+    int m = snprintf(key, sizeof key, "\"%s\"", r->o.format->key);
     if (at >= n || s[at] != '{') return;
     at = space(s, n, at + 1);
     if (at >= n || begins(s + at, n - at, "\"name\"") != 1) return;
@@ -324,12 +324,12 @@ static int named_call(const answer_reader *r, call *c, size_t at, size_t *end) {
     rc = begins(s + stop, n - stop, "[CALL_ID]");
     if (rc < 0) return 0;
     if (rc) stop = name_end(s, n, space(s, n, stop + 9));
-    if (rc && find(s + stop, n - stop, r->o.format->arguments) != 0 && stop < n && s[stop] != '[') { /* an id may begin with a digit */
+    if (rc && find(s + stop, n - stop, r->o.format->mark) != 0 && stop < n && s[stop] != '[') { /* an id may begin with a digit */
         while (stop < n && s[stop] != '[') stop++;
     }
-    rc = begins(s + stop, n - stop, r->o.format->arguments);
+    rc = begins(s + stop, n - stop, r->o.format->mark);
     if (rc <= 0) return rc ? 0 : -1;
-    at = space(s, n, stop + strlen(r->o.format->arguments));
+    at = space(s, n, stop + strlen(r->o.format->mark));
     if (at == n) return 0;
     if (s[at] != '{') return -1;
     rc = json_end(s, n, at, end);
@@ -387,7 +387,7 @@ static int python_call(const answer_reader *r, call *c, size_t at, size_t *end) 
 }
 
 static int braces_call(const answer_reader *r, call *c, size_t at, size_t *end) {
-    python p = { .s = r->held.p, .n = r->held.n, .out = &c->arguments, .quote = r->o.format->arguments };
+    python p = { .s = r->held.p, .n = r->held.n, .out = &c->arguments, .quote = r->o.format->quote };
     int rc = begins(p.s + at, p.n - at, "call:");
     if (rc <= 0) return rc ? 0 : -1;
     at += strlen("call:");

@@ -5,6 +5,7 @@
  *
  * A file: the head below, the tokens, then what session_save wrote, which has a checksum of its own. Its name: key and hash of the tokens. */
 #define _GNU_SOURCE
+#include "runtime/files.h"
 #include "tools/serve/disk.h"
 
 #include <dirent.h>
@@ -40,6 +41,7 @@ struct disk_fetch {
     uint64_t key, hash;
     int same;
     buf bytes; /* behind head and tokens */
+    FILE *in;  /* over them, once they are loaded */
     bool done, failed, abandoned;
     struct disk_fetch *next;
 };
@@ -332,6 +334,7 @@ static void spoil(disk *d, uint64_t key, uint64_t hash, const char *name, const 
 }
 
 static void free_fetch(disk_fetch *f) {
+    if (f->in) fclose(f->in);
     buf_free(&f->bytes);
     free(f);
 }
@@ -436,14 +439,24 @@ bool disk_ready(disk *d, disk_fetch *f) {
 
 int disk_tokens(const disk_fetch *f) { return f->failed ? 0 : f->same; }
 
-int disk_load(disk *d, disk_fetch *f, session *s) {
+static int load_failed(disk *d, const disk_fetch *f, const err *e) {
+    if (e->code != ERR_MEMORY && e->code != ERR_CONTEXT) spoil(d, f->key, f->hash, f->name, e->msg);
+    return -1;
+}
+
+int disk_load_begin(disk *d, disk_fetch *f, session *s) {
     err e = { 0 };
-    if (f->failed) return -1;
-    FILE *in = fmemopen(f->bytes.p, f->bytes.n, "rb");
-    int rc = in ? session_load(s, in, &e) : fail_memory(&e, f->bytes.n, "a saved session");
-    if (in) fclose(in);
-    if (rc && e.code != ERR_MEMORY && e.code != ERR_CONTEXT) spoil(d, f->key, f->hash, f->name, e.msg);
-    if (rc) return -1;
+    if (f->failed) return session_truncate(s, 0), -1;
+    f->in = fmemopen(f->bytes.p, f->bytes.n, "rb");
+    int rc = f->in ? session_load_begin(s, f->in, &e) : (session_truncate(s, 0), fail_memory(&e, f->bytes.n, "a saved session"));
+    return rc ? load_failed(d, f, &e) : 0;
+}
+
+int disk_load_piece(disk *d, disk_fetch *f, session *s, size_t most) {
+    err e = { 0 };
+    int rc = session_load_piece(s, most, &e);
+    if (rc < 0) return load_failed(d, f, &e);
+    if (rc) return 1;
     pthread_mutex_lock(&d->lock);
     d->figures.loaded++;
     pthread_mutex_unlock(&d->lock);

@@ -5,7 +5,7 @@
 #ifndef QUERN_SERVE_DISK_H
 #define QUERN_SERVE_DISK_H
 
-#include "runtime/engine.h"
+#include "runtime/saved.h"
 
 typedef struct disk disk;
 typedef struct disk_fetch disk_fetch; /* a file on its way into memory */
@@ -26,8 +26,10 @@ bool disk_copies(disk *d, const session *s);
 disk_fetch *disk_find(disk *d, uint64_t key, const int32_t *tok, int n, int more);
 bool disk_ready(disk *d, disk_fetch *f);
 int disk_tokens(const disk_fetch *f); /* that it shares with tok */
-/* Into s, which is empty afterwards where that fails (the file is dropped then, and it is said). Once ready. */
-int disk_load(disk *d, disk_fetch *f, session *s);
+/* Into s, in pieces of about `most` bytes, as saved.h has it; f stays until the last one. Once ready. Where it fails (-1) s is empty, the file is
+ * dropped, and it is said. */
+int disk_load_begin(disk *d, disk_fetch *f, session *s);
+int disk_load_piece(disk *d, disk_fetch *f, session *s, size_t most); /* 1: there is more, 0: all is there */
 void disk_let_go(disk *d, disk_fetch *f); /* NULL is allowed; ready or not */
 
 /* ---- files of a client's own name, beside the cache's: they stay until they are overwritten, and count ---- */

@@ -160,7 +160,7 @@ const field fields_table[] = {
     { "speculative.n_max", F_DRAFT_MOST, OPENAI | NATIVE, T_INT, -1, 1e9, "-1", FIELD_HONOUR, DRAFT_MOST },
     { "speculative.n_min", F_NONE, OPENAI | NATIVE, T_INT, ANY, "-", FIELD_INERT, "how much is proposed follows what is accepted and the measured speed" },
     { "speculative.p_min", F_NONE, OPENAI | NATIVE, T_NUM, ANY, "-", FIELD_INERT, "how much is proposed follows what is accepted and the measured speed" },
-    { "lora", F_LORA, OPENAI | NATIVE | FIELDS_EMBEDDINGS, T_ARR, ANY, "what POST /lora-adapters has set", FIELD_HONOUR, "[{name, scale}] or, by GET /lora-adapters, [{id, scale}]: adapters (.lora files beside the models); an empty list: none" },
+    { "lora", F_LORA, OPENAI | NATIVE | FIELDS_EMBEDDINGS, T_ARR, ANY, "what POST /lora-adapters has set", FIELD_HONOUR, "[{name, scale}] or, by GET /lora-adapters, [{id, scale}]: adapters (.lora files beside the models, or .bin); an empty list: none" },
     { "user", F_USER, OPENAI | FIELDS_EMBEDDINGS | FIELDS_RESPONSES, T_STR, ANY, "the key, or the address", FIELD_HONOUR, "steps are shared among users first" },
     { "metadata", F_NONE, FIELDS_CHAT | FIELDS_RESPONSES | FIELDS_MESSAGES, T_OBJ, ANY, "-", FIELD_INERT, "nothing is stored" },
     { "store", F_STORE, FIELDS_CHAT | FIELDS_RESPONSES, T_BOOL, ANY, "false", FIELD_HONOUR, "only false: nothing is stored" },

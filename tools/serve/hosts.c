@@ -1,4 +1,4 @@
-/* hosts: is a Host header one of ours (hosts.h)? An address passes whichever it is: who stands in a browser's address line by its address has no
+/* hosts: is a Host header one of ours, an Origin header one of a page that may ask (hosts.h)? An address passes whichever it is: who stands in a browser's address line by its address has no
  * name that could be made to resolve to another. localhost and what ends in .localhost pass: browsers resolve them themselves (RFC 6761). A
  * missing or empty Host passes: no browser sends one. It must not know when names are checked, nor what is asked for. */
 #define _GNU_SOURCE
@@ -85,4 +85,41 @@ bool hosts_allow(const hosts *v, const char *host) {
     for (int i = 0; i < v->n; i++)
         if (strcmp(name, v->name[i]) == 0) return true;
     return false;
+}
+
+/* ---- origins ---- */
+
+/* "Name:80" and "name" are the same place of http. */
+static bool same_place(const char *a, const char *b, const char *usual_port) {
+    size_t n = strlen(a), m = strlen(b), k = strlen(usual_port);
+    if (n > k && strcmp(a + n - k, usual_port) == 0) n -= k;
+    if (m > k && strcmp(b + m - k, usual_port) == 0) m -= k;
+    return n && n == m && strncasecmp(a, b, n) == 0;
+}
+
+static bool of_application(const char *origin) {
+    static const char *const schemes[] = { "app://", "file://", "tauri://", "vscode-file://", "vscode-webview://" }; /* as Ollama has it */
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
+        if (strncasecmp(origin, schemes[i], strlen(schemes[i])) == 0) return true;
+    return false;
+}
+
+static bool is_this_machine(const hosts *v, const char *place) {
+    char name[HOST_NAME];
+    struct in_addr a;
+    size_t n = strcspn(place, ":");
+    if (strncmp(place, "[::1]", 5) == 0) return !place[5] || (place[5] == ':' && is_port(place + 6));
+    if ((place[n] && !is_port(place + n + 1)) || !copy_name(place, n, name)) return false;
+    if (is_local(name)) return true;
+    if (inet_pton(AF_INET, name, &a) == 1 && (ntohl(a.s_addr) >> 24 == 127 || a.s_addr == 0)) return true;
+    for (int i = 0; i < v->n; i++)
+        if (strcmp(name, v->name[i]) == 0) return true;
+    return false;
+}
+
+bool hosts_allow_origin(const hosts *v, const char *origin, const char *host) {
+    bool plain = strncasecmp(origin, "http://", 7) == 0, tls = strncasecmp(origin, "https://", 8) == 0;
+    if (!plain && !tls) return of_application(origin);
+    const char *place = origin + (plain ? 7 : 8);
+    return is_this_machine(v, place) || (host && same_place(place, host, plain ? ":80" : ":443"));
 }

@@ -1,4 +1,4 @@
-/* hosts: the names that a server answers to. A page of the web whose name resolves to 127.0.0.1 (DNS rebinding) is, to its browser, of the same
+/* hosts: the names that a server answers to, and whose pages may ask it. A page of the web whose name resolves to 127.0.0.1 (DNS rebinding) is, to its browser, of the same
  * origin as a server there, and could use it as its own; but the browser says in Host which name it went by. */
 #ifndef QUERN_SERVE_HOSTS_H
 #define QUERN_SERVE_HOSTS_H
@@ -19,5 +19,8 @@ int hosts_add(hosts *v, const char *list, err *e);
 void hosts_add_own(hosts *v); /* this machine's */
 /* host: a Host header, with or without a port; NULL: none was sent. */
 bool hosts_allow(const hosts *v, const char *host);
+/* origin: an Origin header: may a page from there ask, by itself? Pages of the place that `host` (as above) says, of this machine or one of the
+ * names, and of installed applications may. No other: a page of any site can send a POST as text/plain, which no browser asks about first. */
+bool hosts_allow_origin(const hosts *v, const char *origin, const char *host);
 
 #endif

@@ -284,7 +284,8 @@ static void dispatch(conn *c) {
     if (h->o.handle_now && h->o.handle_now(h->o.arg, x)) return;
     if (c->hangup) probe(c);
     x->task.run = handle;
-    work_post(h->o.workers, &x->task);
+    bool light = h->o.light && h->o.is_light(h->o.arg, &c->parser.request);
+    work_post(light ? h->o.light : h->o.workers, &x->task);
 }
 
 /* How long what is still missing of a request may take. The head as a whole: a client that sends a byte a second does not hold on. */

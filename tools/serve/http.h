@@ -8,8 +8,6 @@
 #ifndef QUERN_SERVE_HTTP_H
 #define QUERN_SERVE_HTTP_H
 
-#include <stdatomic.h>
-
 #include "runtime/base.h"
 
 typedef struct http http;
@@ -44,6 +42,8 @@ typedef struct http_opts {
     void (*error_body)(void *arg, const char *path, int status, const char *code, const char *message, buf *out);
     void *arg;
     struct work *workers;
+    struct work *light;                /* take the requests that is_light (on the I/O thread) names: no heavy one is in their way; NULL: there are none */
+    bool (*is_light)(void *arg, const http_request *r);
 } http_opts;
 
 int http_listen(http **h, const http_opts *o, err *e);

@@ -7,6 +7,7 @@
 
 #include <netinet/in.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "tools/serve/http_parse.h"
 #include "tools/serve/poll.h"

@@ -4,7 +4,6 @@
  * exchange_end, and taking on_close back, wait while the callback runs on the I/O thread, so that it never runs afterwards: who calls them
  * must not hold a lock that the callback takes. The callback itself may call anything here. */
 #define _GNU_SOURCE
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 

@@ -26,8 +26,6 @@ typedef enum job_error {
 const char *job_error_name(job_error e); /* "invalid_request", "context_length_exceeded", "model_not_found", "queue_full", "deadline", "cancelled",
                                             "out_of_memory", "shutting_down", "unsupported", "not_finite", "internal_error" */
 
-typedef model_adapter job_adapter;
-
 typedef struct job_failure {
     job_error code;
     char msg[768];
@@ -111,7 +109,7 @@ typedef struct job {
     constraint_opts constraint; /* from where on; its grammar is the one above */
     const int32_t *shown;       /* [n_shown] special tokens that are text in this answer */
     int n_shown;
-    const job_adapter *adapters;
+    const model_adapter *adapters;
     int n_adapters;
     slot_action *slot;          /* of JOB_SLOT; whose it is frees it, after the last event */
     int pooling;                /* of JOB_EMBED; 0: the checkpoint's own */

@@ -22,8 +22,8 @@
 
 enum { MOST_MODELS = 256, MOST_KEYS = 1024, DRAIN_SECONDS = 30 };
 /* Requests are read, tokenised and their grammars compiled by the ones; answers go out through the others: two, since the end of one answer may
- * close a model or render megabytes. */
-enum { WORKERS = 3, EVENT_WORKERS = 2 };
+ * close a model or render megabytes. Lists and figures have their own as well: two, since a file that nobody asked for before is looked into. */
+enum { WORKERS = 3, EVENT_WORKERS = 2, LIGHT_WORKERS = 2 };
 
 typedef struct serve_opts {
     const char *models[MOST_MODELS];
@@ -295,10 +295,10 @@ static int open_all(life *l, err *e) {
     models_opts m = { .paths = o->models, .n_paths = o->n_models, .memory = l->memory, .keep_alive = s->keep_alive, .drafts = l->drafts, .n_drafts = l->n_drafts,
                       .engine = { .kernels = o->kernels, .threads = o->threads, .ctx = o->ctx, .max_sessions = o->slots, .cache_type = o->cache_type, .exact = o->exact } };
     if (engine_check(&m.engine, e) || read_keys(l, e) || guard_new(&s->guard, l->keys, l->n_keys, o->rate, e)) return -1;
-    if (open_caches(l, e) || models_open(&s->models, &m, e) || work_start(&s->workers, WORKERS, e) || work_start(&s->events, EVENT_WORKERS, e)) return -1;
+    if (open_caches(l, e) || models_open(&s->models, &m, e) || work_start(&s->workers, WORKERS, e) || work_start(&s->light, LIGHT_WORKERS, e) || work_start(&s->events, EVENT_WORKERS, e)) return -1;
     schedule_opts c = { .models = s->models, .workers = s->workers, .events = s->events, .disk = s->disk, .max_queue = o->queue, .slots = o->slots, .max_delay = (double)o->max_delay, .default_timeout = (double)o->timeout };
     if (schedule_start(&s->schedule, &c, e)) return -1;
-    http_opts h = { .host = o->host, .port = o->port, .max_connections = o->max_connections, .cors = o->cors, .handle = server_handle, .handle_now = server_handle_now, .error_body = server_error, .arg = s, .workers = s->workers };
+    http_opts h = { .host = o->host, .port = o->port, .max_connections = o->max_connections, .cors = o->cors, .handle = server_handle, .handle_now = server_handle_now, .error_body = server_error, .arg = s, .workers = s->workers, .light = s->light, .is_light = server_is_light };
     if (http_listen(&s->http, &h, e)) return -1;
     check_names(l);
     return 0;
@@ -309,6 +309,7 @@ static void close_all(life *l) {
     schedule_stop(s->schedule);
     if (s->http) http_free(s->http);
     work_stop(s->workers);
+    work_stop(s->light);
     work_stop(s->events);
     models_close(s->models);
     disk_close(s->disk);
@@ -328,7 +329,7 @@ static void check_named(const server *s, const char *from, const char *name) {
     err e = { 0 };
     bool open;
     model unused;
-    if (models_describe(s->models, server_model_name(s, name), &open, &unused, &e) && e.code == MODELS_NOT_FOUND) log_line(s, "%s: %s", from, e.msg);
+    if (models_describe(s->models, server_model_name(s, name), &open, &unused, &e) && (e.code == MODELS_NOT_FOUND || e.code == MODELS_NO_MODEL)) log_line(s, "%s: %s", from, e.msg);
 }
 
 static void check_other_names(const life *l) {
@@ -377,6 +378,7 @@ static int serve(serve_opts *o, const program *p) {
     l.s.aliases = l.alias;
     l.s.fallbacks = l.fallbacks;
     l.s.n_slots = o->slots;
+    l.s.cors = o->cors;
     l.s.strict = o->strict;
     l.s.allow_delete = o->allow_delete;
     l.s.log_json = strcmp(o->log, "json") == 0;
@@ -428,7 +430,7 @@ int main(int argc, char **argv) {
         { "--rate", NULL, OPT_INT, &o.rate, "N", "requests a minute of a key or address (0: any number)", NULL },
         { "--trust-proxy", NULL, OPT_TEXTS, &o.proxies, "ADDRESS,...", "proxies (addresses, or nets such as 10.0.0.0/8) whose X-Forwarded-For says who asks: for --rate, fair shares and the log", NULL },
         { "--allow-host", NULL, OPT_TEXTS, &o.names, "NAME,...", "names that clients may use for this server, * for any. On 127.0.0.1 without keys only localhost, addresses, this machine's name and --host pass, else any", NULL },
-        { "--cors", NULL, OPT_TEXT, &o.cors, "ORIGIN", "lets pages of this origin ask; * for all", NULL },
+        { "--cors", NULL, OPT_TEXT, &o.cors, "ORIGIN", "lets pages of this origin ask, and read the answers; * for all. Without keys pages of other sites get 403; those of this machine and of --allow-host may ask", NULL },
         { "--max-connections", NULL, OPT_INT, &o.max_connections, "N", "open connections (1024)", NULL },
         { "--strict", NULL, OPT_FLAG, &o.strict, NULL, "unknown fields and fields without effect are errors, not warnings", NULL },
         { "--allow-delete", NULL, OPT_FLAG, &o.allow_delete, NULL, "/api/delete and /api/copy may change files", NULL },

@@ -1,177 +1,19 @@
-/* models: the files a server has and the engines of those that are open (models.h). It owns names, engines, tokenizers, templates and who holds
+/* models: the files a server has and the engines of those that are open (models.h). It owns engines, tokenizers, templates and who holds
  * them. Its one idea: opening a model is a mapping, so a model is opened to learn what it takes, and closed again before a weight is
- * read if that is too much. It must not know what is computed with an engine, nor who asks. One lock for everything: opening takes
- * milliseconds, and nobody computes under it. */
+ * read if that is too much. It must not know what is computed with an engine, nor who asks.
+ *
+ * One lock for all of it, but not while a model is opened or closed: that may take a second, and others' models are there. An entry says then
+ * what is done with it, and who wants it waits for that; the one who opens it does so for all of them, and its failure is theirs too. */
 #define _GNU_SOURCE
-#include "tools/serve/models.h"
-
-#include <dirent.h>
 #include <errno.h>
 #include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "runtime/speculate.h"
 #include "tools/serve/fault.h"
-
-/* One file, or a file with adapters. Entries live until models_close: pointers to models stay good. */
-typedef struct model_state {
-    model m;
-    arena mem;               /* name, path, adapters */
-    int refs;
-    double keep_alive;
-    uint64_t used;           /* the clock of its last use */
-    bool spoilt;             /* pages of it were not there when they were read */
-    bool gone;               /* the file was not there when it was last looked for */
-    int64_t opened_modified; /* of the file that is open */
-    uint64_t opened_bytes;
-    int64_t draft_stamp;     /* of the draft's file that is open */
-    char *draft_path;        /* of the file that proposes for it; NULL: none. Of a model with adapters: its base's */
-    engine_info info;        /* a copy, once it was open; its texts in info_mem */
-    arena info_mem;
-    bool known;
-    int64_t known_modified;
-    model_adapter *defaults; /* [n_defaults] for requests that name none; of a model without adapters */
-    int n_defaults;
-    struct model_state *base; /* of a model with adapters: the one without; NULL: it is one without */
-    struct model_state *next;
-} entry;
-
-enum { MOST_IDLE_ADAPTED = 8 };
-
-typedef struct lora_entry {
-    lora_file f;
-    struct lora_entry *next;
-} lora_entry;
-
-struct models {
-    models_opts o;
-    arena mem;
-    const char **paths;
-    entry *first, **end;
-    lora_entry *loras, **loras_end;
-    uint64_t clock;
-    pthread_mutex_t lock;
-};
-
-/* ---- files ---- */
-
-static entry *find_name(const models *v, const char *name, size_t n) {
-    for (entry *x = v->first; x; x = x->next)
-        if (!x->base && strlen(x->m.name) == n && memcmp(x->m.name, name, n) == 0) return x;
-    return NULL;
-}
-
-static entry *find_path(const models *v, const char *path) {
-    for (entry *x = v->first; x; x = x->next)
-        if (!x->base && strcmp(x->m.path, path) == 0) return x;
-    return NULL;
-}
-
-/* The file's name without its ending; where that is taken, with its folder's name before it, then a number behind. */
-static char *choose_name(const models *v, arena *a, const char *path) {
-    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path, *folder = base;
-    size_t n = strlen(base) - (has_ending(base, ".bin") ? 4 : 0);
-    if (!find_name(v, base, n)) return arena_copy(a, base, n);
-    if (slash)
-        for (folder = slash; folder > path && folder[-1] != '/';) folder--;
-    n += (size_t)(base - folder);
-    for (int i = 1; i < 1000; i++) {
-        buf text = { 0 };
-        buf_add(&text, folder, n);
-        if (i > 1) buf_fmt(&text, "-%d", i);
-        char *name = text.failed || find_name(v, text.p, text.n) ? NULL : arena_copy(a, text.p, text.n);
-        buf_free(&text);
-        if (name) return name;
-    }
-    return NULL;
-}
-
-static entry *new_entry(models *v, err *e) {
-    entry *x = calloc(1, sizeof *x);
-    if (!x) return fail_memory(e, sizeof *x, "a model's entry"), NULL;
-    x->m.state = x;
-    x->m.owner = v;
-    x->m.turn_end = -1;
-    x->keep_alive = v->o.keep_alive;
-    return x;
-}
-
-static void append(models *v, entry *x) {
-    *v->end = x;
-    v->end = &x->next;
-}
-
-static void drop_new(entry *x) {
-    arena_free(&x->mem);
-    free(x);
-}
-
-static int add_model(models *v, const char *path, const struct stat *st, err *e) {
-    entry *x = find_path(v, path);
-    if (!x) {
-        if (!(x = new_entry(v, e))) return -1;
-        x->m.path = arena_copy(&x->mem, path, strlen(path));
-        x->m.name = choose_name(v, &x->mem, path);
-        if (!x->m.path || !x->m.name) return drop_new(x), fail_memory(e, strlen(path), "a model's name");
-        append(v, x);
-    }
-    x->gone = false;
-    x->m.file_bytes = (uint64_t)st->st_size;
-    x->m.modified = (int64_t)st->st_mtime;
-    return 0;
-}
-
-static int add_lora(models *v, const char *path, err *e) {
-    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
-    size_t n = strlen(base) - 5;
-    for (const lora_entry *k = v->loras; k; k = k->next)
-        if (strcmp(k->f.path, path) == 0 || (strlen(k->f.name) == n && memcmp(k->f.name, base, n) == 0)) return 0; /* the first of a name counts */
-    lora_entry *k = arena_alloc(&v->mem, sizeof *k);
-    if (k) *k = (lora_entry){ { arena_copy(&v->mem, base, n), arena_copy(&v->mem, path, strlen(path)) }, NULL };
-    if (!k || !k->f.name || !k->f.path) return fail_memory(e, strlen(path), "an adapter's name");
-    *v->loras_end = k; /* behind: the others keep their numbers */
-    v->loras_end = &k->next;
-    return 0;
-}
-
-static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
-
-static int scan_folder(models *v, const char *folder, err *e) {
-    struct dirent **list;
-    int n = scandir(folder, &list, NULL, by_name), rc = 0;
-    if (n < 0) return fail(e, "%s: %s", folder, strerror(errno));
-    for (int i = 0; i < n; i++) {
-        const char *name = list[i]->d_name;
-        arena mem = { 0 };
-        struct stat st;
-        char *path = has_ending(name, ".bin") || has_ending(name, ".lora") ? path_join(&mem, folder, name) : NULL;
-        if (!rc && path && name[0] != '.' && stat(path, &st) == 0 && S_ISREG(st.st_mode))
-            rc = has_ending(name, ".bin") ? add_model(v, path, &st, e) : add_lora(v, path, e);
-        arena_free(&mem);
-        free(list[i]);
-    }
-    free(list);
-    return rc;
-}
-
-/* All paths once more: new files get entries, those that are not there any more are marked. */
-static int scan(models *v, bool first, err *e) {
-    for (entry *x = v->first; x; x = x->next) x->gone = !x->base;
-    for (int i = 0; i < v->o.n_paths; i++) {
-        struct stat st;
-        if (stat(v->paths[i], &st)) {
-            if (first) return fail(e, "%s: %s", v->paths[i], strerror(errno));
-        } else if (S_ISDIR(st.st_mode)) {
-            if (scan_folder(v, v->paths[i], e)) return -1;
-        } else if (has_ending(v->paths[i], ".lora")) {
-            if (add_lora(v, v->paths[i], e)) return -1;
-        } else if (add_model(v, v->paths[i], &st, e)) return -1;
-    }
-    return 0;
-}
+#include "tools/serve/models_parts.h"
 
 static int take_draft(models *v, const model_draft *d, err *e);
 
@@ -183,11 +25,12 @@ int models_open(models **out, const models_opts *o, err *e) {
     v->end = &v->first;
     v->loras_end = &v->loras;
     pthread_mutex_init(&v->lock, NULL);
+    pthread_cond_init(&v->changed, NULL);
     v->paths = arena_alloc(&v->mem, (size_t)max_int(o->n_paths, 1) * sizeof *v->paths);
     int rc = v->paths ? 0 : fail_memory(e, (size_t)o->n_paths * sizeof *v->paths, "the models' paths");
     for (int i = 0; i < o->n_paths && !rc; i++)
         if (!(v->paths[i] = arena_copy(&v->mem, o->paths[i], strlen(o->paths[i])))) rc = fail_memory(e, strlen(o->paths[i]), "a path");
-    if (!rc) rc = scan(v, true, e);
+    if (!rc) rc = models_scan(v, true, e);
     for (int i = 0; i < o->n_drafts && !rc; i++) rc = take_draft(v, &o->drafts[i], e);
     if (rc) return models_close(v), -1;
     *out = v;
@@ -196,60 +39,82 @@ int models_open(models **out, const models_opts *o, err *e) {
 
 /* ---- opening and closing one ---- */
 
-static void close_entry(entry *x) {
-    if (x->m.work_free) x->m.work_free(x->m.work);
-    x->m.work = NULL;
-    x->m.work_free = NULL;
-    grammars_free(x->m.grammars);
-    chat_close(x->m.chat);
-    tokenizer_free(x->m.tok);
-    x->m.grammars = NULL;
-    engine_close(x->m.engine);
-    engine_close(x->m.draft);
-    x->m.draft = NULL;
-    x->m.draft_memory = 0;
-    x->m.no_draft[0] = 0;
-    x->m.chat = NULL;
-    x->m.tok = NULL;
-    x->m.engine = NULL;
-    x->m.info = x->known ? &x->info : NULL;
+/* What is to be closed, taken out of m: nobody finds it any more. */
+static void close_parts(model *m) {
+    if (m->work_free) m->work_free(m->work);
+    grammars_free(m->grammars);
+    chat_close(m->chat);
+    tokenizer_free(m->tok);
+    engine_close(m->engine);
+    engine_close(m->draft);
+}
+
+static void forget_parts(entry *x) {
+    model *m = &x->m;
+    m->work = NULL;
+    m->work_free = NULL;
+    m->grammars = NULL;
+    m->chat = NULL;
+    m->tok = NULL;
+    m->engine = m->draft = NULL;
+    m->draft_memory = 0;
+    m->no_draft[0] = 0;
+    m->info = x->info;
+}
+
+/* Gives the lock up meanwhile. */
+void models_close_entry(models *v, entry *x) {
+    model old = x->m;
+    forget_parts(x);
+    x->state = ENTRY_CLOSES;
+    pthread_mutex_unlock(&v->lock);
+    close_parts(&old);
+    pthread_mutex_lock(&v->lock);
+    x->state = ENTRY_RESTS;
+    pthread_cond_broadcast(&v->changed);
 }
 
 void models_close(models *v) {
     if (!v) return;
     for (entry *x = v->first, *next; x; x = next) {
         next = x->next;
-        close_entry(x);
-        arena_free(&x->info_mem);
+        close_parts(&x->m);
         arena_free(&x->mem);
         free(x->defaults);
         free(x);
     }
     arena_free(&v->mem);
+    pthread_cond_destroy(&v->changed);
     pthread_mutex_destroy(&v->lock);
     free(v);
 }
 
 static const char *copy_text(arena *a, const char *s) { return s ? arena_copy(a, s, strlen(s)) : NULL; }
 
-/* Keeps what an engine said of itself, for when it is closed. */
-static void learn(entry *x, const engine *g) {
-    arena *a = &x->info_mem;
-    engine_info i = *engine_about(g);
-    arena_free(a);
-    i.name = copy_text(a, i.name);
-    i.family = copy_text(a, i.family);
-    i.kernels = copy_text(a, i.kernels);
-    i.type = copy_text(a, i.type);
-    i.adapter_warning = copy_text(a, i.adapter_warning);
-    int *eos = arena_alloc(a, (size_t)max_int(i.n_eos, 1) * sizeof *eos);
-    for (int k = 0; eos && k < i.n_eos; k++) eos[k] = i.eos[k];
-    i.eos = eos;
-    if (!eos) i.n_eos = 0;
-    i.tokenizer = NULL;
-    snprintf(x->m.digest, sizeof x->m.digest, "%016llx", (unsigned long long)i.hash);
+static bool is_known(const entry *x) { return x->info && x->known_modified == x->m.modified; }
+
+/* Keeps what an engine said of itself, for when it is closed. Others may still read what was known of the file before it changed: that stays
+ * until models_close. (With adapters, nobody asks for it.) */
+static void learn(models *v, entry *x, const engine *g) {
+    arena *a = &v->mem;
+    if (!x->base && is_known(x)) return;
+    snprintf(x->m.digest, sizeof x->m.digest, "%016llx", (unsigned long long)engine_about(g)->hash);
+    if (x->base) return;
+    engine_info *i = arena_alloc(a, sizeof *i);
+    if (!i) return;
+    *i = *engine_about(g);
+    i->name = copy_text(a, i->name);
+    i->family = copy_text(a, i->family);
+    i->kernels = copy_text(a, i->kernels);
+    i->type = copy_text(a, i->type);
+    i->adapter_warning = copy_text(a, i->adapter_warning);
+    int *eos = arena_alloc(a, (size_t)max_int(i->n_eos, 1) * sizeof *eos);
+    for (int k = 0; eos && k < i->n_eos; k++) eos[k] = i->eos[k];
+    i->eos = eos;
+    if (!eos) i->n_eos = 0;
+    i->tokenizer = NULL;
+    if (!i->name || !i->family || !i->kernels || !i->type) return;
     x->info = i;
-    x->known = i.name && i.family && i.kernels && i.type;
     x->known_modified = x->m.modified;
 }
 
@@ -269,21 +134,27 @@ static uint64_t plan_bytes(const models *v, const entry *x, const char *path, co
 static uint64_t sum_open(const models *v, bool held_only) {
     uint64_t sum = 0;
     for (const entry *x = v->first; x; x = x->next)
-        if (x->m.engine && (x->refs || !held_only)) sum += x->m.memory;
+        if ((x->m.engine && (x->refs || !held_only)) || (x->state == ENTRY_CLOSES && !held_only)) sum += x->m.memory;
     return sum;
+}
+
+static entry *longest_unused(const models *v) {
+    entry *oldest = NULL;
+    for (entry *x = v->first; x; x = x->next)
+        if (x->m.engine && !x->refs && (!oldest || x->used < oldest->used)) oldest = x;
+    return oldest;
 }
 
 /* Closes what nobody holds, longest unused first, until `need` bytes fit; nothing is closed if that would not help. */
 static int make_room(models *v, const entry *for_whom, uint64_t need, uint64_t bound, err *e) {
-    uint64_t held = sum_open(v, true);
-    if (held + need > bound)
-        return fail_code(e, MODELS_NO_MEMORY, "model '%s' needs %.1f MB, the bound for all open models is %.1f MB%s: use a smaller context, fewer slots, or allow more memory",
-                         for_whom->m.name, (double)need / 1e6, (double)bound / 1e6, held ? ", and models in use hold a part of it" : "");
     while (sum_open(v, false) + need > bound) {
-        entry *oldest = NULL;
-        for (entry *x = v->first; x; x = x->next)
-            if (x->m.engine && !x->refs && (!oldest || x->used < oldest->used)) oldest = x;
-        close_entry(oldest); /* there is one: what is held fits */
+        uint64_t held = sum_open(v, true);
+        if (held + need > bound)
+            return fail_code(e, MODELS_NO_MEMORY, "model '%s' needs %.1f MB, the bound for all open models is %.1f MB%s: use a smaller context, fewer slots, or allow more memory",
+                             for_whom->m.name, (double)need / 1e6, (double)bound / 1e6, held ? ", and models in use hold a part of it" : "");
+        entry *oldest = longest_unused(v);
+        if (oldest) models_close_entry(v, oldest);
+        else pthread_cond_wait(&v->changed, &v->lock); /* what is held fits: the others are being closed */
     }
     return 0;
 }
@@ -344,34 +215,74 @@ static int look(entry *x, err *e) {
         x->gone = true;
         return fail_code(e, MODELS_NOT_FOUND, "model '%s': its file is not there any more (%s: %s)", x->m.name, x->m.path, strerror(errno));
     }
-    x->m.file_bytes = (uint64_t)st.st_size;
-    x->m.modified = (int64_t)st.st_mtime;
+    models_look(x, &st);
+    const char *name = strrchr(x->m.path, '/');
+    name = name ? name + 1 : x->m.path;
+    if (x->kind == KIND_ADAPTER)
+        return fail_code(e, MODELS_NO_MODEL, "'%s' is a LoRA adapter, no model: ask for its model, and name it there: \"lora\": [{\"name\": \"%.*s\", \"scale\": 1}]", x->m.name,
+                         (int)adapter_name_length(name), name);
+    if (x->kind == KIND_TOKENIZER) return fail_code(e, MODELS_NO_MODEL, "'%s' holds a tokenizer alone, no model: it was made with convert --vocab-only; convert the checkpoint without it", x->m.name);
     return 0;
 }
 
-static bool fits(const models *v, uint64_t need, uint64_t bound) { return sum_open(v, true) + need <= bound; }
+/* ---- opening: an engine and its draft by themselves, their place in memory under the lock, then the texts ---- */
 
-/* The draft of g, which takes `need` by itself. A model without its draft gives the same answers: where the draft cannot be had it is left
- * out, and no_draft says why. */
-static void add_draft(models *v, entry *x, const engine *g, uint64_t need, uint64_t bound) {
-    err e = { 0 };
-    model *m = &x->m;
-    m->draft_name = base_of(x)->m.draft_name;
-    if (!m->draft_name) return;
-    if (open_draft(v, x, g, &m->draft, &e)) {
-        m->draft = NULL;
-        snprintf(m->no_draft, sizeof m->no_draft, "%.*s", (int)sizeof m->no_draft - 1, e.msg);
-        return;
-    }
+typedef struct opened {
+    model m;              /* engine, draft and what belongs to them; texts */
+    uint64_t need, bound; /* of the engine alone */
+} opened;
+
+/* A model without its draft gives the same answers: where the draft cannot be had it is left out, and no_draft says why. */
+static int open_engines(const models *v, const entry *x, int threads, opened *o, err *e) {
+    engine_opts opts = opts_of(v, x);
+    err why = { 0 };
+    if (threads) opts.threads = threads;
+    if (engine_open(&o->m.engine, &opts, e)) return o->m.engine = NULL, -1;
+    o->m.draft_name = base_of(x)->m.draft_name;
+    if (!o->m.draft_name || open_draft(v, x, o->m.engine, &o->m.draft, &why) == 0) return 0;
+    o->m.draft = NULL;
+    snprintf(o->m.no_draft, sizeof o->m.no_draft, "%.*s", (int)sizeof o->m.no_draft - 1, why.msg);
+    return 0;
+}
+
+/* What they take, under the lock; a draft that does not fit beside its model is handed back, to be closed. */
+static engine *plan(const models *v, const entry *x, opened *o, bool bounded) {
+    engine *g = o->m.engine, *draft = o->m.draft;
     const engine_info *i = engine_about(g);
+    o->bound = !bounded ? UINT64_MAX : v->o.memory ? v->o.memory : engine_plan(g).machine;
+    o->need = o->m.memory = plan_bytes(v, x, x->m.path, g);
+    if (!draft) return NULL;
     uint64_t rows = (uint64_t)i->max_sessions * (1 + SPECULATE_MOST) * (uint64_t)i->logits_ld * sizeof(float); /* of logits, to check proposals by */
-    m->draft_memory = plan_bytes(v, x, base_of(x)->draft_path, m->draft) + rows;
-    if (fits(v, need + m->draft_memory, bound)) return;
-    snprintf(m->no_draft, sizeof m->no_draft, "it needs %.1f MB beside the model's %.1f MB, the bound for all open models is %.1f MB", (double)m->draft_memory / 1e6,
-             (double)need / 1e6, (double)bound / 1e6);
-    engine_close(m->draft);
-    m->draft = NULL;
-    m->draft_memory = 0;
+    o->m.draft_memory = plan_bytes(v, x, base_of(x)->draft_path, draft) + rows;
+    o->m.memory += o->m.draft_memory;
+    if (!bounded || sum_open(v, true) + o->m.memory <= o->bound) return NULL;
+    snprintf(o->m.no_draft, sizeof o->m.no_draft, "it needs %.1f MB beside the model's %.1f MB, the bound for all open models is %.1f MB", (double)o->m.draft_memory / 1e6, (double)o->need / 1e6,
+             (double)o->bound / 1e6);
+    o->m.memory = o->need;
+    o->m.draft_memory = 0;
+    o->m.draft = NULL;
+    return draft;
+}
+
+/* The engines are there, and there is room for them: counted from here on. */
+static void take_engines(entry *x, const opened *o) {
+    x->m.engine = o->m.engine;
+    x->m.draft = o->m.draft;
+    x->m.draft_name = o->m.draft_name;
+    x->m.draft_memory = o->m.draft_memory;
+    x->m.memory = o->m.memory;
+    memcpy(x->m.no_draft, o->m.no_draft, sizeof x->m.no_draft);
+}
+
+static void take_texts(entry *x, const model *from) {
+    x->m.tok = from->tok;
+    x->m.chat = from->chat;
+    x->m.grammars = from->grammars;
+    x->m.calls = from->calls;
+    x->m.wants = from->wants;
+    x->m.think = from->think;
+    x->m.turn_end = from->turn_end;
+    memcpy(x->m.no_chat, from->no_chat, sizeof x->m.no_chat);
 }
 
 /* Tells one state of the draft's file from another; 0: it is not there. */
@@ -381,28 +292,56 @@ static int64_t draft_stamp(const entry *x) {
     return !path || stat(path, &st) ? 0 : (int64_t)st.st_mtime * 1000003 + (int64_t)st.st_size;
 }
 
+/* With the lock at the beginning and at the end; -1: what there is of o is to be closed. */
+static int open_steps(models *v, entry *x, opened *o, err *e) {
+    int faults = fault_count();
+    if (look(x, e)) return -1;
+    int64_t modified = x->m.modified, stamp = draft_stamp(x);
+    uint64_t bytes = x->m.file_bytes;
+    pthread_mutex_unlock(&v->lock);
+    int rc = open_engines(v, x, 0, o, e);
+    pthread_mutex_lock(&v->lock);
+    if (rc) return -1;
+    engine *left_out = plan(v, x, o, true);
+    rc = make_room(v, x, o->m.memory, o->bound, e);
+    if (!rc) take_engines(x, o);
+    pthread_mutex_unlock(&v->lock);
+    engine_close(left_out);
+    if (!rc) rc = open_texts(&o->m, e);
+    if (!rc && fault_count() != faults) rc = fail(e, "%s: became shorter while it was opened", x->m.path);
+    pthread_mutex_lock(&v->lock);
+    if (rc) return -1;
+    take_texts(x, &o->m);
+    x->spoilt = false;
+    x->opened_modified = modified;
+    x->opened_bytes = bytes;
+    x->draft_stamp = stamp;
+    return 0;
+}
+
 static int open_entry(models *v, entry *x, err *e) {
     double start = now_seconds();
-    int faults = fault_count();
-    engine *g;
-    engine_opts o = opts_of(v, x);
-    if (look(x, e)) return -1;
-    if (engine_open(&g, &o, e)) return -1;
-    uint64_t need = plan_bytes(v, x, x->m.path, g), bound = v->o.memory ? v->o.memory : engine_plan(g).machine;
-    add_draft(v, x, g, need, bound);
-    if (make_room(v, x, need + x->m.draft_memory, bound, e)) return close_entry(x), engine_close(g), -1;
-    x->m.engine = g;
-    if (open_texts(&x->m, e)) return close_entry(x), -1;
-    if (fault_count() != faults) return close_entry(x), fail(e, "%s: became shorter while it was opened", x->m.path);
-    x->spoilt = false;
-    x->opened_modified = x->m.modified;
-    x->opened_bytes = x->m.file_bytes;
-    x->draft_stamp = draft_stamp(x);
-    learn(x, g);
-    x->m.info = engine_about(g);
-    x->m.memory = need + x->m.draft_memory;
-    x->m.load_seconds = now_seconds() - start;
-    return 0;
+    opened o = { .m.turn_end = -1 };
+    err why = { 0 };
+    x->state = ENTRY_OPENS;
+    x->attempt++;
+    int rc = open_steps(v, x, &o, &why);
+    if (rc) {
+        if (x->m.engine) x->state = ENTRY_CLOSES; /* it counts until it is closed */
+        forget_parts(x);
+        pthread_mutex_unlock(&v->lock);
+        close_parts(&o.m);
+        pthread_mutex_lock(&v->lock);
+        fail_code(e, why.code, "%s", why.msg);
+    } else {
+        learn(v, x, x->m.engine);
+        x->m.info = engine_about(x->m.engine);
+        x->m.load_seconds = now_seconds() - start;
+    }
+    x->why = why;
+    x->state = ENTRY_RESTS;
+    pthread_cond_broadcast(&v->changed);
+    return rc;
 }
 
 /* ---- holding ---- */
@@ -414,42 +353,60 @@ static bool draft_replaced(const entry *x) {
     return now && now != x->draft_stamp;
 }
 
-static int hold(models *v, entry *x, err *e) {
-    /* A file that was replaced is opened anew once nobody works with the old one; one that is open stays so when its name is gone. */
+/* A file that was replaced is opened anew once nobody works with the old one; one that is open stays so when its name is gone. */
+static bool is_replaced(entry *x) {
     err unused = { 0 };
-    if (x->m.engine && !x->refs && look(x, &unused) == 0 && (x->m.modified != x->opened_modified || x->m.file_bytes != x->opened_bytes || draft_replaced(x)))
-        close_entry(x);
-    if (x->m.engine && x->spoilt && x->refs) return fail(e, "model '%s': its file became shorter while it was in use; it is opened anew in a moment", x->m.name);
-    if (!x->m.engine && open_entry(v, x, e)) return -1;
+    return look(x, &unused) == 0 && (x->m.modified != x->opened_modified || x->m.file_bytes != x->opened_bytes || draft_replaced(x));
+}
+
+/* While somebody else opens or closes it. -1: it was being opened, and that failed. */
+static int wait_for(models *v, entry *x, err *e) {
+    uint64_t attempt = x->attempt;
+    bool opens = x->state == ENTRY_OPENS;
+    while (x->state != ENTRY_RESTS && x->attempt == attempt) pthread_cond_wait(&v->changed, &v->lock);
+    return opens && x->attempt == attempt && x->why.code ? fail_code(e, x->why.code, "%s", x->why.msg) : 0;
+}
+
+/* Counted among its holders from the beginning: what is waited for is not closed before it is used. */
+int models_hold_entry(models *v, entry *x, err *e) {
+    int rc = 0;
     x->refs++;
+    while (!rc && (x->state != ENTRY_RESTS || !x->m.engine || x->refs == 1)) {
+        if (x->state != ENTRY_RESTS) rc = wait_for(v, x, e);
+        else if (!x->m.engine) rc = open_entry(v, x, e);
+        else if (x->spoilt || is_replaced(x)) models_close_entry(v, x);
+        else break;
+    }
+    if (!rc && x->spoilt) rc = fail(e, "model '%s': its file became shorter while it was in use; it is opened anew in a moment", x->m.name);
+    if (rc) return x->refs--, -1;
     x->used = ++v->clock;
     x->m.expires = expiry(x);
     return 0;
 }
 
-static void unhold(entry *x) {
-    x->used = ++x->m.owner->clock;
+static void unhold(models *v, entry *x) {
+    x->used = ++v->clock;
     x->m.expires = expiry(x);
-    if (--x->refs == 0 && (x->keep_alive == 0 || x->spoilt)) close_entry(x);
+    if (--x->refs == 0 && (x->keep_alive == 0 || x->spoilt)) models_close_entry(v, x);
 }
 
 static entry *find(const models *v, const char *name) {
     if (!name || !*name) {
         for (entry *x = v->first; x; x = x->next)
-            if (!x->base && !x->gone) return x;
+            if (is_listed(x)) return x;
         return NULL;
     }
     size_t n = strlen(name);
-    entry *x = find_name(v, name, n);
-    if (!x && has_ending(name, ":latest")) x = find_name(v, name, n -= 7);
-    if (!x && n > 4 && memcmp(name + n - 4, ".bin", 4) == 0) x = find_name(v, name, n - 4);
+    entry *x = models_find_name(v, name, n);
+    if (!x && has_ending(name, ":latest")) x = models_find_name(v, name, n -= 7);
+    if (!x && n > 4 && memcmp(name + n - 4, ".bin", 4) == 0) x = models_find_name(v, name, n - 4);
     return x && (!x->gone || x->m.engine) ? x : NULL;
 }
 
 static int not_found(const models *v, const char *name, err *e) {
     buf there = { 0 };
     for (const entry *x = v->first; x && there.n < 300; x = x->next)
-        if (!x->base && !x->gone) buf_fmt(&there, "%s%s", there.n ? ", " : "", x->m.name);
+        if (is_listed(x)) buf_fmt(&there, "%s%s", there.n ? ", " : "", x->m.name);
     fail_code(e, MODELS_NOT_FOUND, "model '%.200s' not found; there %s%.*s", name && *name ? name : "(the first)", there.n ? "is: " : "are no models", (int)there.n, there.n ? there.p : "");
     buf_free(&there);
     return -1;
@@ -459,7 +416,7 @@ static int not_found(const models *v, const char *name, err *e) {
 static entry *find_or_scan(models *v, const char *name, err *e) {
     err unused = { 0 };
     entry *x = find(v, name);
-    if (!x) scan(v, false, &unused), x = find(v, name);
+    if (!x) models_scan(v, false, &unused), x = find(v, name);
     if (!x) not_found(v, name, e);
     return x;
 }
@@ -468,7 +425,7 @@ int models_hold(models *v, const char *name, model **m, err *e) {
     *m = NULL;
     pthread_mutex_lock(&v->lock);
     entry *x = find_or_scan(v, name, e);
-    int rc = x ? hold(v, x, e) : -1;
+    int rc = x ? models_hold_entry(v, x, e) : -1;
     if (!rc) *m = &x->m;
     pthread_mutex_unlock(&v->lock);
     return rc;
@@ -478,7 +435,7 @@ void models_release(models *v, model *m, double keep_alive) {
     entry *x = m->state;
     pthread_mutex_lock(&v->lock);
     x->keep_alive = isnan(keep_alive) ? v->o.keep_alive : keep_alive;
-    unhold(x);
+    unhold(v, x);
     pthread_mutex_unlock(&v->lock);
 }
 
@@ -491,7 +448,7 @@ void models_retain(model *m) {
 void models_drop(model *m) {
     models *v = m->owner;
     pthread_mutex_lock(&v->lock);
-    unhold(m->state);
+    unhold(v, m->state);
     pthread_mutex_unlock(&v->lock);
 }
 
@@ -512,14 +469,14 @@ void models_set_work(model *m, void *work, void (*work_free)(void *work)) {
 
 static entry *find_by_either(const models *v, const char *text) {
     entry *x = find(v, text);
-    return x ? x : find_path(v, text);
+    return x ? x : models_find_path(v, text);
 }
 
 static int no_such_model(const models *v, const model_draft *d, err *e) {
     int n = 0;
     err why = { 0 };
     if (d->model) return not_found(v, d->model, &why), fail_code(e, MODELS_NOT_FOUND, "draft %s=%s: %s", d->model, d->draft, why.msg);
-    for (const entry *x = v->first; x; x = x->next) n++;
+    for (const entry *x = v->first; x; x = x->next) n += is_listed(x);
     return fail_code(e, ERR_INPUT, "draft %s: for which of the %d models? Say MODEL=%s", d->draft, n, d->draft);
 }
 
@@ -539,8 +496,17 @@ static int check_draft(const models *v, const entry *x, err *e) {
     return rc;
 }
 
+static entry *only_one(const models *v) {
+    entry *one = NULL;
+    for (entry *x = v->first; x; x = x->next) {
+        if (is_listed(x) && one) return NULL;
+        if (is_listed(x)) one = x;
+    }
+    return one;
+}
+
 static int take_draft(models *v, const model_draft *d, err *e) {
-    entry *x = d->model ? find_by_either(v, d->model) : v->first && !v->first->next ? v->first : NULL, *y = find_by_either(v, d->draft);
+    entry *x = d->model ? find_by_either(v, d->model) : only_one(v), *y = find_by_either(v, d->draft);
     struct stat st;
     if (!x) return no_such_model(v, d, e);
     if (x->draft_path) return fail_code(e, ERR_INPUT, "model '%s' has two drafts, %s and %s: one can propose", x->m.name, x->m.draft_name, d->draft);
@@ -554,155 +520,9 @@ static int take_draft(models *v, const model_draft *d, err *e) {
     return check_draft(v, x, e);
 }
 
-/* ---- adapters ---- */
-
-static const char *lora_path(models *v, const char *name) {
-    size_t n = strlen(name) - (has_ending(name, ".lora") ? 5 : 0);
-    for (const lora_entry *k = v->loras; k; k = k->next)
-        if (strlen(k->f.name) == n && memcmp(k->f.name, name, n) == 0) return k->f.path;
-    return NULL;
-}
-
-static bool same_adapters(const entry *x, const adapter *a, int n) {
-    if (x->m.n_adapters != n) return false;
-    for (int i = 0; i < n; i++)
-        if (x->m.adapters[i].scale != a[i].scale || strcmp(x->m.adapters[i].path, a[i].path)) return false;
-    return true;
-}
-
-/* Every scale is an engine of its own, with threads and a cache: few of those that nobody holds stay open. */
-static void close_idle_adapted(models *v) {
-    for (;;) {
-        entry *oldest = NULL;
-        int n = 0;
-        for (entry *x = v->first; x; x = x->next) {
-            if (!x->base || !x->m.engine || x->refs) continue;
-            n++;
-            if (!oldest || x->used < oldest->used) oldest = x;
-        }
-        if (n < MOST_IDLE_ADAPTED) return;
-        close_entry(oldest);
-    }
-}
-
-/* An entry for other adapters: one that is closed anew, so that requests with ever other scales leave no trail; else a new one. */
-static entry *entry_for_adapters(models *v, err *e) {
-    for (entry *x = v->first; x; x = x->next)
-        if (x->base && !x->m.engine && !x->refs) {
-            arena_free(&x->mem);
-            arena_free(&x->info_mem);
-            x->known = false;
-            return x;
-        }
-    entry *x = new_entry(v, e);
-    if (x) append(v, x);
-    return x;
-}
-
-static entry *find_adapted(const models *v, const entry *base, const adapter *a, int n) {
-    for (entry *x = v->first; x; x = x->next)
-        if (x->base == base && same_adapters(x, a, n)) return x;
-    return NULL;
-}
-
-/* The request's adapters by path, appended to those that all models of this server have. */
-static int resolve(models *v, arena *mem, const model_adapter *from, int n, adapter **out, err *e) {
-    int own = v->o.engine.n_adapters;
-    adapter *a = arena_alloc(mem, (size_t)(own + n) * sizeof *a);
-    err unused = { 0 };
-    if (!a) return fail_memory(e, (size_t)(own + n) * sizeof *a, "adapters");
-    for (int i = 0; i < own; i++) a[i] = v->o.engine.adapters[i];
-    for (int i = 0; i < n; i++) {
-        const char *path = lora_path(v, from[i].name);
-        if (!path) scan(v, false, &unused), path = lora_path(v, from[i].name);
-        if (!path) return fail_code(e, MODELS_NOT_FOUND, "adapter '%.200s' not found: expected a file %.200s.lora beside the models", from[i].name, from[i].name);
-        if (!isfinite(from[i].scale)) return fail_code(e, ERR_INPUT, "adapter '%.200s': its scale is no number", from[i].name);
-        a[own + i] = (adapter){ path, from[i].scale };
-    }
-    *out = a;
-    return 0;
-}
-
-static int hold_adapted(models *v, entry *base, const model_adapter *from, int n, model **m, err *e) {
-    arena mem = { 0 };
-    adapter *a;
-    if (resolve(v, &mem, from, n, &a, e)) return arena_free(&mem), -1;
-    int all = v->o.engine.n_adapters + n;
-    entry *x = find_adapted(v, base, a, all);
-    if (!x) {
-        if (!(x = entry_for_adapters(v, e))) return arena_free(&mem), -1;
-        x->mem = mem;
-        x->base = base;
-        x->m.name = base->m.name;
-        x->m.path = base->m.path;
-        x->m.adapters = a;
-        x->m.n_adapters = all;
-        x->keep_alive = v->o.keep_alive;
-    } else arena_free(&mem);
-    if (!x->m.engine) close_idle_adapted(v);
-    int rc = hold(v, x, e);
-    if (!rc) *m = &x->m;
-    return rc;
-}
-
-int models_hold_adapted(models *v, model *m, const model_adapter *adapters, int n, model **adapted, err *e) {
-    *adapted = NULL;
-    pthread_mutex_lock(&v->lock);
-    int rc = n ? hold_adapted(v, m->state->base ? m->state->base : m->state, adapters, n, adapted, e) : hold(v, m->state, e);
-    if (!rc && !n) *adapted = m;
-    pthread_mutex_unlock(&v->lock);
-    return rc;
-}
-
-int models_adapters(models *v, lora_file **list, int *n, err *e) {
-    err unused = { 0 };
-    int count = 0;
-    pthread_mutex_lock(&v->lock);
-    scan(v, false, &unused);
-    for (const lora_entry *k = v->loras; k; k = k->next) count++;
-    *n = 0;
-    *list = calloc((size_t)max_int(count, 1), sizeof **list);
-    for (const lora_entry *k = v->loras; k && *list; k = k->next) (*list)[(*n)++] = k->f;
-    pthread_mutex_unlock(&v->lock);
-    return *list ? 0 : fail_memory(e, (size_t)count * sizeof **list, "a list of adapters");
-}
-
-/* The name as the list of files has it, which stays. */
-static const char *lasting_name(const models *v, const char *name) {
-    size_t n = strlen(name) - (has_ending(name, ".lora") ? 5 : 0);
-    for (const lora_entry *k = v->loras; k; k = k->next)
-        if (strlen(k->f.name) == n && memcmp(k->f.name, name, n) == 0) return k->f.name;
-    return NULL;
-}
-
-int models_set_default_adapters(models *v, model *m, const model_adapter *list, int n, err *e) {
-    entry *x = m->state->base ? m->state->base : m->state;
-    model_adapter *own = malloc((size_t)max_int(n, 1) * sizeof *own);
-    if (!own) return fail_memory(e, (size_t)n * sizeof *own, "a model's adapters");
-    int rc = 0;
-    pthread_mutex_lock(&v->lock);
-    for (int i = 0; i < n && !rc; i++) {
-        own[i] = (model_adapter){ lasting_name(v, list[i].name), list[i].scale };
-        if (!own[i].name) rc = fail_code(e, MODELS_NOT_FOUND, "adapter '%.200s' not found: expected a file %.200s.lora beside the models", list[i].name, list[i].name);
-    }
-    model_adapter *old = rc ? own : x->defaults;
-    if (!rc) x->defaults = own, x->n_defaults = n;
-    pthread_mutex_unlock(&v->lock);
-    free(old);
-    return rc;
-}
-
-int models_default_adapters(models *v, const model *m, model_adapter **list, int *n, err *e) {
-    const entry *x = m->state->base ? m->state->base : m->state;
-    pthread_mutex_lock(&v->lock);
-    *n = x->n_defaults;
-    *list = malloc((size_t)max_int(*n, 1) * sizeof **list);
-    for (int i = 0; i < *n && *list; i++) (*list)[i] = x->defaults[i];
-    pthread_mutex_unlock(&v->lock);
-    return *list ? 0 : fail_memory(e, sizeof **list, "a list of adapters");
-}
-
 /* ---- lists ---- */
+
+static bool is_open(const entry *x) { return x->m.engine && x->state == ENTRY_RESTS; }
 
 static model copy_of(const entry *x) {
     model m = x->m;
@@ -713,9 +533,9 @@ static model copy_of(const entry *x) {
     m.chat = NULL;
     m.work = NULL;
     m.work_free = NULL;
-    m.info = x->known && x->known_modified == x->m.modified ? &x->info : NULL;
+    m.info = is_known(x) ? x->info : NULL;
     if (!m.info) m.digest[0] = 0;
-    if (!x->m.engine) m.expires = 0;
+    if (!is_open(x)) m.expires = 0;
     return m;
 }
 
@@ -723,39 +543,45 @@ int models_list(models *v, model **list, int *n, err *e) {
     err unused = { 0 };
     int count = 0;
     pthread_mutex_lock(&v->lock);
-    scan(v, false, &unused);
-    for (const entry *x = v->first; x; x = x->next) count += !x->base && !x->gone;
+    models_scan(v, false, &unused);
+    for (const entry *x = v->first; x; x = x->next) count += is_listed(x);
     *n = 0;
     *list = calloc((size_t)max_int(count, 1), sizeof **list);
     for (const entry *x = v->first; x && *list; x = x->next)
-        if (!x->base && !x->gone) (*list)[(*n)++] = copy_of(x);
+        if (is_listed(x)) (*list)[(*n)++] = copy_of(x);
     pthread_mutex_unlock(&v->lock);
     return *list ? 0 : fail_memory(e, (size_t)count * sizeof **list, "a list of models");
 }
 
-/* Opened for a moment, as it would be for a request: context and memory are those that a request would meet. */
+/* Opened for a moment, beside whatever is done with it, as it would be for a request: context and memory are those that a request would meet. */
 static int study(models *v, entry *x, err *e) {
-    engine *g;
-    engine_opts o = opts_of(v, x);
-    o.threads = 1;
-    if (look(x, e) || (x->known && x->known_modified == x->m.modified)) return x->gone ? -1 : 0;
-    if (engine_open(&g, &o, e)) return -1;
-    x->m.engine = g;
-    int rc = open_texts(&x->m, e);
-    learn(x, g);
-    x->m.memory = plan_bytes(v, x, x->m.path, g);
-    add_draft(v, x, g, x->m.memory, UINT64_MAX);
-    x->m.memory += x->m.draft_memory;
-    close_entry(x);
+    opened o = { .m.turn_end = -1 };
+    if (look(x, e)) return -1;
+    if (is_known(x)) return 0;
+    int64_t modified = x->m.modified;
+    pthread_mutex_unlock(&v->lock);
+    int rc = open_engines(v, x, 1, &o, e) ? -1 : open_texts(&o.m, e);
+    pthread_mutex_lock(&v->lock);
+    if (o.m.engine && x->m.modified == modified) {
+        plan(v, x, &o, false);
+        learn(v, x, o.m.engine);
+        if (!x->m.engine && x->state == ENTRY_RESTS) {
+            x->m.memory = o.m.memory;
+            x->m.draft_name = o.m.draft_name;
+        }
+    }
+    pthread_mutex_unlock(&v->lock);
+    close_parts(&o.m);
+    pthread_mutex_lock(&v->lock);
     return rc;
 }
 
 int models_describe(models *v, const char *name, bool *open, model *copy, err *e) {
     pthread_mutex_lock(&v->lock);
     entry *x = find_or_scan(v, name, e);
-    int rc = !x ? -1 : x->m.engine ? 0 : study(v, x, e);
+    int rc = !x ? -1 : is_open(x) ? 0 : study(v, x, e);
     if (!rc) {
-        *open = x->m.engine != NULL;
+        *open = is_open(x);
         *copy = copy_of(x);
     }
     pthread_mutex_unlock(&v->lock);
@@ -765,7 +591,7 @@ int models_describe(models *v, const char *name, bool *open, model *copy, err *e
 void models_expire(models *v, double now) {
     pthread_mutex_lock(&v->lock);
     for (entry *x = v->first; x; x = x->next)
-        if (x->m.engine && !x->refs && now >= x->m.expires) close_entry(x);
+        if (x->m.engine && !x->refs && now >= x->m.expires) models_close_entry(v, x);
     pthread_mutex_unlock(&v->lock);
 }
 

@@ -4,17 +4,23 @@
 #ifndef QUERN_SERVE_MODELS_H
 #define QUERN_SERVE_MODELS_H
 
+#include <string.h>
+
 #include "runtime/chat.h"
 #include "runtime/engine.h"
+#include "runtime/files.h"
 #include "tools/serve/calls.h"
 #include "tools/serve/grammars.h"
 
 typedef struct models models;
 
 typedef struct model_adapter { /* LoRA on top of a model, as a request asks for it */
-    const char *name;          /* of a .lora file, without the ending */
+    const char *name;          /* of an adapter's file, without the ending */
     float scale;
 } model_adapter;
+
+/* Adapters are files .lora, or .bin with an adapter in them: their names go without. */
+static inline size_t adapter_name_length(const char *name) { return strlen(name) - (has_ending(name, ".lora") ? 5 : has_ending(name, ".bin") ? 4 : 0); }
 
 typedef struct model {
     const char *name, *path;       /* "llama-1b", ".../llama-1b.bin" */
@@ -63,9 +69,10 @@ typedef struct models_opts {
 int models_open(models **v, const models_opts *o, err *e); /* scans, opens nothing for good; a draft that cannot propose for its model is refused here */
 void models_close(models *v);
 
-/* The model of this name, opened if it is not, held until models_release. name NULL or "": the only one, or the first. ":latest" and a missing ".bin" are
- * understood. err.code: MODELS_NOT_FOUND, MODELS_NO_MEMORY (both numbers in the text), or as engine_open says. From any thread. */
-enum { MODELS_NOT_FOUND = 300, MODELS_NO_MEMORY };
+/* The model of this name, opened if it is not (nobody else waits for that but those who ask for the same one), held until models_release. name NULL or "": the only one, or the first. ":latest" and a missing ".bin" are
+ * understood. err.code: MODELS_NOT_FOUND, MODELS_NO_MEMORY (both numbers in the text), MODELS_NO_MODEL (the file is an adapter, or a tokenizer
+ * alone; the text says so), or as engine_open says. From any thread. */
+enum { MODELS_NOT_FOUND = 300, MODELS_NO_MEMORY, MODELS_NO_MODEL };
 int models_hold(models *v, const char *name, model **m, err *e);
 /* The same file with adapters in it: an engine of its own, as an engine takes its adapters when it is opened. The pages of the file are
  * shared; cache and buffers are not. n 0: m itself. Held once more; what was held stays so. */
@@ -74,7 +81,7 @@ void models_release(models *v, model *m, double keep_alive); /* NAN: the default
 void models_retain(model *m);  /* held once more, and given back without a say in how long it stays: of the thread that computes */
 void models_drop(model *m);
 void models_set_work(model *m, void *work, void (*work_free)(void *work));
-/* A list of all files [n], open or not: name, path, bytes, modified, digest and info only where known. The caller frees the array. */
+/* A list of all models' files [n], open or not: name, path, bytes, modified, digest and info only where known. The caller frees the array. */
 int models_list(models *v, model **list, int *n, err *e);
 /* Without opening it for good: engine, tok and chat are NULL in the copy (hold it for those), info is good until models_close or until
  * the file has changed and is described again. */

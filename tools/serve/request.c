@@ -198,6 +198,7 @@ int request_model(request *q) {
     double start = now_seconds();
     if (!q->m && hold_or_fall_back(q, server_model_name(q->s, asked), &e)) {
         if (e.code == MODELS_NOT_FOUND) return request_fail(q, JOB_MODEL_NOT_FOUND, "model", "model '%.200s' not found", asked ? asked : "");
+        if (e.code == MODELS_NO_MODEL) return request_fail(q, JOB_INVALID, "model", "model %s", e.msg);
         return request_fail(q, e.code == MODELS_NO_MEMORY || e.code == ERR_MEMORY ? JOB_MEMORY : JOB_FAILED, "model", "%s", e.msg);
     }
     q->failure.phase = "parse";

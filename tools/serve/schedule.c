@@ -2,7 +2,6 @@
  * new jobs, ends those that are cancelled or too late, gives each model with jobs one step, and begins again. It must not know
  * HTTP, JSON or any dialect, and it never waits for a receiver. */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>

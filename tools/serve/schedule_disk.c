@@ -1,12 +1,13 @@
 /* schedule_disk: one open model and the disk. What is kept is written while others are computed; what a prompt needs is read before its job
- * gets a slot, so that a step never waits for a disk. And what a client does with a slot by itself: save, restore, erase. */
+ * gets a slot, so that a step never waits for a disk, and put
+ * into its session in pieces. And what a client does with a slot by itself: save, restore, erase. */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <time.h>
 
 #include "tools/serve/schedule_parts.h"
 
-enum { WORTH = 16, MOST_FETCHES = 2 }; /* tokens that the disk must have more than memory; files in memory for jobs that wait */
+enum { WORTH = 16, MOST_FETCHES = 2, LOAD_PIECE = 4 << 20 }; /* tokens that the disk must have more than memory; files in memory for jobs that wait; bytes */
 
 /* ---- what is kept, to the disk ---- */
 
@@ -60,9 +61,35 @@ bool lane_fetched(lane *l, job_state *js) {
 int lane_from_disk(lane *l, seq *q, session *s, int least) {
     job_state *js = q->js;
     if (!js->fetch || q->prompt || q->choice) return 0;
-    int same = disk_tokens(js->fetch), rc = same > least ? disk_load(l->s->o.disk, js->fetch, s) : 0;
-    lane_let_go(js);
-    return rc ? -1 : same > least ? same : 0;
+    int rc = disk_tokens(js->fetch) <= least ? 0 : disk_load_begin(l->s->o.disk, js->fetch, s) ? -1 : 1;
+    if (rc <= 0) lane_let_go(js);
+    return rc;
+}
+
+bool lane_loads(const lane *l) {
+    for (int k = 0; k < l->n_slots; k++)
+        if (l->slot[k] && l->slot[k]->loads) return true;
+    return false;
+}
+
+/* A gigabyte takes most of a second: in pieces, between which the others get their tokens. */
+void lane_load(lane *l, double room) {
+    double start = now_seconds();
+    bool any = false;
+    for (int k = 0; k < l->n_slots; k++) {
+        seq *q = l->slot[k];
+        int more = 1;
+        if (!q || !q->loads) continue;
+        while (more > 0 && (!any || now_seconds() - start < room)) {
+            more = disk_load_piece(l->s->o.disk, q->js->fetch, q->s, LOAD_PIECE);
+            any = true;
+        }
+        if (more > 0) return;
+        q->loads = false;
+        lane_let_go(q->js);
+        lane_settle(q, prefix_common(q->s, q->tokens.p, (int)q->tokens.n)); /* nothing, where that failed: the prompt is computed */
+        seq_ready(q);
+    }
 }
 
 void lane_let_go(job_state *js) {

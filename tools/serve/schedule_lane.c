@@ -99,13 +99,20 @@ int lane_session(lane *l, seq *q, const int32_t *tok, int n, bool only_own, err 
     err unused = { 0 };
     if (!s) return -1;
     int on_disk = only_own ? 0 : lane_from_disk(l, q, s, same);
-    if (on_disk > 0 || (on_disk < 0 && source == s)) same = max_int(on_disk, 0), source = on_disk > 0 ? s : NULL;
+    q->s = s;
+    q->loads = on_disk > 0;
+    if (q->loads) return 0;
+    if (on_disk < 0 && source == s) source = NULL;
     if (source && s != source && session_fork(s, source, &unused)) source = NULL; /* no memory for a copy: from the beginning */
     q->forked = source != NULL;
-    session_truncate(s, source ? same : 0); /* behind a window: to nothing */
-    if (n && session_len(s) == n && !session_logits(s)) session_truncate(s, n - 1); /* the last token once more, for its logits */
-    q->s = s;
+    lane_settle(q, source ? same : 0);
     return 0;
+}
+
+void lane_settle(seq *q, int same) {
+    int n = (int)q->tokens.n;
+    session_truncate(q->s, same); /* behind a window: to nothing */
+    if (n && session_len(q->s) == n && !session_logits(q->s)) session_truncate(q->s, n - 1); /* the last token once more, for its logits */
 }
 
 void lane_give_back(lane *l, session *s, bool keep, int slot) {
@@ -167,7 +174,7 @@ static void start_sequence(lane *l, job_state *js, int unit) {
     l->slot[q->slot] = q;
     l->n_used += js->width;
     js->u->n_active += js->width;
-    if (session_len(q->s) == (int)q->tokens.n && seq_advance(q, now_seconds()) == 0 && q->over) seq_close(q); /* the cache had all of it */
+    if (!q->loads) seq_ready(q);
 }
 
 /* Texts to embed and sequences take turns: they share the sessions, and neither is to wait for all of the others. */

@@ -15,50 +15,8 @@
 #ifndef QUERN_SERVE_SCHEDULE_PARTS_H
 #define QUERN_SERVE_SCHEDULE_PARTS_H
 
-#include "runtime/speculate.h"
-#include "runtime/stop.h"
 #include "tools/serve/prefix.h"
-#include "tools/serve/schedule_draft.h"
-#include "tools/serve/schedule_event.h"
-
-enum { ECHO_ROWS = 32 };
-
-typedef struct seq {
-    job_state *js;
-    struct lane *l;
-    int prompt, choice, slot;
-    int64_t order;           /* who came first */
-    session *s;
-    bool forked;             /* it began as a copy of another */
-    ids tokens;              /* all that the session is to hold: prompt and answer; what it does not hold yet is due */
-    int n_prompt, n_new;     /* of them */
-    bool begun;              /* the prompt is through, the answer begins */
-    int reported;            /* tokens of the prompt that PROGRESS or echo told of */
-    sampler *sampler;
-    sample_opts rules;
-    constraint *constraint;  /* NULL: the answer is free */
-    hash64 logits;           /* of a traced job */
-    ends ends;
-    detok d;
-    stop_filter stop;
-    buf text, out;
-    double last_at;          /* when its last token came */
-    int n_step;              /* tokens of this step; of a search steps instead */
-    float *rows;             /* [ECHO_ROWS or 1 + SPECULATE_MOST][logits_ld]; NULL: only last rows are wanted */
-    int32_t ahead[1 + SPECULATE_MOST]; /* the last token and proposals behind it */
-    int n_ahead, length, tried, pause, next_pause;
-    double gain;             /* accepted tokens a proposal */
-    bool by_draft;           /* the draft proposed them, not look-up */
-    seq_draft draft;
-    beam_run *search;        /* a beam search that has begun */
-    beam_opts beam;
-    const step *beam_steps;
-    int n_beam_steps;
-    bool reads;              /* its text is on its way through the layers: schedule_text.c */
-    float *embedding;        /* [d_embed] of a text that is embedded; it has a session, and no slot */
-    struct seq *next_text;
-    bool over;
-} seq;
+#include "tools/serve/schedule_seq.h"
 
 /* One open model with jobs or kept sessions. It hangs on the model (model.work). */
 typedef struct lane {
@@ -127,6 +85,7 @@ lane *lane_of(schedule *s, model *m, err *e); /* NULL on failure */
 void lane_admit(lane *l);
 int lane_session(lane *l, seq *q, const int32_t *tok, int n, bool only_own, err *e); /* q->s, with as much of tok as is there */
 int lane_new_session(lane *l, session **s, err *e); /* one to fill, whatever it holds */
+void lane_settle(seq *q, int same);        /* of what its session holds so many tokens are its own */
 void lane_give_back(lane *l, session *s, bool keep, int slot);
 void job_fail(job_state *js, job_error code, const char *phase, const char *fmt, ...) PRINTF_LIKE(4, 5);
 void job_fail_err(job_state *js, const char *phase, const err *e);
@@ -139,20 +98,6 @@ bool lane_step(lane *l); /* false: nothing to compute */
 int lane_budget(const lane *l, double room); /* tokens of prompts that so many seconds have room for */
 void lane_learn(lane *l, int tokens, double seconds); /* what so many tokens of prompts took */
 
-/* ---- schedule_seq.c ---- */
-seq *seq_new(lane *l, job_state *js, int unit, err *e);
-void seq_free(seq *q);
-/* After a step, or when a prompt was in the cache as a whole: picks tokens as far as there are logits. 0, or -1 and the job failed. */
-int seq_advance(seq *q, double now);
-void seq_cut(seq *q, job_end end); /* ends with what there is */
-void seq_choice_end(job_state *js, int prompt, int choice, job_end end, const char *stop);
-bool seq_decodes(const seq *q);   /* all but its last token is in its session: a step gives the next one */
-void seq_propose(seq *q, int most);
-int seq_echo(seq *q);             /* the tokens of its prompt that this step computed */
-bool seq_take(seq *q, int32_t id, const job_event *probs, double now); /* into text and events; true: a stop string ended it */
-void seq_rest(seq *q, bool stopped); /* the text that is left */
-void seq_close(seq *q);           /* ended: gives back slot and session, and ends the unit */
-
 /* ---- schedule_search.c ---- */
 int search_advance(seq *q);       /* after a step: 0, or -1 and the job failed */
 void search_finish(seq *q, job_end end); /* END_NONE: it is over by itself */
@@ -162,8 +107,11 @@ enum { ERR_BUSY = 400 };
 bool lane_saving(lane *l);        /* after a step: what is kept goes to the disk, one after the other; true: there is more to come */
 /* May js begin? false: what the disk has of its prompt is still being read. */
 bool lane_fetched(lane *l, job_state *js);
-/* Fills s with what the disk has, if that begins with more than `least` tokens of the prompt: how many; 0: s is as it was; -1: it is empty. */
+/* Begins to fill s with what the disk has, if that begins with more than `least` tokens of the prompt. 1: it has begun, lane_load goes on with
+ * it; 0: s is as it was; -1: it is empty. */
 int lane_from_disk(lane *l, seq *q, session *s, int least);
+bool lane_loads(const lane *l);          /* is a sequence there whose session is being filled? */
+void lane_load(lane *l, double room);    /* pieces of it, for about so many seconds, and at least one */
 void lane_let_go(job_state *js);
 void slot_run(lane *l, job_state *js); /* a JOB_SLOT from its beginning to its end */
 

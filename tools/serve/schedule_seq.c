@@ -48,8 +48,7 @@ static int make_rows(seq *q, err *e) {
     size_t n = echo ? ECHO_ROWS + 1 : 0, bytes; /* and the last one of the step before */
     if (j->lookup && q->js->width == 1) n = n > 1 + SPECULATE_MOST ? n : 1 + SPECULATE_MOST;
     bytes = n * (size_t)j->m->info->logits_ld * sizeof(float);
-    q->length = SPECULATE_MOST / 2;
-    q->next_pause = 32;
+    q->pace = speculate_pace_begin();
     if (n && !(q->rows = alloc_aligned(bytes))) return fail_memory(e, bytes, "rows of logits");
     return 0;
 }
@@ -77,7 +76,6 @@ static int find_session(seq *q, err *e) {
         q->reads = true;
         return session_encode_begin(q->s, text->p, (int)text->n, NULL, e);
     }
-    if (q->choice == 0) js->t.n_cached += session_len(q->s);
     return 0;
 }
 
@@ -97,7 +95,6 @@ seq *seq_new(lane *l, job_state *js, int unit, err *e) {
         seq_free(q);
         return NULL;
     }
-    q->reported = j->echo ? 0 : session_len(q->s);
     detok_begin(&q->d, j->m->tok, true);
     if (j->m->tok && !j->echo) { /* the prompt's last piece decides whether the first one keeps its space */
         for (int k = 0; k < q->n_prompt; k++) detok_token(&q->d, q->tokens.p[k], &q->text);
@@ -308,30 +305,15 @@ static int one_token(seq *q, const float *logits, double now) {
     return 0;
 }
 
-/* ---- proposals: as runtime/speculate.c, for one of many sequences in a step ---- */
-
-static void learn(seq *q, int accepted) {
-    q->gain += (accepted - q->gain) / (++q->tried < 8 ? q->tried : 8);
-    q->length = accepted == q->n_ahead ? min_int(q->length + 4, SPECULATE_MOST) : max_int(accepted + 2, 4);
-    if (accepted > 2) q->next_pause = 32;
-    if (q->tried < 8 || q->gain >= 0.5) return;
-    q->pause = q->next_pause;
-    q->next_pause = min_int(2 * q->next_pause, 1024);
-    q->tried = 0;
-    q->gain = 0;
-}
+/* ---- proposals of look-up ---- */
 
 void seq_propose(seq *q, int most) {
     int n = (int)q->tokens.n, room = q->l->m->info->ctx - n, asked = q->js->j->draft_most;
     q->n_ahead = 0;
     q->by_draft = false;
-    most = min_int(min_int(q->length, room), most);
+    most = min_int(room, most);
     if (asked >= 0) most = min_int(most, asked);
-    if (!q->rows || !q->js->j->lookup || most < 1) return;
-    if (q->pause > 0) {
-        q->pause--;
-        return;
-    }
+    if (!q->rows || !q->js->j->lookup || (most = speculate_pace_next(&q->pace, most)) == 0) return;
     q->ahead[0] = q->tokens.p[n - 1];
     q->n_ahead = speculate_lookup(q->tokens.p, n, q->ahead + 1, most);
     q->js->t.n_drafted += q->n_ahead;
@@ -349,7 +331,7 @@ static int take_ahead(seq *q, double now) {
     }
     q->js->t.n_accepted += at;
     if (q->by_draft) drafts_learn(q, at);
-    else learn(q, at);
+    else speculate_pace_learn(&q->pace, q->n_ahead, at, SPECULATE_LOOKUP_PAYS);
     q->n_ahead = 0;
     session_truncate(q->s, (int)q->tokens.n - 1);
     return 0;
@@ -370,6 +352,12 @@ static void report(seq *q) {
     if (!q->js->j->progress || q->begun || q->reported == done) return;
     post(q->js, &(job_event){ .kind = EVENT_PROGRESS, .prompt = q->prompt, .choice = q->choice, .id = -1, .done = done, .total = q->n_prompt, .timings = q->js->t });
     if (!q->js->j->echo) q->reported = done;
+}
+
+void seq_ready(seq *q) {
+    if (q->choice == 0 && !q->l->m->info->has_encoder) q->js->t.n_cached += session_len(q->s);
+    q->reported = q->js->j->echo ? 0 : session_len(q->s);
+    if (session_len(q->s) == (int)q->tokens.n && seq_advance(q, now_seconds()) == 0 && q->over) seq_close(q); /* the cache had all of it */
 }
 
 int seq_advance(seq *q, double now) {

@@ -67,7 +67,7 @@ int lane_budget(const lane *l, double room) {
 }
 
 /* Has it a prompt to compute? */
-static bool has_prompt(const seq *q) { return q && !q->reads && !seq_decodes(q); }
+static bool has_prompt(const seq *q) { return q && !q->reads && !q->loads && !seq_decodes(q); }
 
 static int most_of(const seq *q) {
     bool all_rows = q->js->j->echo && q->js->j->logprobs && !q->begun;
@@ -227,9 +227,10 @@ bool lane_step(lane *l) {
     plan_decodes(l, &p);
     seq *text = text_of_step(l);
     if (!text) plan_prompts(l, &p);
-    if (!p.n && !text) return false;
+    if (!p.n && !text && !lane_loads(l)) return false;
     double room = room_of(l, &p);
     if (p.n) compute(l, &p);
     if (text && lane_sound(l, &hurt) && (text = text_next(l)) != NULL) text_step(l, text, room); /* asked again: its job may be gone */
+    if (lane_sound(l, &hurt)) lane_load(l, target_of(l) / 2);
     return lane_sound(l, &hurt) || fail_all(l, &hurt);
 }

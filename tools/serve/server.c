@@ -14,46 +14,46 @@
 #include "tools/serve/log.h"
 
 const endpoint endpoints[] = {
-    { "GET", "/health", DIALECT_NATIVE, 0, native_health, true },
-    { "GET", "/v1/health", DIALECT_NATIVE, 0, native_health, true },
-    { "GET", "/", DIALECT_OLLAMA, 0, ollama_root, true },
-    { "GET", "/v1/models", DIALECT_OPENAI, 0, openai_models, false },
-    { "GET", "/models", DIALECT_OPENAI, 0, openai_models, false },
-    { "GET", "/v1/models/*", DIALECT_OPENAI, 0, openai_model, false },
-    { "POST", "/v1/chat/completions", DIALECT_OPENAI, FIELDS_CHAT, openai_chat, false },
-    { "POST", "/chat/completions", DIALECT_OPENAI, FIELDS_CHAT, openai_chat, false },
-    { "POST", "/v1/completions", DIALECT_OPENAI, FIELDS_COMPLETIONS, openai_completions, false },
-    { "POST", "/v1/embeddings", DIALECT_OPENAI, FIELDS_EMBEDDINGS, openai_embeddings, false },
-    { "POST", "/v1/responses", DIALECT_OPENAI, FIELDS_RESPONSES, responses_create, false },
-    { "POST", "/v1/messages", DIALECT_ANTHROPIC, FIELDS_MESSAGES, anthropic_messages, false },
-    { "POST", "/v1/messages/count_tokens", DIALECT_ANTHROPIC, FIELDS_COUNT_TOKENS, anthropic_count, false },
-    { "GET", "/api/version", DIALECT_OLLAMA, 0, ollama_version, true },
-    { "GET", "/api/tags", DIALECT_OLLAMA, 0, ollama_tags, false },
-    { "GET", "/api/ps", DIALECT_OLLAMA, 0, ollama_ps, false },
-    { "POST", "/api/show", DIALECT_OLLAMA, FIELDS_SHOW, ollama_show, false },
-    { "POST", "/api/generate", DIALECT_OLLAMA, FIELDS_GENERATE, ollama_generate, false },
-    { "POST", "/api/chat", DIALECT_OLLAMA, FIELDS_OLLAMA_CHAT, ollama_chat, false },
-    { "POST", "/api/embed", DIALECT_OLLAMA, FIELDS_EMBED, ollama_embed, false },
-    { "POST", "/api/embeddings", DIALECT_OLLAMA, FIELDS_OLD_EMBEDDINGS, ollama_old_embeddings, false },
-    { "POST", "/api/pull", DIALECT_OLLAMA, FIELDS_NAMED, ollama_pull, false },
-    { "POST", "/api/push", DIALECT_OLLAMA, 0, ollama_not_here, false },
-    { "POST", "/api/create", DIALECT_OLLAMA, 0, ollama_not_here, false },
-    { "POST", "/api/blobs/*", DIALECT_OLLAMA, 0, ollama_not_here, false },
-    { "GET", "/api/blobs/*", DIALECT_OLLAMA, 0, ollama_not_here, false },
-    { "POST", "/api/copy", DIALECT_OLLAMA, FIELDS_COPY, ollama_copy, false },
-    { "DELETE", "/api/delete", DIALECT_OLLAMA, FIELDS_NAMED, ollama_delete, false },
-    { "GET", "/props", DIALECT_NATIVE, 0, native_props, false },
-    { "GET", "/slots", DIALECT_NATIVE, 0, native_slots, false },
-    { "POST", "/slots/*", DIALECT_NATIVE, FIELDS_SLOT, native_slot_action, false },
-    { "POST", "/completion", DIALECT_NATIVE, FIELDS_COMPLETION, native_completion, false },
-    { "POST", "/completions", DIALECT_NATIVE, FIELDS_COMPLETION, native_completion, false },
-    { "POST", "/infill", DIALECT_NATIVE, FIELDS_INFILL | FIELDS_COMPLETION, native_infill, false },
-    { "POST", "/tokenize", DIALECT_NATIVE, FIELDS_TOKENIZE, native_tokenize, false },
-    { "POST", "/detokenize", DIALECT_NATIVE, FIELDS_DETOKENIZE, native_detokenize, false },
-    { "POST", "/apply-template", DIALECT_NATIVE, FIELDS_TEMPLATE, native_template, false },
-    { "GET", "/lora-adapters", DIALECT_NATIVE, 0, native_lora, false },
-    { "POST", "/lora-adapters", DIALECT_NATIVE, 0, native_lora, false },
-    { "GET", "/metrics", DIALECT_NATIVE, 0, native_metrics, false },
+    { "GET", "/health", DIALECT_NATIVE, 0, native_health, true, true },
+    { "GET", "/v1/health", DIALECT_NATIVE, 0, native_health, true, true },
+    { "GET", "/", DIALECT_OLLAMA, 0, ollama_root, true, true },
+    { "GET", "/v1/models", DIALECT_OPENAI, 0, openai_models, false, true },
+    { "GET", "/models", DIALECT_OPENAI, 0, openai_models, false, true },
+    { "GET", "/v1/models/*", DIALECT_OPENAI, 0, openai_model, false, true },
+    { "POST", "/v1/chat/completions", DIALECT_OPENAI, FIELDS_CHAT, openai_chat, false, false },
+    { "POST", "/chat/completions", DIALECT_OPENAI, FIELDS_CHAT, openai_chat, false, false },
+    { "POST", "/v1/completions", DIALECT_OPENAI, FIELDS_COMPLETIONS, openai_completions, false, false },
+    { "POST", "/v1/embeddings", DIALECT_OPENAI, FIELDS_EMBEDDINGS, openai_embeddings, false, false },
+    { "POST", "/v1/responses", DIALECT_OPENAI, FIELDS_RESPONSES, responses_create, false, false },
+    { "POST", "/v1/messages", DIALECT_ANTHROPIC, FIELDS_MESSAGES, anthropic_messages, false, false },
+    { "POST", "/v1/messages/count_tokens", DIALECT_ANTHROPIC, FIELDS_COUNT_TOKENS, anthropic_count, false, false },
+    { "GET", "/api/version", DIALECT_OLLAMA, 0, ollama_version, true, true },
+    { "GET", "/api/tags", DIALECT_OLLAMA, 0, ollama_tags, false, true },
+    { "GET", "/api/ps", DIALECT_OLLAMA, 0, ollama_ps, false, true },
+    { "POST", "/api/show", DIALECT_OLLAMA, FIELDS_SHOW, ollama_show, false, false },
+    { "POST", "/api/generate", DIALECT_OLLAMA, FIELDS_GENERATE, ollama_generate, false, false },
+    { "POST", "/api/chat", DIALECT_OLLAMA, FIELDS_OLLAMA_CHAT, ollama_chat, false, false },
+    { "POST", "/api/embed", DIALECT_OLLAMA, FIELDS_EMBED, ollama_embed, false, false },
+    { "POST", "/api/embeddings", DIALECT_OLLAMA, FIELDS_OLD_EMBEDDINGS, ollama_old_embeddings, false, false },
+    { "POST", "/api/pull", DIALECT_OLLAMA, FIELDS_NAMED, ollama_pull, false, false },
+    { "POST", "/api/push", DIALECT_OLLAMA, 0, ollama_not_here, false, true },
+    { "POST", "/api/create", DIALECT_OLLAMA, 0, ollama_not_here, false, true },
+    { "POST", "/api/blobs/*", DIALECT_OLLAMA, 0, ollama_not_here, false, true },
+    { "GET", "/api/blobs/*", DIALECT_OLLAMA, 0, ollama_not_here, false, true },
+    { "POST", "/api/copy", DIALECT_OLLAMA, FIELDS_COPY, ollama_copy, false, false },
+    { "DELETE", "/api/delete", DIALECT_OLLAMA, FIELDS_NAMED, ollama_delete, false, false },
+    { "GET", "/props", DIALECT_NATIVE, 0, native_props, false, false },
+    { "GET", "/slots", DIALECT_NATIVE, 0, native_slots, false, true },
+    { "POST", "/slots/*", DIALECT_NATIVE, FIELDS_SLOT, native_slot_action, false, false },
+    { "POST", "/completion", DIALECT_NATIVE, FIELDS_COMPLETION, native_completion, false, false },
+    { "POST", "/completions", DIALECT_NATIVE, FIELDS_COMPLETION, native_completion, false, false },
+    { "POST", "/infill", DIALECT_NATIVE, FIELDS_INFILL | FIELDS_COMPLETION, native_infill, false, false },
+    { "POST", "/tokenize", DIALECT_NATIVE, FIELDS_TOKENIZE, native_tokenize, false, false },
+    { "POST", "/detokenize", DIALECT_NATIVE, FIELDS_DETOKENIZE, native_detokenize, false, false },
+    { "POST", "/apply-template", DIALECT_NATIVE, FIELDS_TEMPLATE, native_template, false, false },
+    { "GET", "/lora-adapters", DIALECT_NATIVE, 0, native_lora, false, false },
+    { "POST", "/lora-adapters", DIALECT_NATIVE, 0, native_lora, false, false },
+    { "GET", "/metrics", DIALECT_NATIVE, 0, native_metrics, false, true },
 };
 const int endpoints_n = (int)(sizeof endpoints / sizeof *endpoints);
 
@@ -171,6 +171,15 @@ static int check_host(request *q) {
                                (int)strcspn(host, ":") > 100 ? 100 : (int)strcspn(host, ":"), host);
 }
 
+/* What pages of other sites send is refused before anything is done for it. Where keys are needed, a page that has one may come from anywhere. */
+static int check_origin(request *q) {
+    const char *origin = exchange_header(q->x, "origin"), *cors = q->s->cors;
+    if (!origin || guard_needs_key(q->s->guard) || (q->where && q->where->handle == native_health)) return 0;
+    if (cors && (strcmp(cors, "*") == 0 || strcasecmp(cors, origin) == 0)) return 0;
+    if (hosts_allow_origin(&q->s->hosts, origin, exchange_header(q->x, "host"))) return 0;
+    return request_fail_status(q, 403, "origin_not_allowed", "a page of \"%.100s\" may not use this server, so that no web page can do so in secret: serve --cors ORIGIN allows one", origin);
+}
+
 /* ---- handling ---- */
 
 static int not_found(request *q, const char *allow) {
@@ -184,7 +193,7 @@ static int not_found(request *q, const char *allow) {
 static int handle(request *q) {
     char allow[64];
     q->where = route(q->h->method, q->h->path, &q->arg, allow);
-    if (check_host(q)) return -1;
+    if (check_host(q) || check_origin(q)) return -1;
     if (!q->where) {
         if (strcmp(q->h->path, "*") == 0) return reply_text(q, 204, NULL, "Allow: GET, HEAD, POST, DELETE, OPTIONS\r\n", "", 0); /* OPTIONS: of the server as a whole */
         if (*allow && strcmp(q->h->method, "OPTIONS") == 0) {
@@ -216,6 +225,15 @@ void server_handle(void *arg, exchange *x) {
         return;
     }
     if (handle(q)) reply_failure(q);
+}
+
+/* Nor is what has no path, or no such method. */
+bool server_is_light(void *arg, const http_request *h) {
+    const char *unused;
+    char allow[64];
+    (void)arg;
+    const endpoint *p = route(h->method, h->path, &unused, allow);
+    return !p || p->light;
 }
 
 /* Health is answered where nothing can be in its way. */

@@ -4,6 +4,7 @@
 #define QUERN_SERVE_SERVER_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "tools/serve/answer.h"
 #include "tools/serve/fields.h"
@@ -34,6 +35,7 @@ typedef struct server {
     http *http;
     struct guard *guard;
     hosts hosts;                /* the names it answers to */
+    const char *cors;           /* the origin whose pages may ask, "*": all; NULL: none but hosts_allow_origin's */
     proxies proxies;            /* whose X-Forwarded-For is believed */
     struct metrics *metrics;
     struct memo *memo;          /* NULL: there is none; as with those below */
@@ -42,7 +44,8 @@ typedef struct server {
     disk *disk;
     const fallback *fallbacks;  /* [n_fallbacks] */
     int n_fallbacks;
-    work *workers, *events;     /* events: those of the scheduler that are on their way to a client, and nothing else */
+    work *workers, *light;      /* light: requests that server_is_light names */
+    work *events;               /* those of the scheduler that are on their way to a client, and nothing else */
     const name_alias *aliases;  /* [n_aliases] */
     int n_aliases, n_slots;
     int pooling;                /* of models whose checkpoint says none; 0: none */
@@ -63,6 +66,7 @@ typedef struct endpoint {
     uint32_t fields;                /* 0: no body is read */
     int (*handle)(request *q);      /* 0: a reply was given or a job is on its way; -1: q->failure says why not */
     bool open;                      /* without a key too */
+    bool light;                     /* a matter of a millisecond: no model is opened, nothing tokenised or rendered */
 } endpoint;
 
 extern const endpoint endpoints[];
@@ -121,6 +125,7 @@ struct request {
 /* ---- server.c: routes, keys, replies ---- */
 void server_handle(void *arg, exchange *x);     /* http_opts.handle */
 bool server_handle_now(void *arg, exchange *x); /* http_opts.handle_now */
+bool server_is_light(void *arg, const http_request *h); /* http_opts.is_light */
 void server_error(void *arg, const char *path, int status, const char *code, const char *message, buf *out); /* http_opts.error_body */
 const char *server_model_name(const server *s, const char *name); /* through the aliases */
 
