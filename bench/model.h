@@ -36,6 +36,7 @@ typedef struct bench_row {
     double bytes, ops;      /* what one repeat must at least read; 2 x multiply-adds of its matrices */
     double seconds, spread; /* median of the repeats; (largest - smallest) / median speed */
     double one, one_ratio;  /* ROW_VERIFY: seconds of a step of 1 token, in turns with it; median of their ratios */
+    double read_share;      /* ROW_DECODE of one sequence: its bytes a second against those of reading the weights alone, in turns with it */
     double versus;          /* speed against the first subject's, in turns with it: median of the repeats' ratios */
     double kept;            /* ROW_COLD: share of the file that the system kept in memory all the same */
     double share;           /* of the limit that binds: bench_report_finish */

@@ -18,6 +18,7 @@
 #include "runtime/explain.h"
 
 enum { MOST_PAIRS = 16 }; /* of a step that checks and a step of one token, in one repeat */
+enum { READ_EVERY = 8 };  /* decode steps; then the weights are only read, once */
 
 /* A subject's engine and what its rows need. */
 typedef struct lane {
@@ -29,7 +30,8 @@ typedef struct lane {
     float *logits; /* [drafted tokens + 1][logits_ld] */
     char *saved;  /* the context of the rows under way, as session_save wrote it; NULL: not yet needed */
     size_t n_saved;
-    double *seconds, *one; /* [repeats]; one: of steps of one token, in turns with the others */
+    double *seconds;       /* [repeats] */
+    double *beside;        /* [repeats] of what takes turns with the row: seconds of a step of one token; a byte of the weights, only read */
     double *starts;        /* [2][repeats] of fresh processes: warm, cold */
     double kept;           /* the most that the system kept of the file when it should forget it */
     explain *x;            /* of the row under way; NULL: not asked for */
@@ -93,9 +95,9 @@ static int alloc_lane(const bench *b, lane *l, err *e) {
     l->steps = calloc((size_t)b->sequences, sizeof *l->steps);
     l->tok = calloc(n_tok, sizeof *l->tok);
     l->seconds = calloc(repeats, sizeof *l->seconds);
-    l->one = calloc(repeats, sizeof *l->one);
+    l->beside = calloc(repeats, sizeof *l->beside);
     l->logits = b->plan->drafts.n ? alloc_aligned(n_logits * sizeof *l->logits) : NULL;
-    if (!l->s || !l->steps || !l->tok || !l->seconds || !l->one || (b->plan->drafts.n && !l->logits))
+    if (!l->s || !l->steps || !l->tok || !l->seconds || !l->beside || (b->plan->drafts.n && !l->logits))
         return fail_memory(e, n_tok * sizeof *l->tok + n_logits * sizeof *l->logits, "tokens and logits");
     for (size_t t = 0; t < n_tok; t++) l->tok[t] = (int32_t)((t * 7919 + 13) % (size_t)l->subject->info->n_vocab);
     for (int k = 0; k < b->sequences; k++)
@@ -124,7 +126,7 @@ static void close_lane(lane *l, int sequences) {
     free(l->tok);
     free(l->saved);
     free(l->seconds);
-    free(l->one);
+    free(l->beside);
     free(l->starts);
     free_aligned(l->logits);
     explain_free(l->x);
@@ -220,15 +222,30 @@ static int time_prompt(lane *l, const bench_row *row, int repeat, err *e) {
     return rc;
 }
 
+static int decode_steps(lane *l, int batch, int first, int n, err *e) {
+    int rc = 0;
+    for (int at = first; at < first + n && !rc; at++) {
+        for (int k = 0; k < batch; k++) l->steps[k] = (step){ l->s[k], l->tok + at + k, 1, NULL };
+        rc = engine_step(l->g, l->steps, batch, e);
+    }
+    return rc;
+}
+
+/* Memory's speed changes within seconds on shared machines, so a lone sequence takes turns with reading the weights and nothing else. */
 static int time_decode(lane *l, const bench_row *row, int repeat, err *e) {
+    uint64_t read = 0;
     int rc = 0;
     for (int k = 0; k < row->batch && !rc; k++) rc = restore(l, k, row->depth, e);
-    begin_clock(l, &l->seconds[repeat]);
-    for (int at = 0; at < row->size && !rc; at++) {
-        for (int k = 0; k < row->batch; k++) l->steps[k] = (step){ l->s[k], l->tok + at + k, 1, NULL };
-        rc = engine_step(l->g, l->steps, row->batch, e);
+    for (int at = 0; at < row->size && !rc; at += READ_EVERY) {
+        begin_clock(l, &l->seconds[repeat]);
+        rc = decode_steps(l, row->batch, at, min_int(READ_EVERY, row->size - at), e);
+        end_clock(l, &l->seconds[repeat]);
+        if (row->batch > 1) continue;
+        l->beside[repeat] -= now_seconds();
+        read += engine_read_weights(l->g);
+        l->beside[repeat] += now_seconds();
     }
-    end_clock(l, &l->seconds[repeat]);
+    if (read) l->beside[repeat] /= (double)read;
     return rc;
 }
 
@@ -239,22 +256,22 @@ static int time_verify(const bench *b, lane *l, const bench_row *row, int repeat
     const int32_t *tok = l->tok + row->depth;
     for (int pair = 0, rc = 0; pair < verify_pairs(b); pair++) {
         if (restore(l, 0, row->depth, e)) return -1;
-        l->one[repeat] -= now_seconds();
+        l->beside[repeat] -= now_seconds();
         rc = engine_step(l->g, &(step){ l->s[0], tok, 1, NULL }, 1, e);
-        l->one[repeat] += now_seconds();
+        l->beside[repeat] += now_seconds();
         if (rc || restore(l, 0, row->depth, e)) return -1;
         begin_clock(l, &l->seconds[repeat]);
         rc = engine_step(l->g, &(step){ l->s[0], tok, row->size + 1, l->logits }, 1, e);
         end_clock(l, &l->seconds[repeat]);
         if (rc) return -1;
     }
-    l->one[repeat] /= verify_pairs(b);
+    l->beside[repeat] /= verify_pairs(b);
     l->seconds[repeat] /= verify_pairs(b);
     return 0;
 }
 
 static int time_once(const bench *b, lane *l, const bench_row *row, int repeat, err *e) {
-    l->seconds[repeat] = l->one[repeat] = 0;
+    l->seconds[repeat] = l->beside[repeat] = 0;
     if (row->kind == ROW_VERIFY) return time_verify(b, l, row, repeat, e);
     return row->kind == ROW_DECODE ? time_decode(l, row, repeat, e) : time_prompt(l, row, repeat, e);
 }
@@ -334,8 +351,9 @@ static int add_rows(bench *b, bench_row row, double *const t[], err *e) {
         count(&b->lanes[i], &row);
         row.versus = median_ratio(t[0], t[i], n, quotients) * row.tokens / (i ? first->tokens : row.tokens);
         if (row.kind == ROW_COLD) row.kept = b->lanes[i].kept;
-        if (row.kind == ROW_VERIFY) row.one_ratio = median_ratio(t[i], b->lanes[i].one, n, quotients);
-        if (row.kind == ROW_VERIFY) row.one = median(b->lanes[i].one, n);
+        if (row.kind == ROW_VERIFY) row.one_ratio = median_ratio(t[i], b->lanes[i].beside, n, quotients);
+        if (row.kind == ROW_VERIFY) row.one = median(b->lanes[i].beside, n);
+        if (row.kind == ROW_DECODE && row.batch == 1) row.read_share = row.bytes * median_ratio(b->lanes[i].beside, t[i], n, quotients);
         b->report->rows[b->report->n_rows++] = row;
     }
     for (int i = 0; i < b->n; i++) summarise(t[i], n, &first[i]);

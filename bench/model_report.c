@@ -86,6 +86,7 @@ static void add_speed_sentence(const bench_report *r, const bench_row *row, buf 
     buf_str(out, " tok/s; you got ");
     add_speed(out, speed);
     buf_fmt(out, " (%.0f %%)", 100 * row->share);
+    if (row->read_share > 0) buf_fmt(out, ", and %.0f %% of the rate at which the weights alone were read in turns with it", 100 * row->read_share);
     if (row->depth) buf_fmt(out, ", after %d tokens", row->depth);
     if (row->batch > 1) buf_fmt(out, ", %d sequences at once", row->batch);
     buf_byte(out, '\n');
@@ -171,7 +172,7 @@ void bench_text(const bench_report *r, buf *out) {
             for (int k = 0; k < r->n_rows; k++)
                 if ((int)r->rows[k].kind == kind && r->rows[k].subject == s) {
                     add_sentence(r, &r->rows[k], out);
-                    if (kind != ROW_VERIFY) break; /* the first of each kind; of steps that check, all */
+                    if (kind != ROW_VERIFY && r->rows[k].read_share == 0) break; /* the first of each kind; all that took turns with something */
                 }
 }
 
@@ -221,6 +222,7 @@ static void json_row(const bench_report *r, const bench_row *row, buf *out) {
     add_json_text(out, "file", subject_of(r, row)->path);
     if (r->n_subjects > 1) buf_fmt(out, ",\"ratio_to_first\":%.4g", row->versus);
     if (row->kind == ROW_VERIFY) buf_fmt(out, ",\"one_token_seconds\":%.6g,\"ratio_to_one_token\":%.4g", row->one, row->one_ratio);
+    if (row->read_share > 0) buf_fmt(out, ",\"share_of_reading_in_turns\":%.4g", row->read_share);
     if (row->kind == ROW_COLD) buf_fmt(out, ",\"kept_in_memory\":%.4g", row->kept);
     buf_byte(out, '}');
 }

@@ -358,10 +358,16 @@ static void read_weights(void *arg, int task, int worker) {
     atomic_fetch_xor(&t->sum, sum);
 }
 
+uint64_t engine_read_weights(engine *g) {
+    read_task t = { .g = g, .n_tasks = pool_size(g->pool) };
+    pool_run(g->pool, read_weights, &t, t.n_tasks);
+    return atomic_load(&t.bytes);
+}
+
 double engine_read_rate(engine *g, double seconds) {
     read_task t = { .g = g, .n_tasks = pool_size(g->pool) };
-    pool_run(g->pool, read_weights, &t, t.n_tasks); /* from the disk, if need be; and to count */
-    return pool_best_rate(g->pool, read_weights, &t, t.n_tasks, (double)atomic_load(&t.bytes), seconds, seconds / 5);
+    double bytes = (double)engine_read_weights(g); /* from the disk, if need be */
+    return pool_best_rate(g->pool, read_weights, &t, t.n_tasks, bytes, seconds, seconds / 5);
 }
 
 int engine_memory_rate(engine *g, double seconds, double *bytes_per_second, err *e) {

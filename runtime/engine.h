@@ -95,6 +95,7 @@ uint64_t engine_kv_read_bytes(const engine *g, int pos); /* cache bytes that a t
 /* Reads all weights of a decode step again and again for about so many seconds, on all threads: the bytes a second that this
  * machine gives just now for just these bytes. */
 double engine_read_rate(engine *g, double seconds);
+uint64_t engine_read_weights(engine *g); /* reads them once; how many bytes that is */
 int engine_memory_rate(engine *g, double seconds, double *bytes_per_second, err *e); /* of memory itself, no weight is read */
 
 /* When *stop becomes true, whatever is being computed ends within a layer and returns ERR_STOPPED; NULL: never. */
