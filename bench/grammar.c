@@ -75,7 +75,8 @@ static int measure(const tokenizer *t, const vocabulary *v, const char *schema, 
     }
     if (!rc) {
         grammar_figures a = grammar_about(s);
-        printf("  %zu states, %zu shared masks of %.1f MB, this text's own sets %.1f MB\n", a.states, a.masks, (double)a.mask_bytes / 1e6, (double)a.state_bytes / 1e6);
+        printf("  %zu states, %zu shared masks of %.1f MB, this text's own sets %.1f MB\n", a.states, a.masks,
+               (double)a.mask_bytes / 1e6, (double)a.state_bytes / 1e6);
     }
     free(row);
     ids_free(&tokens);
@@ -102,11 +103,13 @@ static void keys_300(buf *b) {
 }
 
 static void open_keys_300(buf *b) {
-    list_of(b, 300, "{\"type\":\"object\",\"properties\":{", "\"key number #\":{\"type\":\"string\"}", "},\"additionalProperties\":{\"type\":\"integer\"}}");
+    list_of(b, 300, "{\"type\":\"object\",\"properties\":{", "\"key number #\":{\"type\":\"string\"}",
+            "},\"additionalProperties\":{\"type\":\"integer\"}}");
 }
 
 static void any_of_60(buf *b) {
-    static const char one[] = "{\"type\":\"object\",\"properties\":{\"kind\":{\"const\":\"k#\"},\"v\":{\"type\":[\"string\",\"number\"],\"maxLength\":#}},"
+    static const char one[] = "{\"type\":\"object\",\"properties\":{\"kind\":{\"const\":\"k#\"},"
+                              "\"v\":{\"type\":[\"string\",\"number\"],\"maxLength\":#}},"
                               "\"required\":[\"kind\",\"v\"],\"additionalProperties\":false}";
     list_of(b, 60, "{\"anyOf\":[", one, "]}");
 }
@@ -128,7 +131,8 @@ static void grammar_ambiguous(buf *b) {
 }
 
 static void grammar_unicode(buf *b) {
-    buf_str(b, "root ::= [^\\x00-\\x1f\"<>\\u2028\\u2029]{0,500} | [\\u4e00-\\u9fff\\u3040-\\u30ff\\uac00-\\ud7a3]{0,500} | [\\u0400-\\u04ff ]{0,500}");
+    buf_str(b, "root ::= [^\\x00-\\x1f\"<>\\u2028\\u2029]{0,500} | [\\u4e00-\\u9fff\\u3040-\\u30ff\\uac00-\\ud7a3]{0,500} "
+               "| [\\u0400-\\u04ff ]{0,500}");
 }
 
 static void pattern_500(buf *b) { buf_str(b, "{\"type\":\"string\",\"pattern\":\"^[A-Za-z0-9 ,.'-]{0,500}$\"}"); }
@@ -221,7 +225,8 @@ static int run(const char *folder, err *e) {
         figures f = { 0 };
         rc = measure(t, v, cases[i].schema, cases[i].text, &f, e);
         if (!rc)
-            printf("%-10s %4d tokens   first %8.1f us (most %8.1f)   warm %7.1f us   accept %5.1f us\n", cases[i].name, f.n, f.first, f.most, f.warm, f.accept);
+            printf("%-10s %4d tokens   first %8.1f us (most %8.1f)   warm %7.1f us   accept %5.1f us\n", cases[i].name,
+                   f.n, f.first, f.most, f.warm, f.accept);
     }
     if (!rc) rc = hard_cases(v, tokenizer_size(t), e);
     vocabulary_free(v);
@@ -230,7 +235,8 @@ static int run(const char *folder, err *e) {
 }
 
 int main(int argc, char **argv) {
-    static const char about[] = "What the masks of grammars and schemas cost with a checkpoint's tokenizer, in microseconds a token of one thread: of usual\n"
+    static const char about[] = "What the masks of grammars and schemas cost with a checkpoint's tokenizer, in "
+                                "microseconds a token of one thread: of usual\n"
                                 "texts, and of random ways through grammars that could be dear.";
     const program p = { "bench/grammar", "FOLDER", about, NULL, 0 };
     const char *folder = NULL;

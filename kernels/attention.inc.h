@@ -119,11 +119,13 @@ INLINE void value_page(const attn_job *j, const kv_type type, const char *block,
     for (int i = 0; i < n && n > 1; i++)
         value_range(j, type, block, ahead, max_int(query[i].t0 - at, 0), min_int(min_int(t0, KV_PAGE), query[i].t1 - at), p + i, query + i, 1);
     value_range(j, type, block, ahead, t0, t1, p, query, n);
-    for (int i = 0; i < n && n > 1; i++) value_range(j, type, block, ahead, max_int(t1, query[i].t0 - at), min_int(query[i].t1 - at, KV_PAGE), p + i, query + i, 1);
+    for (int i = 0; i < n && n > 1; i++)
+        value_range(j, type, block, ahead, max_int(t1, query[i].t0 - at), min_int(query[i].t1 - at, KV_PAGE), p + i, query + i, 1);
 }
 
 /* Scores of n queries with pages first to last, s[0] being position base; then values times their weights. */
-INLINE void scores_floats(const attn_job *j, const kv_type type, const attn_query *query, int n, int first, int last, int base, float (*s)[LD_SCORES]) {
+INLINE void scores_floats(const attn_job *j, const kv_type type, const attn_query *query, int n, int first, int last,
+                          int base, float (*s)[LD_SCORES]) {
     for (int page = first; page <= last; page++) {
         const char *block = kv_page(j, page, j->k_at);
         const char *ahead = page < last ? kv_page(j, page + 1, j->k_at) : kv_page(j, first, j->v_at);
@@ -135,7 +137,8 @@ INLINE void scores_floats(const attn_job *j, const kv_type type, const attn_quer
     }
 }
 
-INLINE void values_floats(const attn_job *j, const kv_type type, const attn_query *query, int n, int first, int last, int base, float (*s)[LD_SCORES]) {
+INLINE void values_floats(const attn_job *j, const kv_type type, const attn_query *query, int n, int first, int last,
+                          int base, float (*s)[LD_SCORES]) {
     for (int page = first; page <= last; page++) {
         const char *block = kv_page(j, page, j->v_at), *ahead = page < last ? kv_page(j, page + 1, j->v_at) : block;
         const int at = page * KV_PAGE;

@@ -71,7 +71,8 @@ INLINE void score_int8(const attn_job *j, const char *block, const char *ahead, 
     dot dots[ATTN_INT_QUERIES][PAGE_VECS];
     UNROLL for (int i = 0; i < n; i++)
         UNROLL for (int v = 0; v < vecs; v++) dots[i][v] = dot_start(W_Q8, q->sum[i0 + i]);
-    for (; d + 64 <= hdp; d += 64) dot_quads(dots, block + at + d * KV_PAGE, ahead + at + d * KV_PAGE, step, q->q[i0] + d, ATTN_Q8_MOST, false, 16, n, vecs);
+    for (; d + 64 <= hdp; d += 64)
+        dot_quads(dots, block + at + d * KV_PAGE, ahead + at + d * KV_PAGE, step, q->q[i0] + d, ATTN_Q8_MOST, false, 16, n, vecs);
     for (; d < hdp; d += 16) dot_quads(dots, block + at + d * KV_PAGE, ahead + at + d * KV_PAGE, step, q->q[i0] + d, ATTN_Q8_MOST, false, 4, n, vecs);
     UNROLL for (int i = 0; i < n; i++)
         UNROLL for (int v = 0; v < vecs; v++)

@@ -1,8 +1,8 @@
 /* dot_sdot: a group's integer sums by the dot product extension, for k_dotprod.c and k_i8mm.c. sdot multiplies 16 by 16 signed
  * bytes and adds each four products to a 32-bit lane: a quarter of a quad, 4 rows, against four broadcast activation bytes.
  * Nibbles go in as they lie (0 to 15, 8 too much: start at -8 * sum x). 32 registers: 4 rows of 4, weights of 4 or 8. */
-enum { ROWS_Q4 = 4, ROWS_Q8 = 4, PANELS_INT = 1, CHAINS_INT = 3,
-       ROWS_P16 = 6, CHAINS_P16 = 1, ROWS_F32 = 2, OUTS_F32 = 2, ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 1, PROBE_CHAINS = 5, PROBE_DOTS = 5 };
+enum { ROWS_Q4 = 4, ROWS_Q8 = 4, PANELS_INT = 1, CHAINS_INT = 3, ROWS_P16 = 6, CHAINS_P16 = 1, ROWS_F32 = 2, OUTS_F32 = 2,
+       ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 1, PROBE_CHAINS = 5, PROBE_DOTS = 5 };
 
 typedef struct dot { int32x4_t v[4]; } dot;
 typedef struct quad { int8x16_t low[4], high[4]; } quad; /* q4: low and high nibbles; q8: the bytes, in low */

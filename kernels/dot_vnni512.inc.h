@@ -2,8 +2,8 @@
  * signed bytes and adds each four products to a 32-bit lane: a quad of 16 rows against four broadcast activation bytes, exactly,
  * in one instruction. Weights are its unsigned side: nibbles as they lie (0 to 15, 8 too much: start at -8 * sum x), int8 with the
  * top bit flipped (128 too much: start at -128 * sum x). 32 registers: 12 sums, 12 dot products, weights, masks. */
-enum { ROWS_Q4 = 6, ROWS_Q8 = 6, PANELS_INT = 2, CHAINS_INT = 8,
-       ROWS_P16 = 12, CHAINS_P16 = 2, ROWS_F32 = 6, OUTS_F32 = 4, ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 4, PROBE_CHAINS = 12, PROBE_DOTS = 12 };
+enum { ROWS_Q4 = 6, ROWS_Q8 = 6, PANELS_INT = 2, CHAINS_INT = 8, ROWS_P16 = 12, CHAINS_P16 = 2, ROWS_F32 = 6, OUTS_F32 = 4,
+       ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 4, PROBE_CHAINS = 12, PROBE_DOTS = 12 };
 
 typedef __m512i dot;
 typedef struct quad { __m512i low, high; } quad; /* q4: low and high nibbles; q8: the flipped bytes, in low */

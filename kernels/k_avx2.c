@@ -7,8 +7,8 @@
  * Sums are hidden from the compiler after each step: it would turn eight additions into a tree, with all products alive and spilled. */
 #include "kernels/v16_avx2.inc.h"
 
-enum { ROWS_Q4 = 2, ROWS_Q8 = 4, PANELS_INT = 1, CHAINS_INT = 1,
-       ROWS_P16 = 4, CHAINS_P16 = 1, ROWS_F32 = 3, OUTS_F32 = 2, ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 1, PROBE_CHAINS = 5, PROBE_DOTS = 2 };
+enum { ROWS_Q4 = 2, ROWS_Q8 = 4, PANELS_INT = 1, CHAINS_INT = 1, ROWS_P16 = 4, CHAINS_P16 = 1, ROWS_F32 = 3, OUTS_F32 = 2,
+       ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 1, PROBE_CHAINS = 5, PROBE_DOTS = 2 };
 
 typedef struct dot { b64 low, high; } dot;   /* q4: 16-bit sums of low and high nibbles; q8: 32-bit sums in low */
 typedef struct quad { b64 low, high; } quad; /* q4: low and high nibbles; q8: sizes, and -1 where the weight is below 0 */

@@ -6,8 +6,8 @@
  * Sums are hidden from the compiler after each step, as k_avx2.c says. */
 #include "kernels/v16_avx512.inc.h"
 
-enum { ROWS_Q4 = 5, ROWS_Q8 = 6, PANELS_INT = 1, CHAINS_INT = 1,
-       ROWS_P16 = 12, CHAINS_P16 = 2, ROWS_F32 = 6, OUTS_F32 = 4, ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 4, PROBE_CHAINS = 12, PROBE_DOTS = 6 };
+enum { ROWS_Q4 = 5, ROWS_Q8 = 6, PANELS_INT = 1, CHAINS_INT = 1, ROWS_P16 = 12, CHAINS_P16 = 2, ROWS_F32 = 6, OUTS_F32 = 4,
+       ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 4, PROBE_CHAINS = 12, PROBE_DOTS = 6 };
 
 typedef struct dot { __m512i low, high; } dot; /* q4: 16-bit sums of low and high nibbles; q8: 32-bit sums in low */
 typedef struct quad { __m512i low, high; __mmask64 negative; } quad; /* q4: low and high nibbles; q8: sizes in low, signs */

@@ -2,8 +2,8 @@
  * k_avx512vnni.c says; 16 registers hold 3 rows of dot products and weights, their f32 sums wait in the first cache. */
 #include "kernels/v16_avx2.inc.h"
 
-enum { ROWS_Q4 = 4, ROWS_Q8 = 4, PANELS_INT = 1, CHAINS_INT = 3,
-       ROWS_P16 = 4, CHAINS_P16 = 1, ROWS_F32 = 3, OUTS_F32 = 2, ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 1, PROBE_CHAINS = 5, PROBE_DOTS = 5 };
+enum { ROWS_Q4 = 4, ROWS_Q8 = 4, PANELS_INT = 1, CHAINS_INT = 3, ROWS_P16 = 4, CHAINS_P16 = 1, ROWS_F32 = 3, OUTS_F32 = 2,
+       ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 1, PROBE_CHAINS = 5, PROBE_DOTS = 5 };
 
 typedef b64 dot;
 typedef struct quad { b64 low, high; } quad; /* q4: low and high nibbles; q8: the bytes with the top bit flipped, in low */

@@ -4,8 +4,8 @@
  * q8: each product goes pairwise to 32 bits at once. */
 #include "kernels/v16_neon.inc.h"
 
-enum { ROWS_Q4 = 2, ROWS_Q8 = 2, PANELS_INT = 1, CHAINS_INT = 3,
-       ROWS_P16 = 6, CHAINS_P16 = 1, ROWS_F32 = 2, OUTS_F32 = 2, ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 1, PROBE_CHAINS = 5, PROBE_DOTS = 2 };
+enum { ROWS_Q4 = 2, ROWS_Q8 = 2, PANELS_INT = 1, CHAINS_INT = 3, ROWS_P16 = 6, CHAINS_P16 = 1, ROWS_F32 = 2, OUTS_F32 = 2,
+       ATTN_QUERIES = 6, ATTN_INT_QUERIES = 4, ATTN_VECS = 1, PROBE_CHAINS = 5, PROBE_DOTS = 2 };
 
 /* v[i]: rows 2i and 2i+1; q4: four sums each, 16 bits; q8: two each, 32 bits */
 typedef struct dot { int32x4_t v[8]; } dot;

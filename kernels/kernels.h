@@ -125,7 +125,8 @@ typedef struct kernels {
 
     /* f16, f32: s_t = chain over d in order of fma(q[d], k[t][d], s), from +0.
      * q8: q to int8 as a position is; s_t = (float)dot * (k_scale[t] * q_scale), dot the exact integer sum.
-     * Then softcap; then + bias. max over t in [t0, t1); p_t = exp(s_t - max), 0 below exp(-87) (v16_exp_weight); sum = lanes16 over position t % 16 of p.
+     * Then softcap; then + bias. max over t in [t0, t1); p_t = exp(s_t - max), 0 below exp(-87) (v16_exp_weight);
+     * sum = lanes16 over position t % 16 of p.
      * f16, f32: out[d] = chain over t in order of fma(p_t, v[t][d], out).
      * q8: page after page: w_t = p_t * v_scale[t] of the page's positions in [t0, t1), 0 for its others, to int8 as `quantize` does a group;
      * out[d] = fma((float)dot, w_scale, out[d]).

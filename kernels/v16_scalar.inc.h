@@ -12,8 +12,8 @@ typedef struct v16 { float v[16]; } v16;
 typedef struct b64 { uint8_t b[64]; } b64; /* a quad of a panel: [16 rows][4 bytes] */
 
 /* How many rows share the registers of one block, and how many chains; see matmul.inc.h. */
-enum { ROWS_Q4 = 2, ROWS_Q8 = 2, PANELS_INT = 1, CHAINS_INT = 3, ROWS_P16 = 2, CHAINS_P16 = 4, ROWS_F32 = 2, OUTS_F32 = 1, ATTN_QUERIES = 2, ATTN_INT_QUERIES = 2,
-    ATTN_VECS = 1, PROBE_CHAINS = 2, PROBE_DOTS = 2 };
+enum { ROWS_Q4 = 2, ROWS_Q8 = 2, PANELS_INT = 1, CHAINS_INT = 3, ROWS_P16 = 2, CHAINS_P16 = 4, ROWS_F32 = 2, OUTS_F32 = 1,
+       ATTN_QUERIES = 2, ATTN_INT_QUERIES = 2, ATTN_VECS = 1, PROBE_CHAINS = 2, PROBE_DOTS = 2 };
 
 #define EACH for (int i = 0; i < 16; i++)
 

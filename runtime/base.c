@@ -466,7 +466,8 @@ int parse_scaled(arena *mem, const char *text, const char **path, float *scale, 
     const char *colon = file_exists(text) ? NULL : strrchr(text, ':');
     char *end = NULL;
     *scale = colon ? strtof(colon + 1, &end) : 1;
-    if (colon && (end == colon + 1 || *end || *scale - *scale != 0)) return fail(e, "%s: does not exist; expected FILE or FILE:SCALE, a finite number", text);
+    if (colon && (end == colon + 1 || *end || *scale - *scale != 0))
+        return fail(e, "%s: does not exist; expected FILE or FILE:SCALE, a finite number", text);
     *path = arena_copy(mem, text, colon ? (size_t)(colon - text) : strlen(text));
     return *path ? 0 : fail_memory(e, strlen(text), "a path");
 }

@@ -102,7 +102,9 @@ static int collect(search *x, err *e) {
         const live *l = &x->now[b];
         const float *logits = session_logits(l->s);
         double sum = sample_logsumexp(logits, x->n_vocab);
-        if (!isfinite(sum)) return fail_code(e, ERR_NOT_FINITE, "the model's logits are not finite after %zu tokens: the weights or the file are damaged (inspect --verify)", l->tok.n);
+        if (!isfinite(sum))
+            return fail_code(e, ERR_NOT_FINITE, "the model's logits are not finite after %zu tokens: "
+                                                "the weights or the file are damaged (inspect --verify)", l->tok.n);
         for (int i = 0; i < x->n_vocab; i++) x->row[i] = (float)(logits[i] - sum);
         sample_look_back(&x->o->rules, l->tok.p, (int)l->tok.n, x->len, x->row, x->n_vocab, x->count);
         for (int i = 0; i < x->n_vocab; i++)

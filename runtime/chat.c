@@ -50,7 +50,8 @@ static int open_templates(chat *c, const char *text, size_t n, err *e) {
     size_t n_tools = 0;
     const char *tools = text || !c->t ? NULL : tokenizer_template(c->t, true, &n_tools);
     if (!text && c->t) text = tokenizer_template(c->t, false, &n);
-    if (!text && !tools) return fail(e, "the checkpoint has no chat template, so how it chats is not known: give one (--template FILE), or use the plain text");
+    if (!text && !tools)
+        return fail(e, "the checkpoint has no chat template, so how it chats is not known: give one (--template FILE), or use the plain text");
     if (text && template_compile(&c->plain, text, n, e)) return -1;
     return tools && tools != text ? template_compile(&c->tools, tools, n_tools, e) : 0;
 }
@@ -62,7 +63,9 @@ int chat_open(chat **out, const tokenizer *t, const char *text, size_t n, err *e
     c->t = t;
     c->special = new_json(&c->mem, JSON_OBJECT, e);
     int rc = c->special ? open_templates(c, text, n, e) : -1;
-    if (!rc && t) rc = add_token(c, "bos_token", tokenizer_bos(t), e) || add_token(c, "eos_token", tokenizer_eos(t), e) || add_token(c, "unk_token", tokenizer_unk(t), e) ? -1 : 0;
+    if (!rc && t)
+        rc = add_token(c, "bos_token", tokenizer_bos(t), e) || add_token(c, "eos_token", tokenizer_eos(t), e) ||
+             add_token(c, "unk_token", tokenizer_unk(t), e) ? -1 : 0;
     if (rc) chat_close(c);
     else *out = c;
     return rc;
@@ -90,14 +93,18 @@ static int check_objects(const json *list, const char *name, err *e) {
 }
 
 static int check_request(const chat_request *q, err *e) {
-    if (is_none(q->messages) || (q->messages->type == JSON_ARRAY && !q->messages->n)) return fail_code(e, ERR_INPUT, "messages: expected at least one message");
+    if (is_none(q->messages) || (q->messages->type == JSON_ARRAY && !q->messages->n))
+        return fail_code(e, ERR_INPUT, "messages: expected at least one message");
     if (check_objects(q->messages, "messages", e) || check_objects(q->tools, "tools", e) || check_objects(q->documents, "documents", e)) return -1;
-    if (!is_none(q->kwargs) && q->kwargs->type != JSON_OBJECT) return fail_code(e, ERR_INPUT, "kwargs: expected an object, found %s", json_type_name(q->kwargs));
+    if (!is_none(q->kwargs) && q->kwargs->type != JSON_OBJECT)
+        return fail_code(e, ERR_INPUT, "kwargs: expected an object, found %s", json_type_name(q->kwargs));
     return 0;
 }
 
 /* With calls templates ask whether there is a content: null says no. */
-static bool says_none(const json *message, const json *member) { return member->key_n == 7 && memcmp(member->key, "content", 7) == 0 && json_get(message, "tool_calls"); }
+static bool says_none(const json *message, const json *member) {
+    return member->key_n == 7 && memcmp(member->key, "content", 7) == 0 && json_get(message, "tool_calls");
+}
 
 /* A message without its other null members; reasoning is there under the names that old and new templates look for. */
 static int add_message(arena *a, json *list, const json *message, err *e) {
@@ -109,7 +116,9 @@ static int add_message(arena *a, json *list, const json *message, err *e) {
     if (is_none(reasoning)) reasoning = NULL;
     if (reasoning && is_none(json_get(message, "thinking")) && add(a, m, "thinking", reasoning, e)) return -1;
     for (const json *j = message->child; j; j = j->next)
-        if ((j->type != JSON_NULL || says_none(message, j)) && !(reasoning && j->key_n == 17 && memcmp(j->key, "reasoning_content", 17) == 0) && add(a, m, NULL, j, e)) return -1;
+        if ((j->type != JSON_NULL || says_none(message, j)) && !(reasoning && j->key_n == 17 && memcmp(j->key, "reasoning_content", 17) == 0) &&
+            add(a, m, NULL, j, e))
+            return -1;
     if (reasoning && add(a, m, "reasoning_content", reasoning, e)) return -1;
     return add(a, list, NULL, m, e);
 }
@@ -138,7 +147,8 @@ static int make_trusted(const chat *c, arena *a, const chat_request *q, json *tr
     }
     for (int i = 0; i < 2; i++) {
         const json *j = own[i].instead;
-        if (j && j->type != JSON_NULL && j->type != JSON_STRING) return fail_code(e, ERR_INPUT, "%s: expected a string, found %s", own[i].name, json_type_name(j));
+        if (j && j->type != JSON_NULL && j->type != JSON_STRING)
+            return fail_code(e, ERR_INPUT, "%s: expected a string, found %s", own[i].name, json_type_name(j));
         if (!is_none(j) && add(a, trusted, own[i].name, j, e)) return -1;
     }
     return 0;

@@ -12,7 +12,8 @@ beam_opts choice_defaults(const engine_info *i) {
     if (i->min_p >= 0) s.min_p = i->min_p;
     if (i->repeat_penalty > 0) s.repeat_penalty = i->repeat_penalty;
     s.no_repeat_ngram = i->no_repeat_ngram;
-    return (beam_opts){ .beams = max_int(i->num_beams, 1), .length_penalty = i->length_penalty, .stopping = (beam_stopping)i->early_stopping, .rules = s };
+    return (beam_opts){ .beams = max_int(i->num_beams, 1), .length_penalty = i->length_penalty,
+                        .stopping = (beam_stopping)i->early_stopping, .rules = s };
 }
 
 int choice_min_length(const engine_info *i, int n_prompt) { return i->min_new_tokens ? i->min_new_tokens : max_int(i->min_length - n_prompt, 0); }

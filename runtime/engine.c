@@ -96,7 +96,8 @@ static int choose_ctx(engine *g, const engine_opts *o, err *e) {
     uint64_t per_position = i->kv_bytes_position * (uint64_t)g->max_sessions, room = memory_bytes() / 4 / (per_position ? per_position : 1);
     i->ctx = room >= (uint64_t)own ? own : max_int((int)(room / KV_PAGE * KV_PAGE), KV_PAGE);
     if (i->ctx < own)
-        snprintf(i->ctx_reason, sizeof i->ctx_reason, "context %d of the model's %d: the cache gets a quarter of the memory; choose with --ctx", i->ctx, own);
+        snprintf(i->ctx_reason, sizeof i->ctx_reason, "context %d of the model's %d: the cache gets a quarter of the memory; choose with --ctx",
+                 i->ctx, own);
     else snprintf(i->ctx_reason, sizeof i->ctx_reason, "context %d, the model's own", own);
     return 0;
 }
@@ -104,7 +105,8 @@ static int choose_ctx(engine *g, const engine_opts *o, err *e) {
 static int choose_kv_type(const arch *a, const engine_opts *o, kv_type *type, err *e) {
     bool q8 = o->cache_type && strcmp(o->cache_type, "q8") == 0;
     *type = o->exact ? KV_F32 : q8 ? KV_Q8 : KV_F16;
-    if (q8 && a->head_dim > ATTN_Q8_MOST) return fail_code(e, ERR_INPUT, "--cache-type q8: takes heads of at most %d, this model's are %d wide; use f16", ATTN_Q8_MOST, a->head_dim);
+    if (q8 && a->head_dim > ATTN_Q8_MOST)
+        return fail_code(e, ERR_INPUT, "--cache-type q8: takes heads of at most %d, this model's are %d wide; use f16", ATTN_Q8_MOST, a->head_dim);
     return 0;
 }
 
@@ -115,12 +117,14 @@ static int open_kv(engine *g, const engine_opts *o, err *e) {
     for (int i = 0; i < m->n_kv_groups; i++) {
         g->kv.group[i].window = m->kv_group[i].window;
         g->kv.group[i].n_layers = m->kv_group[i].n_layers;
-        g->info.kv_bytes_position += (uint64_t)m->kv_group[i].n_layers * (uint64_t)m->arch.n_kv_heads * kv_position_bytes(g->kv.type, m->arch.head_dim);
+        g->info.kv_bytes_position += (uint64_t)m->kv_group[i].n_layers * (uint64_t)m->arch.n_kv_heads *
+                                     kv_position_bytes(g->kv.type, m->arch.head_dim);
     }
     if (choose_ctx(g, o, e)) return -1;
     if (m->arch.n_enc_layers) { /* an encoder's text goes through in one pass */
         g->f.max_rows = max_int(g->f.max_rows, g->info.ctx);
-        g->enc_kv = (kv_pool){ .n_groups = m->arch.n_layers ? 2 : 1, .n_kv_heads = m->arch.n_kv_heads, .head_dim = m->arch.head_dim, .type = g->kv.type,
+        g->enc_kv = (kv_pool){ .n_groups = m->arch.n_layers ? 2 : 1, .n_kv_heads = m->arch.n_kv_heads,
+                               .head_dim = m->arch.head_dim, .type = g->kv.type,
                                .group = { { .n_layers = m->arch.n_enc_layers }, { .n_layers = m->arch.n_layers } } };
         if (kv_pool_init(&g->enc_kv, g->max_sessions, g->info.ctx, g->f.max_rows, e)) return -1;
     }
@@ -226,7 +230,8 @@ static int open_vocab(engine *g, const char *path, err *e) {
 static int open_model(engine *g, const engine_opts *o, err *e) {
     uint64_t bytes = file_bytes(o->path), left = memory_available();
     if (o->huge_pages && bytes > left)
-        return fail_code(e, ERR_MEMORY, "%s: has %.1f MB, %.1f MB of memory are available: it cannot be copied to huge pages; leave --huge-pages out, the mapping reads what it needs",
+        return fail_code(e, ERR_MEMORY, "%s: has %.1f MB, %.1f MB of memory are available: it cannot be copied "
+                                        "to huge pages; leave --huge-pages out, the mapping reads what it needs",
                          o->path, (double)bytes / 1e6, (double)left / 1e6);
     if (model_open(&g->model, o->path, o->huge_pages, e)) return -1;
     if (bytes > left) map_in_order(&g->model.file.map);
@@ -237,7 +242,8 @@ int engine_check(const engine_opts *o, err *e) {
     bool known = !o->cache_type || strcmp(o->cache_type, "q8") == 0 || strcmp(o->cache_type, "f16") == 0;
     if (o->threads < 0 || o->threads > POOL_MAX) return fail_code(e, ERR_INPUT, "threads: expected 1 to %d, found %d", POOL_MAX, o->threads);
     if (!known) return fail_code(e, ERR_INPUT, "--cache-type: expected f16 or q8, found \"%.40s\"", o->cache_type);
-    if (o->cache_type && o->exact) return fail_code(e, ERR_INPUT, "--cache-type %s: --exact keeps its cache in f32; leave one of them out", o->cache_type);
+    if (o->cache_type && o->exact)
+        return fail_code(e, ERR_INPUT, "--cache-type %s: --exact keeps its cache in f32; leave one of them out", o->cache_type);
     return kernels_init(o->kernels, e);
 }
 
@@ -332,7 +338,8 @@ typedef struct read_task {
 static void read_share(const read_task *t, const mat *w, int task, uint64_t *bytes, uint64_t *sum) {
     uint64_t all = 0;
     if (!w->data || matrix_bytes((wtype)w->type, (wlayout)w->layout, (uint64_t)w->n, (uint64_t)w->k, &all)) return;
-    size_t from = (size_t)(all * (uint64_t)task / (uint64_t)t->n_tasks) / 256 * 256, to = (size_t)(all * ((uint64_t)task + 1) / (uint64_t)t->n_tasks) / 256 * 256;
+    size_t from = (size_t)(all * (uint64_t)task / (uint64_t)t->n_tasks) / 256 * 256,
+           to = (size_t)(all * ((uint64_t)task + 1) / (uint64_t)t->n_tasks) / 256 * 256;
     *sum ^= t->g->f.ops.k->probe_read((const char *)w->data + from, to - from);
     *bytes += to - from;
 }
@@ -441,7 +448,8 @@ int session_truncate(session *s, int n) {
 /* n tokens after len others: do they fit, and are they tokens? */
 static int check_tokens(const engine *g, const int32_t *tok, int n, int len, err *e) {
     if (n > g->info.ctx - len)
-        return fail_code(e, ERR_CONTEXT, "context_length_exceeded: %d tokens are needed, the context holds %d (the model's own is %d)", len + n, g->info.ctx, g->info.model_ctx);
+        return fail_code(e, ERR_CONTEXT, "context_length_exceeded: %d tokens are needed, the context holds %d (the model's own is %d)",
+                         len + n, g->info.ctx, g->info.model_ctx);
     for (int i = 0; i < n; i++)
         if (tok[i] < 0 || tok[i] >= g->info.n_vocab)
             return fail_code(e, ERR_INPUT, "token id %d at position %d: this model's ids are 0 to %d", tok[i], len + i, g->info.n_vocab - 1);
@@ -450,7 +458,8 @@ static int check_tokens(const engine *g, const int32_t *tok, int n, int len, err
 
 static int check_step(const engine *g, const step *st, err *e) {
     if (!g->info.has_decoder) return fail(e, "%s is an encoder: it gives embeddings, it does not generate", g->info.name);
-    if (g->info.has_encoder && st->s->enc.len == 0) return fail_code(e, ERR_INPUT, "%s is an encoder and decoder: the encoder's input comes first", g->info.name);
+    if (g->info.has_encoder && st->s->enc.len == 0)
+        return fail_code(e, ERR_INPUT, "%s is an encoder and decoder: the encoder's input comes first", g->info.name);
     return check_tokens(g, st->tok, st->n, st->s->kv.len, e);
 }
 
@@ -575,7 +584,9 @@ int session_encode_begin(session *s, const int32_t *tok, int n, float *hidden, e
 int session_embed_begin(session *s, const int32_t *tok, int n, int pooling, float *out, err *e) {
     const engine_info *i = &s->g->info;
     if (pooling == 0) pooling = i->pooling;
-    if (pooling == 0) return fail_code(e, ERR_INPUT, "%s does not say how its hidden states become an embedding: choose with --pooling first, mean or last", i->name);
+    if (pooling == 0)
+        return fail_code(e, ERR_INPUT, "%s does not say how its hidden states become an embedding: choose with --pooling first, mean or last",
+                         i->name);
     return begin_text(s, &(text_pass){ .tok = tok, .n = n, .pooling = pooling, .out = out }, e);
 }
 
@@ -708,7 +719,8 @@ int session_fork(session *dst, const session *src, err *e) {
 /* ---- saving: header, tokens, logits, pages, hash of all ---- */
 
 static session_header header_of(const session *s) {
-    return (session_header){ .magic = "QUERNSES", .model = s->g->model.file.header->meta_hash, .adapters = s->g->lora.hash, .kv_type = (uint32_t)s->g->kv.type, .len = (uint32_t)s->kv.len,
+    return (session_header){ .magic = "QUERNSES", .model = s->g->model.file.header->meta_hash, .adapters = s->g->lora.hash,
+                             .kv_type = (uint32_t)s->g->kv.type, .len = (uint32_t)s->kv.len,
                              .vocab_ld = (uint32_t)s->g->f.vocab_ld, .has_logits = s->has_logits, .enc_len = (uint32_t)s->enc.len };
 }
 
@@ -752,11 +764,15 @@ static int check_head(const session *s, session_header head, err *e) {
                     head.adapters == 0 ? "no" : want.adapters == 0 ? "LoRA" : "other");
     if (head.kv_type > KV_Q8) return fail(e, "the saved session is damaged");
     if (head.kv_type != want.kv_type)
-        return fail(e, "the session was saved with a cache of %s, this one is of %s: open the model %s", kv_type_name((kv_type)head.kv_type), kv_type_name(s->g->kv.type),
-                    head.kv_type == KV_F32 ? "with --exact" : head.kv_type == KV_Q8 ? "with --cache-type q8" : "without --exact and with --cache-type f16");
-    if (head.vocab_ld != want.vocab_ld || head.has_logits > 1 || head.reserved || (head.enc_len && !s->g->info.has_encoder)) return fail(e, "the saved session is damaged");
+        return fail(e, "the session was saved with a cache of %s, this one is of %s: open the model %s",
+                    kv_type_name((kv_type)head.kv_type), kv_type_name(s->g->kv.type),
+                    head.kv_type == KV_F32 ? "with --exact" : head.kv_type == KV_Q8 ? "with --cache-type q8"
+                                           : "without --exact and with --cache-type f16");
+    if (head.vocab_ld != want.vocab_ld || head.has_logits > 1 || head.reserved || (head.enc_len && !s->g->info.has_encoder))
+        return fail(e, "the saved session is damaged");
     if (head.len > (uint32_t)s->g->info.ctx || head.enc_len > (uint32_t)s->g->info.ctx)
-        return fail_code(e, ERR_CONTEXT, "the saved session holds %u tokens, the context %d; use a larger --ctx", head.len > head.enc_len ? head.len : head.enc_len, s->g->info.ctx);
+        return fail_code(e, ERR_CONTEXT, "the saved session holds %u tokens, the context %d; use a larger --ctx",
+                         head.len > head.enc_len ? head.len : head.enc_len, s->g->info.ctx);
     return 0;
 }
 

@@ -128,10 +128,11 @@ static void add_sentence(const explain *x, double total, const explain_limits *l
         buf_fmt(out, "bound by memory: %.0f %% of the time goes into steps that read at %.0f %% of the %.1f GB/s that this machine gives\n",
                 100 * memory / total, 100 * read / memory, l->read / 1e9);
     else if (arithmetic >= rest)
-        buf_fmt(out, "bound by arithmetic: %.0f %% of the time goes into steps that compute at %.0f %% of this machine's peak\n", 100 * arithmetic / total,
-                100 * ops / arithmetic);
+        buf_fmt(out, "bound by arithmetic: %.0f %% of the time goes into steps that compute at %.0f %% of this machine's peak\n",
+                100 * arithmetic / total, 100 * ops / arithmetic);
     else
-        buf_fmt(out, "bound by neither memory nor arithmetic: %.0f %% of the time goes into steps too small for them, and into the joins between threads and passes\n",
+        buf_fmt(out, "bound by neither memory nor arithmetic: %.0f %% of the time goes into steps too small for "
+                     "them, and into the joins between threads and passes\n",
                 100 * rest / total);
 }
 

@@ -126,7 +126,8 @@ static acts keep_wanted(forward_ctx *f, const acts *h, int n_wanted) {
         memcpy(f->h + to * f->d_ld, f->h + from * f->d_ld, f->d_ld * sizeof *f->h);
         memcpy(f->qkv + to * f->qkv_ld, f->qkv + from * f->qkv_ld, (size_t)f->model->q_rows * sizeof *f->qkv);
         memcpy(f->per_layer + to * f->per_layer_ld, f->per_layer + from * f->per_layer_ld, f->per_layer_ld * sizeof *f->per_layer);
-        for (int k = 0; f->streams && k < f->model->arch.n_streams; k++) memcpy(stream(f, f->predicted, k) + to * f->d_ld, stream(f, f->predicted, k) + from * f->d_ld, f->d_ld * sizeof *f->x);
+        for (int k = 0; f->streams && k < f->model->arch.n_streams; k++)
+            memcpy(stream(f, f->predicted, k) + to * f->d_ld, stream(f, f->predicted, k) + from * f->d_ld, f->d_ld * sizeof *f->x);
         f->pos[to] = f->pos[from];
         f->end[to] = f->end[from];
         f->seq[to] = f->seq[from];
@@ -164,8 +165,10 @@ static void project_qkv(forward_ctx *f, const layer *w, int l, const acts *h) {
     ops_matmul(&f->ops, &w->qkv, h, f->qkv, f->qkv_ld);
     tap(f, "qkv", l, f->qkv, m, f->qkv_ld, (int)f->qkv_ld);
     bool rotates = w->rope >= 0;
-    ops_rope_append(&f->ops, &(qkv_rows){ .qkv = f->qkv, .ld = f->qkv_ld, .m = m, .n_heads = a->n_heads, .n_kv_heads = a->n_kv_heads, .hd = a->head_dim,
-                                         .k_at = mo->q_rows, .v_at = mo->q_rows + mo->kv_rows, .q_norm = w->q_norm, .k_norm = w->k_norm, .q_norm_bias = w->q_norm_bias, .k_norm_bias = w->k_norm_bias,
+    ops_rope_append(&f->ops, &(qkv_rows){ .qkv = f->qkv, .ld = f->qkv_ld, .m = m, .n_heads = a->n_heads,
+                                         .n_kv_heads = a->n_kv_heads, .hd = a->head_dim,
+                                         .k_at = mo->q_rows, .v_at = mo->q_rows + mo->kv_rows,
+                                         .q_norm = w->q_norm, .k_norm = w->k_norm, .q_norm_bias = w->q_norm_bias, .k_norm_bias = w->k_norm_bias,
                                          .norm_kind = a->norm, .norm_whole = w->qk_norm_whole, .v_norm = w->v_norm,
                                          .eps = a->norm_eps, .attn_scale = a->attn_scale, .cos = rotates ? rope_rows(f, f->cos, w->rope) : NULL,
                                          .sin = rotates ? rope_rows(f, f->sin, w->rope) : NULL, .n_freq = rotates ? mo->ropes[w->rope].n_freq : 0,
@@ -204,7 +207,8 @@ static void cross_attention(forward_ctx *f, const layer *w, int l, const acts *h
     const arch *a = &f->model->arch;
     const int m = h->m;
     ops_matmul(&f->ops, &w->cross_q, h, f->qkv, f->qkv_ld);
-    ops_rope_append(&f->ops, &(qkv_rows){ .qkv = f->qkv, .ld = f->qkv_ld, .m = m, .n_heads = a->n_heads, .hd = a->head_dim, .attn_scale = a->attn_scale });
+    ops_rope_append(&f->ops, &(qkv_rows){ .qkv = f->qkv, .ld = f->qkv_ld, .m = m, .n_heads = a->n_heads, .hd = a->head_dim,
+                                          .attn_scale = a->attn_scale });
     attend(f, &(attn_rows){ .m = m, .seq = f->cross, .end = f->cross_end, .group = 1, .slot = w->cross_slot }, &w->cross_out, l);
 }
 
@@ -310,7 +314,8 @@ static void predict_streams(forward_ctx *f, const layer *w, int l, int m) {
         for (int i = 0; i < m; i++) {
             float *to = stream(f, f->predicted, k) + (size_t)i * f->d_ld;
             memcpy(to, stream(f, f->streams, k) + (size_t)i * f->d_ld, f->d_ld * sizeof *to);
-            for (int j = 0; j < n; j++) f->ops.k->add(to, stream(f, f->streams, j) + (size_t)i * f->d_ld, f->coefs[(size_t)i * f->coef_ld + (size_t)(k * n + j)], d);
+            for (int j = 0; j < n; j++)
+                f->ops.k->add(to, stream(f, f->streams, j) + (size_t)i * f->d_ld, f->coefs[(size_t)i * f->coef_ld + (size_t)(k * n + j)], d);
         }
     memcpy(f->x, f->predicted, (size_t)m * f->d_ld * sizeof *f->x);
 }
@@ -323,7 +328,8 @@ static void correct_streams(forward_ctx *f, const layer *w, int l, int m) {
     for (int k = 0; k < n; k++) {
         memcpy(stream(f, f->streams, k), stream(f, f->predicted, k), (size_t)m * f->d_ld * sizeof *f->x);
         for (int i = 0; i < m; i++)
-            f->ops.k->add(stream(f, f->streams, k) + (size_t)i * f->d_ld, f->x + (size_t)i * f->d_ld, f->coefs[(size_t)i * f->coef_ld + (size_t)k], d);
+            f->ops.k->add(stream(f, f->streams, k) + (size_t)i * f->d_ld, f->x + (size_t)i * f->d_ld,
+                          f->coefs[(size_t)i * f->coef_ld + (size_t)k], d);
     }
     tap(f, "corrected", l, f->streams, m, f->d_ld, d);
 }
@@ -337,7 +343,8 @@ static void add_per_layer(forward_ctx *f, const layer *w, int l, int m) {
     acts h = model_rows(f, f->h, m), side = ops_rows(f->side, f->side_ld, m, a->d_per_layer);
     ops_matmul(&f->ops, &w->per_layer_gate, &h, f->side, f->side_ld);
     ops_act(&f->ops, (act_kind)a->act, f->side, f->side_ld, m, a->d_per_layer);
-    for (int i = 0; i < m; i++) f->ops.k->mul(f->side + (size_t)i * f->side_ld, f->per_layer + (size_t)i * f->per_layer_ld + (size_t)l * p, a->d_per_layer);
+    for (int i = 0; i < m; i++)
+        f->ops.k->mul(f->side + (size_t)i * f->side_ld, f->per_layer + (size_t)i * f->per_layer_ld + (size_t)l * p, a->d_per_layer);
     ops_matmul(&f->ops, &w->per_layer_out, &side, f->block, f->d_ld);
     norm(f, &w->per_layer_norm, f->block, f->block, "per_layer_norm", l, m);
     for (int k = 1; k < a->n_streams; k++) ops_add(&f->ops, stream(f, f->streams, k), f->block, f->d_ld, m, a->d_model, 1);
@@ -384,7 +391,8 @@ static void per_layer_inputs(forward_ctx *f, int m) {
     ops_scale(&f->ops, f->per_layer, f->per_layer_ld, m, wide, 1 / sqrtf((float)a->d_model));
     for (int i = 0; i < m; i++) {
         float *row = f->per_layer + (size_t)i * f->per_layer_ld;
-        for (int l = 0; l < a->n_layers; l++) f->ops.k->rmsnorm(row + (size_t)l * (size_t)p, row + (size_t)l * (size_t)p, mo->per_layer_norm, p, a->norm_eps);
+        for (int l = 0; l < a->n_layers; l++)
+            f->ops.k->rmsnorm(row + (size_t)l * (size_t)p, row + (size_t)l * (size_t)p, mo->per_layer_norm, p, a->norm_eps);
         f->ops.k->row_load(&mo->per_layer_embed, f->tok[i] < a->n_vocab_per_layer ? f->tok[i] : 0, f->own);
         model_forget_rows(mo, &mo->per_layer_embed);
         f->ops.k->add(row, f->own, a->per_layer_scale, wide);
@@ -515,7 +523,8 @@ static void store_cross(forward_ctx *f, const float *h, int m, int l) {
     const layer *w = &mo->layers[l];
     acts rows = model_rows(f, h, m);
     ops_matmul(&f->ops, &w->cross_kv, &rows, f->qkv, f->qkv_ld);
-    ops_rope_append(&f->ops, &(qkv_rows){ .qkv = f->qkv, .ld = f->qkv_ld, .m = m, .n_kv_heads = a->n_kv_heads, .hd = a->head_dim, .k_at = 0, .v_at = mo->kv_rows,
+    ops_rope_append(&f->ops, &(qkv_rows){ .qkv = f->qkv, .ld = f->qkv_ld, .m = m, .n_kv_heads = a->n_kv_heads, .hd = a->head_dim,
+                                          .k_at = 0, .v_at = mo->kv_rows,
                                          .attn_scale = 1, .seq = f->seq, .pos = f->pos, .group = 1, .slot = w->cross_slot, .store = true });
 }
 

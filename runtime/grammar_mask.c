@@ -14,7 +14,8 @@ enum { LOCAL_MOST = 8 << 20,   /* bytes of sets kept from one state's walk to th
 
 int mask_room_begin(mask_room *r, const grammar *g, err *e) {
     size_t depth = g->v->depth + 1;
-    *r = (mask_room){ .path = malloc(depth * sizeof *r->path), .at = malloc(depth * sizeof *r->at), .left = calloc(depth, 1), .bits = malloc(mask_words(g->v) * 8 + 8) };
+    *r = (mask_room){ .path = malloc(depth * sizeof *r->path), .at = malloc(depth * sizeof *r->at), .left = calloc(depth, 1),
+                      .bits = malloc(mask_words(g->v) * 8 + 8) };
     stacks_begin(&r->local, &g->n);
     return r->path && r->at && r->left && r->bits ? 0 : fail_memory(e, depth * 9 + mask_words(g->v) * 8, "a grammar's masks");
 }

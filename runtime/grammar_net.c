@@ -375,7 +375,8 @@ static int left_recursion(const order *o, uint32_t depth, uint32_t rule, err *e)
         if (shown < 12) buf_fmt(&b, "%.40s -> ", o->n->rule[o->path[i]].name);
         if (shown == 12) buf_str(&b, "... -> ");
     }
-    fail_code(e, ERR_INPUT, "left recursion: %s%.40s: a rule may not begin with itself; write a repetition, or put something in front", b.p ? b.p : "", o->n->rule[rule].name);
+    fail_code(e, ERR_INPUT, "left recursion: %s%.40s: a rule may not begin with itself; write a repetition, or put something in front",
+              b.p ? b.p : "", o->n->rule[rule].name);
     buf_free(&b);
     return -1;
 }
@@ -406,7 +407,8 @@ static int rank_rules(order *o, uint32_t *next_rank, uint32_t root, net_rule *ru
 
 static int order_rules(net *n, work *w, err *e) {
     uint32_t m = n->n_rules, next_rank = m;
-    order o = { .n = n, .begin = calloc(m + 1, 4), .list = calloc(n->n_arcs + 1, 4), .path = calloc(m + 1, 4), .at = calloc(m + 1, 4), .colour = calloc(m + 1, 1) };
+    order o = { .n = n, .begin = calloc(m + 1, 4), .list = calloc(n->n_arcs + 1, 4), .path = calloc(m + 1, 4),
+                .at = calloc(m + 1, 4), .colour = calloc(m + 1, 1) };
     int rc = o.begin && o.list && o.path && o.at && o.colour ? 0 : fail_memory(e, (size_t)m * 16 + n->n_arcs * 4, "a grammar's rules");
     if (!rc) list_beginnings(&o, w);
     for (uint32_t r = 0; r < m && !rc; r++) rc = rank_rules(&o, &next_rank, r, n->rule, e);
@@ -444,7 +446,8 @@ static void find_classes(net *n) {
     for (uint32_t o = 0; o < n->n_objects; o++) {
         for (const char *s = "{}:,\""; *s; s++) cut[(int)*s] = cut[*s + 1] = true;
         for (uint32_t i = 0; i < n->object[o].n; i++)
-            for (uint32_t k = 0; k < n->object[o].p[i].n; k++) cut[(uint8_t)n->object[o].p[i].name[k]] = cut[(uint8_t)n->object[o].p[i].name[k] + 1] = true;
+            for (uint32_t k = 0; k < n->object[o].p[i].n; k++)
+                cut[(uint8_t)n->object[o].p[i].name[k]] = cut[(uint8_t)n->object[o].p[i].name[k] + 1] = true;
     }
     n->n_classes = 1;
     for (int b = 0; b < 256; b++) {
@@ -468,7 +471,8 @@ static int finish(net *n, work *w, bool *alive, err *e) {
     for (uint32_t r = 0; r < n->n_rules; r++) n->rule[r].nullable = w->ends[r];
     find_ends(w, false);
     for (uint32_t r = 0; r < n->n_rules; r++) n->rule[r].productive = w->ends[r];
-    if (!w->ends[n->root]) return fail_code(e, ERR_INPUT, "no text can ever complete the rule \"%.60s\": each of its alternatives needs itself", n->rule[n->root].name);
+    if (!w->ends[n->root])
+        return fail_code(e, ERR_INPUT, "no text can ever complete the rule \"%.60s\": each of its alternatives needs itself", n->rule[n->root].name);
     if (find_alive(w, alive, e)) return -1;
     trim(n, alive, w->ends);
     add_bypasses(n);
@@ -481,7 +485,9 @@ static int finish(net *n, work *w, bool *alive, err *e) {
 
 static int check_room(const net *n, err *e) {
     if (n->failed) return fail_memory(e, n->n_arcs * sizeof *n->arc, "a grammar");
-    if (n->too_large) return fail_code(e, ERR_INPUT, "the grammar is too large: over %d states or %d steps between them; use smaller repetitions", GRAMMAR_MAX_STATES, MAX_ARCS);
+    if (n->too_large)
+        return fail_code(e, ERR_INPUT, "the grammar is too large: over %d states or %d steps between them; use smaller repetitions",
+                         GRAMMAR_MAX_STATES, MAX_ARCS);
     return 0;
 }
 
@@ -491,7 +497,8 @@ int net_finish(net *n, uint32_t root, err *e) {
     work w = { .n = n, .stack = malloc((n->n_states + 1) * 4), .seen = malloc(n->n_states + 1), .first_call = malloc((n->n_rules + 1) * 4),
                .next_call = malloc((n->n_arcs + 1) * 4), .ends = malloc(n->n_rules + 1) };
     bool *alive = malloc(n->n_states + 1);
-    int rc = w.stack && w.seen && w.first_call && w.next_call && w.ends && alive ? finish(n, &w, alive, e) : fail_memory(e, n->n_states * 8 + n->n_arcs * 4, "a grammar");
+    int rc = w.stack && w.seen && w.first_call && w.next_call && w.ends && alive ? finish(n, &w, alive, e)
+                                                                                 : fail_memory(e, n->n_states * 8 + n->n_arcs * 4, "a grammar");
     if (rc && !e->code) check_room(n, e);
     free(w.stack);
     free(w.seen);

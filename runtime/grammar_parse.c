@@ -107,7 +107,9 @@ static int parse_hex(parser *p, int digits, uint32_t *c) {
     for (int i = 0; i < digits; i++, p->at++) {
         char d = peek(p);
         int v = d >= '0' && d <= '9' ? d - '0' : d >= 'a' && d <= 'f' ? d - 'a' + 10 : d >= 'A' && d <= 'F' ? d - 'A' + 10 : -1;
-        if (v < 0) return bad(p, digits == 2 ? "\\x needs two hexadecimal digits" : digits == 4 ? "\\u needs four hexadecimal digits" : "\\U needs eight hexadecimal digits");
+        if (v < 0)
+            return bad(p, digits == 2 ? "\\x needs two hexadecimal digits" : digits == 4 ? "\\u needs four hexadecimal digits"
+                                      : "\\U needs eight hexadecimal digits");
         *c = *c << 4 | (uint32_t)v;
     }
     if (*c > 0x10ffff || (*c >= 0xd800 && *c <= 0xdfff)) return bad(p, "an escape beyond Unicode's characters");
@@ -128,7 +130,8 @@ static int parse_char(parser *p, uint32_t *c) {
     char k = peek(p);
     const char *f = k ? strchr(from, k) : NULL;
     if (f) return p->at++, *c = (uint8_t)to[f - from], 0;
-    if (k != 'x' && k != 'u' && k != 'U') return p->at--, bad(p, "an unknown escape; known are \\n \\r \\t \\\\ \\\" \\[ \\] \\xNN \\uNNNN \\UNNNNNNNN");
+    if (k != 'x' && k != 'u' && k != 'U')
+        return p->at--, bad(p, "an unknown escape; known are \\n \\r \\t \\\\ \\\" \\[ \\] \\xNN \\uNNNN \\UNNNNNNNN");
     p->at++;
     return parse_hex(p, k == 'x' ? 2 : k == 'u' ? 4 : 8, c);
 }
@@ -422,7 +425,8 @@ static int parse_rule(parser *p) {
     p->depth = 0;
     if (parse_choice(p, false, &x)) return -1;
     skip_space(p, false);
-    if (p->at < p->n && peek(p) != '\n' && peek(p) != '\r' && !at_rule(p)) return bad(p, peek(p) == ')' ? "a closing parenthesis without its opening one" : "expected an element, | or the end of the line");
+    if (p->at < p->n && peek(p) != '\n' && peek(p) != '\r' && !at_rule(p))
+        return bad(p, peek(p) == ')' ? "a closing parenthesis without its opening one" : "expected an element, | or the end of the line");
     uint32_t end = emit(p->out, x, p->out->rule[rule].start);
     if (!broken(p->out)) net_empty(p->out, end, p->out->rule[rule].end);
     arena_free(&p->mem);
@@ -460,7 +464,8 @@ int gbnf_parse(net *out, const char *text, size_t n, const gbnf_outside *outside
     parser p = { .out = out, .mem = { .limit = 512 << 20 }, .s = text, .n = n, .e = e };
     uint32_t root = 0;
     out->space = out->text = NET_NONE;
-    int rc = n > GRAMMAR_MAX_TEXT ? fail_code(e, ERR_INPUT, "the grammar has %zu bytes, the most is %d", n, GRAMMAR_MAX_TEXT) : parse_rules(&p, outside, &root);
+    int rc = n > GRAMMAR_MAX_TEXT ? fail_code(e, ERR_INPUT, "the grammar has %zu bytes, the most is %d", n, GRAMMAR_MAX_TEXT)
+                                  : parse_rules(&p, outside, &root);
     if (!rc) rc = net_finish(out, root, e);
     arena_free(&p.mem);
     free(p.table);

@@ -20,7 +20,8 @@ static void *grow(stacks *s, struct list *l, uint32_t more, size_t size) {
         size_t cap = l->cap ? 2 * (size_t)l->cap : 64;
         while (cap - l->n < more) cap *= 2;
         size_t extra = (cap - l->cap) * size;
-        if (cap > UINT32_MAX / 2 || s->memory + extra > GRAMMAR_MAX_BYTES) return s->failure = "the stacks of the grammar need over 256 MiB: it is too ambiguous, or too deep", NULL;
+        if (cap > UINT32_MAX / 2 || s->memory + extra > GRAMMAR_MAX_BYTES)
+            return s->failure = "the stacks of the grammar need over 256 MiB: it is too ambiguous, or too deep", NULL;
         void *p = realloc(l->p, cap * size);
         if (!p) return s->no_memory = true, NULL;
         s->memory += extra;
@@ -154,7 +155,8 @@ static uint32_t make_node(stacks *s, const edge *p, uint32_t n) {
 static uint32_t make_set(stacks *s, const item *p, uint32_t n, uint32_t flags) {
     if (bad(s)) return SET_DEAD;
     if (table_room(s, &s->set_table))
-        for (uint32_t i = 0; i < s->sets.n; i++) table_put(&s->set_table, hash_items(stacks_item(s, stacks_set(s, i)), stacks_set(s, i)->n, stacks_set(s, i)->flags), i);
+        for (uint32_t i = 0; i < s->sets.n; i++)
+            table_put(&s->set_table, hash_items(stacks_item(s, stacks_set(s, i)), stacks_set(s, i)->n, stacks_set(s, i)->flags), i);
     if (bad(s)) return SET_DEAD;
     uint64_t h = hash_items(p, n, flags);
     struct table *t = &s->set_table;
@@ -247,7 +249,8 @@ static void expand_object(stacks *s, const net_state *st, item x, uint32_t node)
         return;
     }
     if (space) call(s, s->n->space, (edge){ x.state + 1, x.data, node });
-    if (phase == PHASE_VALUE || phase == PHASE_VALUED) call(s, object_value(s, x.data), (edge){ base + PHASE_AFTER, object_settled(s, o, x.data), node });
+    if (phase == PHASE_VALUE || phase == PHASE_VALUED)
+        call(s, object_value(s, x.data), (edge){ base + PHASE_AFTER, object_settled(s, o, x.data), node });
     else push(s, &s->out, (item){ x.state, x.data, node });
 }
 

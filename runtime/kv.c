@@ -30,7 +30,8 @@ static int group_init(kv_pool *p, kv_group *g, int n_seqs, int ctx, int max_batc
         return fail_code(e, ERR_MEMORY, "a cache of %d x %d positions is too large: use a smaller --ctx", n_seqs, ctx);
     void *base = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED)
-        return fail_code(e, ERR_MEMORY, "out of memory: the cache of %d x %d positions needs %llu bytes; use a smaller --ctx", n_seqs, ctx, (unsigned long long)bytes);
+        return fail_code(e, ERR_MEMORY, "out of memory: the cache of %d x %d positions needs %llu bytes; use a smaller --ctx",
+                         n_seqs, ctx, (unsigned long long)bytes);
 #ifdef MADV_HUGEPAGE /* a head's part of a page is 4 small pages of the system's: their tables would be read with it. Little caches stay little */
     if (bytes >= 32 << 20) madvise(base, (size_t)bytes, MADV_HUGEPAGE);
 #endif
@@ -123,7 +124,8 @@ int kv_reserve(kv_seq *s, int n, err *e) {
         int need = partial && page_shared(g, s->page[i][first]);
         for (int j = first; j <= last; j++) need += !s->page[i][j];
         if (need > g->n_free)
-            return fail_code(e, ERR_MEMORY, "the cache is full: %d more pages of %d positions are needed, %d are free; use fewer sequences or a smaller context", need, KV_PAGE, g->n_free);
+            return fail_code(e, ERR_MEMORY, "the cache is full: %d more pages of %d positions are needed, %d are "
+                                            "free; use fewer sequences or a smaller context", need, KV_PAGE, g->n_free);
     }
     for (int i = 0; i < s->pool->n_groups && n > 0; i++) {
         kv_group *g = &s->pool->group[i];

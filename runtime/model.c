@@ -130,7 +130,8 @@ static int bind_experts(binder *b, const char *stack, int l, layer *w) {
         if (bind_mlp(b, stack, l, prefix, a->d_expert, &w->experts[i])) return -1;
     }
     if (a->d_shared == 0) return 0;
-    return bind_mlp(b, stack, l, "shared.", a->d_shared, &w->shared) || bind_part(b, stack, l, "", "shared_gate", false, 1, a->d_model, &w->shared_gate) ? -1 : 0;
+    return bind_mlp(b, stack, l, "shared.", a->d_shared, &w->shared) ||
+                   bind_part(b, stack, l, "", "shared_gate", false, 1, a->d_model, &w->shared_gate) ? -1 : 0;
 }
 
 static int bind_qk_norms(binder *b, const char *stack, int l, layer *w) {
@@ -140,12 +141,14 @@ static int bind_qk_norms(binder *b, const char *stack, int l, layer *w) {
     int q = w->qk_norm_whole ? a->n_heads * a->head_dim : a->head_dim, k = w->qk_norm_whole ? a->n_kv_heads * a->head_dim : a->head_dim;
     part_name qn = in_layer(stack, l, "", "q_norm"), kn = in_layer(stack, l, "", "k_norm");
     return bind_vector(b, qn.name, false, q, &w->q_norm) || bind_vector(b, kn.name, false, k, &w->k_norm) ||
-                   (w->q_norm && bind_vector(b, qn.bias, false, q, &w->q_norm_bias)) || (w->k_norm && bind_vector(b, kn.bias, false, k, &w->k_norm_bias)) ? -1 : 0;
+                   (w->q_norm && bind_vector(b, qn.bias, false, q, &w->q_norm_bias)) ||
+                   (w->k_norm && bind_vector(b, kn.bias, false, k, &w->k_norm_bias)) ? -1 : 0;
 }
 
 static int bind_norms(binder *b, const char *stack, int l, layer *w) {
     struct { const char *name; norm_weights *to; } norms[] = {
-        { "attn_norm", &w->attn_norm }, { "attn_post_norm", &w->attn_post_norm }, { "attn_sum_norm", &w->attn_sum_norm }, { "mlp_norm", &w->mlp_norm },
+        { "attn_norm", &w->attn_norm }, { "attn_post_norm", &w->attn_post_norm }, { "attn_sum_norm", &w->attn_sum_norm },
+        { "mlp_norm", &w->mlp_norm },
         { "mlp_post_norm", &w->mlp_post_norm }, { "mlp_sum_norm", &w->mlp_sum_norm }, { "cross_norm", &w->cross_norm } };
     for (size_t i = 0; i < sizeof norms / sizeof *norms; i++)
         if (bind_norm(b, in_layer(stack, l, "", norms[i].name).name, false, norms[i].to)) return -1;
@@ -157,7 +160,8 @@ static int bind_cross(binder *b, const char *stack, int l, layer *w) {
     const model *m = b->m;
     int d = m->arch.d_model;
     w->cross_slot = l;
-    return bind_part(b, stack, l, "", "cross_q", true, m->q_rows, d, &w->cross_q) || bind_part(b, stack, l, "", "cross_kv", true, 2 * m->kv_rows, d, &w->cross_kv) ||
+    return bind_part(b, stack, l, "", "cross_q", true, m->q_rows, d, &w->cross_q) ||
+           bind_part(b, stack, l, "", "cross_kv", true, 2 * m->kv_rows, d, &w->cross_kv) ||
                    bind_part(b, stack, l, "", "cross_out", true, d, m->arch.n_heads * m->arch.head_dim, &w->cross_out) ? -1 : 0;
 }
 
@@ -170,12 +174,15 @@ static int bind_side_paths(binder *b, const char *stack, int l, layer *w) {
                  bind_part(b, stack, l, "", "laurel_right", true, d, (int)left->dims[0], &w->laurel_right) ||
                  bind_norm(b, in_layer(stack, l, "", "laurel_norm").name, true, &w->laurel_norm)))
         return -1;
-    if (p && (bind_part(b, stack, l, "", "per_layer_gate", true, p, d, &w->per_layer_gate) || bind_part(b, stack, l, "", "per_layer_out", true, d, p, &w->per_layer_out) ||
+    if (p && (bind_part(b, stack, l, "", "per_layer_gate", true, p, d, &w->per_layer_gate) ||
+              bind_part(b, stack, l, "", "per_layer_out", true, d, p, &w->per_layer_out) ||
               bind_norm(b, in_layer(stack, l, "", "per_layer_norm").name, true, &w->per_layer_norm)))
         return -1;
     if (n == 1) return 0;
-    return bind_norm(b, in_layer(stack, l, "", "altup_norm").name, true, &w->altup.router_norm) || bind_part(b, stack, l, "", "altup_router", true, n, d, &w->altup.router) ||
-                   bind_part(b, stack, l, "", "altup_predict", true, n * n, n, &w->altup.predict) || bind_part(b, stack, l, "", "altup_correct", true, n, n, &w->altup.correct) ||
+    return bind_norm(b, in_layer(stack, l, "", "altup_norm").name, true, &w->altup.router_norm) ||
+           bind_part(b, stack, l, "", "altup_router", true, n, d, &w->altup.router) ||
+                   bind_part(b, stack, l, "", "altup_predict", true, n * n, n, &w->altup.predict) ||
+                   bind_part(b, stack, l, "", "altup_correct", true, n, n, &w->altup.correct) ||
                    bind_norm(b, in_layer(stack, l, "", "altup_scale").name, false, &w->altup.scale) ? -1 : 0;
 }
 
@@ -212,7 +219,8 @@ static int bind_decoder(binder *b) {
         if (m->arch.n_enc_layers && bind_cross(b, "layers", l, &m->layers[l])) return -1;
     }
     if (m->arch.n_layers == 0) return 0;
-    return bind_norm(b, "final_norm", true, &m->final_norm) || bind_matrix(b, "output", "output_bias", true, m->arch.n_vocab, m->arch.d_model, &m->output) ? -1 : 0;
+    return bind_norm(b, "final_norm", true, &m->final_norm) ||
+                   bind_matrix(b, "output", "output_bias", true, m->arch.n_vocab, m->arch.d_model, &m->output) ? -1 : 0;
 }
 
 /* Tables and matrices of the streams, and of the per-layer embeddings. */
@@ -224,7 +232,9 @@ static int bind_streams(binder *b) {
         char in[32], out[32];
         snprintf(in, sizeof in, "stream_in.%d", i);
         snprintf(out, sizeof out, "stream_out.%d", i);
-        if (bind_matrix(b, in, NULL, true, a->d_model, a->d_model, &m->stream_in[i]) || bind_matrix(b, out, NULL, true, a->d_model, a->d_model, &m->stream_out[i])) return -1;
+        if (bind_matrix(b, in, NULL, true, a->d_model, a->d_model, &m->stream_in[i]) ||
+            bind_matrix(b, out, NULL, true, a->d_model, a->d_model, &m->stream_out[i]))
+            return -1;
     }
     if (wide == 0) return 0;
     return bind_table(b, "per_layer_embed", true, a->n_vocab_per_layer, wide, &m->per_layer_embed) ||
@@ -251,7 +261,8 @@ static int bind_bias(binder *b, const char *name, bias_table *t) {
     const file_tensor *f = bind(b, name, false);
     uint64_t heads = (uint64_t)b->m->arch.n_heads;
     if (!f) return 0;
-    if (f->type != W_F32 || f->n_dims != 2 || f->dims[0] != heads || f->dims[1] % 2 == 0 || f->dims[1] > 1 << 20) return bad_shape(b, name, f, heads, f->dims[1] | 1);
+    if (f->type != W_F32 || f->n_dims != 2 || f->dims[0] != heads || f->dims[1] % 2 == 0 || f->dims[1] > 1 << 20)
+        return bad_shape(b, name, f, heads, f->dims[1] | 1);
     *t = (bias_table){ .file = file_data(&b->m->file, f), .reach = (int)f->dims[1] / 2 };
     return 0;
 }
@@ -267,11 +278,13 @@ static int bind_ropes(binder *b) {
         const file_tensor *t = bind(b, name, true), *far = bind(b, far_name, false);
         if (!t) return -1;
         if (t->n_dims != 1 || t->type != W_F32 || 2 * t->dims[0] > (uint64_t)m->arch.head_dim)
-            return fail(b->e, "%s: tensor %s: at most %d frequencies for heads of %d, found %llu", m->file.path, name, m->arch.head_dim / 2, m->arch.head_dim, (unsigned long long)t->dims[0]);
+            return fail(b->e, "%s: tensor %s: at most %d frequencies for heads of %d, found %llu", m->file.path,
+                        name, m->arch.head_dim / 2, m->arch.head_dim, (unsigned long long)t->dims[0]);
         if (far && (far->n_dims != 1 || far->type != W_F32 || far->dims[0] != t->dims[0])) return bad_shape(b, far_name, far, t->dims[0], 0);
     }
     for (int l = 0; l < m->arch.n_layers; l++)
-        if (m->arch.rope[l] >= m->arch.n_ropes) return fail(b->e, "%s: layer %d uses rope table %d of %d", m->file.path, l, m->arch.rope[l], m->arch.n_ropes);
+        if (m->arch.rope[l] >= m->arch.n_ropes)
+            return fail(b->e, "%s: layer %d uses rope table %d of %d", m->file.path, l, m->arch.rope[l], m->arch.n_ropes);
     return 0;
 }
 
@@ -280,7 +293,8 @@ static int bind_ropes(binder *b) {
 static int refuse_unknown(binder *b) {
     for (uint32_t i = 0; i < b->m->file.n_tensors; i++)
         if (!b->taken[i])
-            return fail(b->e, "%s: tensor %s has no place in this model: it was made by a newer convert, or is damaged; use a newer quern or convert again",
+            return fail(b->e, "%s: tensor %s has no place in this model: it was made by a newer convert, or is "
+                              "damaged; use a newer quern or convert again",
                         b->m->file.path, b->m->file.tensors[i].name);
     return 0;
 }
@@ -343,7 +357,8 @@ static int bind_all(binder *b) {
     m->q_rows = (int)round_up((size_t)a->n_heads * (size_t)a->head_dim, PANEL);
     m->kv_rows = (int)round_up((size_t)a->n_kv_heads * (size_t)a->head_dim, PANEL);
     if (bind_table(b, "embed", true, a->n_vocab, a->d_model, &m->embed) || bind_table(b, "pos_embed", false, a->n_ctx, a->d_model, &m->pos_embed) ||
-        bind_norm(b, "embed_norm", false, &m->embed_norm) || bind_encoder(b) || bind_decoder(b) || bind_streams(b) || bind_bias(b, "rel_bias", &m->rel_bias) ||
+        bind_norm(b, "embed_norm", false, &m->embed_norm) || bind_encoder(b) || bind_decoder(b) || bind_streams(b) ||
+        bind_bias(b, "rel_bias", &m->rel_bias) ||
         bind_bias(b, "enc.rel_bias", &m->enc_rel_bias) || bind_dense(b) || bind_ropes(b) || refuse_unknown(b))
         return -1;
     model_choose_ropes(m, 1);
@@ -410,7 +425,9 @@ static int expand(const model *m, bias_table *t, int ctx, arena *mem, err *e) {
     return 0;
 }
 
-int model_expand_biases(model *m, int ctx, err *e) { return expand(m, &m->rel_bias, ctx, &m->mem, e) || expand(m, &m->enc_rel_bias, ctx, &m->mem, e) ? -1 : 0; }
+int model_expand_biases(model *m, int ctx, err *e) {
+    return expand(m, &m->rel_bias, ctx, &m->mem, e) || expand(m, &m->enc_rel_bias, ctx, &m->mem, e) ? -1 : 0;
+}
 
 static uint64_t mat_macs(const mat *w) { return w->data ? (uint64_t)w->n * (uint64_t)w->k : 0; }
 
@@ -422,7 +439,8 @@ static uint64_t layers_sum(const model *m, uint64_t (*of)(const mat *)) {
     for (int i = 1; i < m->arch.n_streams; i++) sum += of(&m->stream_in[i]) + of(&m->stream_out[i]);
     for (int l = 0; l < m->arch.n_layers; l++) {
         const layer *w = &m->layers[l];
-        sum += of(&w->qkv) + of(&w->attn_out) + of(&w->cross_q) + of(&w->cross_out) + of(&w->laurel_left) + of(&w->laurel_right) + of(&w->per_layer_gate) + of(&w->per_layer_out) + mlp_sum(&w->mlp, of) + of(&w->router) + mlp_sum(&w->shared, of) + of(&w->shared_gate);
+        sum += of(&w->qkv) + of(&w->attn_out) + of(&w->cross_q) + of(&w->cross_out) + of(&w->laurel_left) + of(&w->laurel_right) +
+               of(&w->per_layer_gate) + of(&w->per_layer_out) + mlp_sum(&w->mlp, of) + of(&w->router) + mlp_sum(&w->shared, of) + of(&w->shared_gate);
         if (w->experts) sum += (uint64_t)m->arch.n_used * mlp_sum(&w->experts[0], of);
     }
     return sum;

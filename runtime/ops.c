@@ -31,7 +31,8 @@ void ops_layout(exec *x, carve *c, int max_rows, int max_k, int d, int d_ff, int
     lay_int8(&x->inner, c, m, round_up((size_t)d_ff, GROUP));
     x->inner_worker = carve_take(c, workers * INNER_FLOATS * sizeof(float));
     /* Steps of few rows are cut by segment; at 4 tasks a worker enough rows keep everyone busy without. */
-    size_t split_rows = (size_t)max_int(8, (int)((4 * workers + (size_t)n_kv_heads - 1) / (size_t)n_kv_heads)), segments = (size_t)ctx / ATTN_SEGMENT + 1;
+    size_t split_rows = (size_t)max_int(8, (int)((4 * workers + (size_t)n_kv_heads - 1) / (size_t)n_kv_heads)),
+           segments = (size_t)ctx / ATTN_SEGMENT + 1;
     x->attn_part_floats = split_rows * (size_t)n_heads * segments * part;
     x->attn_part = carve_take(c, x->attn_part_floats * sizeof(float));
     x->max_queries = heads * rows_at_once(heads);
@@ -177,7 +178,8 @@ typedef struct inner_task {
 /* Columns [first, end) of rows [row, row + n): product, activation and int8, while they lie in the worker's cache. */
 static void inner_block(const inner_task *t, float *work, int row, int n, int first, int end) {
     const kernels *k = t->in.x->k;
-    int halves = t->gated ? 2 : 1, p0 = first / PANEL * halves, p1 = min_int(end / PANEL * halves, panels_of(t->in.w)), used = min_int(end, t->out.k) - first;
+    int halves = t->gated ? 2 : 1, p0 = first / PANEL * halves, p1 = min_int(end / PANEL * halves, panels_of(t->in.w)),
+        used = min_int(end, t->out.k) - first;
     float *y = t->in.y + (size_t)row * t->in.ldy + (size_t)first, *sums = t->gated ? work : y;
     size_t ld = t->gated ? (size_t)(halves * t->block) : t->in.ldy;
     multiply(&t->in, row, n, p0, p1, sums, ld);
@@ -248,7 +250,9 @@ static void rows(exec *x, row_task *t) {
 }
 
 static void rmsnorm_row(const row_task *t, int i) { t->x->k->rmsnorm(t->y + (size_t)i * t->ldy, t->in + (size_t)i * t->ldx, t->w, t->n, t->eps); }
-static void layernorm_row(const row_task *t, int i) { t->x->k->layernorm(t->y + (size_t)i * t->ldy, t->in + (size_t)i * t->ldx, t->w, t->b, t->n, t->eps); }
+static void layernorm_row(const row_task *t, int i) {
+    t->x->k->layernorm(t->y + (size_t)i * t->ldy, t->in + (size_t)i * t->ldx, t->w, t->b, t->n, t->eps);
+}
 
 static void sparse_glu_row(const row_task *t, int i) {
     float *gate_up = t->gates + (size_t)i * t->ldx, *y = t->y + (size_t)i * t->ldy;
@@ -322,7 +326,9 @@ void ops_route(exec *x, float *route, size_t ld, int m, int n, int n_used, bool 
 
 static void scale_row(const row_task *t, int i) { t->x->k->scale(t->y + (size_t)i * t->ldy, t->eps, t->n); }
 
-void ops_scale(exec *x, float *y, size_t ld, int m, int n, float s) { rows(x, &(row_task){ .y = y, .ldy = ld, .m = m, .n = n, .eps = s, .row = scale_row }); }
+void ops_scale(exec *x, float *y, size_t ld, int m, int n, float s) {
+    rows(x, &(row_task){ .y = y, .ldy = ld, .m = m, .n = n, .eps = s, .row = scale_row });
+}
 
 void ops_add(exec *x, float *y, const float *in, size_t ld, int m, int n, float scale) {
     rows(x, &(row_task){ .y = y, .in = in, .ldx = ld, .ldy = ld, .m = m, .n = n, .eps = scale, .row = add_row });
@@ -448,7 +454,8 @@ static void attend_segment(const attn_task *t, int begin, int end, int kvh, int 
     const attn_rows *r = t->r;
     const kv_pool *p = r->seq[begin]->pool;
     size_t k_at = kv_block_at(p, r->slot, kvh);
-    attn_job job = { .query = query, .hd = r->hd, .page = r->seq[begin]->page[r->group], .k_at = k_at, .v_at = k_at + p->k_bytes, .type = p->type, .softcap = r->softcap };
+    attn_job job = { .query = query, .hd = r->hd, .page = r->seq[begin]->page[r->group], .k_at = k_at, .v_at = k_at + p->k_bytes,
+                     .type = p->type, .softcap = r->softcap };
     for (int i = begin; i < end; i++) {
         int t0 = kv_first(r->window, r->pos[i]), t1 = min_int((segment + 1) * ATTN_SEGMENT, r->end[i]);
         float *out = (t0 / ATTN_SEGMENT < segment ? later : fresh) + (size_t)(i - begin) * row_floats;

@@ -32,7 +32,8 @@ static int set_int(const program *p, const option *o, const char *text) {
     char *end;
     errno = 0;
     long v = strtol(text, &end, 10);
-    if (end == text || *end || errno || v < INT32_MIN || v > INT32_MAX) return usage_error(p, "%s: expected a whole number, found \"%s\"", o->name, text);
+    if (end == text || *end || errno || v < INT32_MIN || v > INT32_MAX)
+        return usage_error(p, "%s: expected a whole number, found \"%s\"", o->name, text);
     *(int *)o->value = (int)v;
     return OPTIONS_GO_ON;
 }

@@ -193,7 +193,8 @@ int pool_new(pool **out, int n_threads, err *e) {
             free(w);
             pool_free(p);
             *out = NULL;
-            return fail_code(e, ERR_MEMORY, "thread %d of %d cannot be started: too many threads or too little memory; use fewer (-t)", i + 1, n_threads);
+            return fail_code(e, ERR_MEMORY, "thread %d of %d cannot be started: too many threads or too little memory; use fewer (-t)",
+                             i + 1, n_threads);
         }
     }
     return 0;

@@ -43,7 +43,8 @@ static int in_range(const char *name, double v, double low, double high, err *e)
 
 int sample_check(const sample_opts *o, err *e) {
     if (in_range("temperature", o->temperature, 0, 1000, e) || in_range("top-k", o->top_k, 0, INT32_MAX, e) || in_range("top-p", o->top_p, 0, 1, e) ||
-        in_range("min-p", o->min_p, 0, 1, e) || in_range("typical", o->typical_p, 0, 1, e) || in_range("repeat-penalty", o->repeat_penalty, 1e-3, 1000, e) ||
+        in_range("min-p", o->min_p, 0, 1, e) || in_range("typical", o->typical_p, 0, 1, e) ||
+        in_range("repeat-penalty", o->repeat_penalty, 1e-3, 1000, e) ||
         in_range("frequency-penalty", o->frequency_penalty, -1000, 1000, e) || in_range("presence-penalty", o->presence_penalty, -1000, 1000, e) ||
         in_range("repeat-last-n", o->repeat_last_n, -1, 1 << 24, e) || in_range("no-repeat-ngram", o->no_repeat_ngram, 0, 1 << 24, e) ||
         in_range("min-length", o->min_length, 0, INT32_MAX, e))

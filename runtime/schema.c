@@ -75,7 +75,8 @@ typedef struct leaves { /* pointers: each a copy */
 } leaves;
 
 static int add_leaf(compiler *c, leaves *out, const leaf *x) {
-    if (++c->n_leaves > 64 * SCHEMA_MAX_CHOICES || out->n >= SCHEMA_MAX_CHOICES) return schema_bad(&c->d, x->n ? x->plain[0] : c->d.root, NULL, "its alternatives multiply to over %d", SCHEMA_MAX_CHOICES);
+    if (++c->n_leaves > 64 * SCHEMA_MAX_CHOICES || out->n >= SCHEMA_MAX_CHOICES)
+        return schema_bad(&c->d, x->n ? x->plain[0] : c->d.root, NULL, "its alternatives multiply to over %d", SCHEMA_MAX_CHOICES);
     if ((out->n & (out->n - 1)) == 0) {
         leaf **more = realloc(out->p, (out->n ? 2 * (size_t)out->n : 1) * sizeof *more);
         if (!more) return fail_memory(c->d.e, out->n * sizeof *more, "a schema");
@@ -97,21 +98,27 @@ static void free_leaves(leaves *l) {
 static int expect_list(compiler *c, const json *s, const char *keyword, const json **list) {
     *list = json_get(s, keyword);
     if (!*list) return 0;
-    if ((*list)->type != JSON_ARRAY || !(*list)->n) return schema_bad(&c->d, s, keyword, "expected a list of schemas, found %s", (*list)->type == JSON_ARRAY ? "none in it" : json_type_name(*list));
+    if ((*list)->type != JSON_ARRAY || !(*list)->n)
+        return schema_bad(&c->d, s, keyword, "expected a list of schemas, found %s",
+                          (*list)->type == JSON_ARRAY ? "none in it" : json_type_name(*list));
     return 0;
 }
 
 /* Keywords whose form nothing later looks at where their kind is not asked for. */
 static int check_forms(compiler *c, const json *s) {
     const json *format = json_get(s, "format"), *pattern = json_get(s, "pattern"), *required = json_get(s, "required"), *list = json_get(s, "enum");
-    if (format && (format->type != JSON_STRING || !format_pattern(format->s))) return schema_bad(&c->d, s, "format", "\"%.60s\" cannot be enforced; date, time, date-time, uuid, email, hostname, ipv4, ipv6 and uri can", format->type == JSON_STRING ? format->s : json_type_name(format));
+    if (format && (format->type != JSON_STRING || !format_pattern(format->s)))
+        return schema_bad(&c->d, s, "format", "\"%.60s\" cannot be enforced; date, time, date-time, uuid, email, hostname, ipv4, ipv6 and uri can",
+                          format->type == JSON_STRING ? format->s : json_type_name(format));
     if (pattern && pattern->type != JSON_STRING) return schema_bad(&c->d, s, "pattern", "expected a string, found %s", json_type_name(pattern));
     if (list && list->type != JSON_ARRAY) return schema_bad(&c->d, s, "enum", "expected a list of values, found %s", json_type_name(list));
-    if (required && required->type != JSON_ARRAY) return schema_bad(&c->d, s, "required", "expected a list of names, found %s", json_type_name(required));
+    if (required && required->type != JSON_ARRAY)
+        return schema_bad(&c->d, s, "required", "expected a list of names, found %s", json_type_name(required));
     for (const json *j = required ? required->child : NULL; j; j = j->next)
         if (j->type != JSON_STRING) return schema_bad(&c->d, s, "required", "expected a list of names, found %s in it", json_type_name(j));
     const json *properties = json_get(s, "properties"), *prefix;
-    if (properties && properties->type != JSON_OBJECT) return schema_bad(&c->d, s, "properties", "expected an object, found %s", json_type_name(properties));
+    if (properties && properties->type != JSON_OBJECT)
+        return schema_bad(&c->d, s, "properties", "expected an object, found %s", json_type_name(properties));
     const json *items = json_get(s, "items");
     if (items && items->type == JSON_ARRAY) return schema_bad(&c->d, s, "items", "a list of schemas here is an older draft's: write prefixItems");
     return expect_list(c, s, "prefixItems", &prefix);
@@ -124,7 +131,8 @@ static int gather(compiler *c, leaf *x, const json *s, int depth) {
     if (s->type == JSON_FALSE) x->never = true;
     if (s->type != JSON_OBJECT) return 0;
     if (depth > 200) return schema_bad(&c->d, s, NULL, "it refers to itself without end");
-    if (++c->gathered > MAX_GATHERED || x->n == MAX_PLAIN || x->n_choices + 2 > MAX_PLAIN) return schema_bad(&c->d, s, NULL, "too many schemas that hold together");
+    if (++c->gathered > MAX_GATHERED || x->n == MAX_PLAIN || x->n_choices + 2 > MAX_PLAIN)
+        return schema_bad(&c->d, s, NULL, "too many schemas that hold together");
     for (uint32_t i = 0; i < x->n; i++)
         if (x->plain[i] == s) return json_get(s, "$ref") ? (schema_resolve(&c->d, s, &target) ? -1 : gather(c, x, target, depth + 1)) : 0;
     if (check_forms(c, s)) return -1;
@@ -157,7 +165,9 @@ static int check_apart(compiler *c, const leaf *x, const json *list, int depth) 
         for (const json *b = a->next; b; b = b->next) {
             bool yes;
             if (apart(c, x, a, b, depth, &yes)) return -1;
-            if (!yes) return schema_bad(&c->d, list, NULL, "two of its alternatives may hold for one value, or it cannot be seen that they do not: use anyOf, or tell them apart by a required property with another const");
+            if (!yes)
+                return schema_bad(&c->d, list, NULL, "two of its alternatives may hold for one value, or it cannot be seen "
+                                                     "that they do not: use anyOf, or tell them apart by a required property with another const");
         }
     return 0;
 }
@@ -637,7 +647,8 @@ static int make_root(compiler *c) {
     if (make_rules(c)) return -1;
     err inner = { 0 };
     if (net_finish(&c->n, root, &inner) == 0) return 0;
-    if (inner.code == ERR_INPUT && !c->n.too_large) return schema_bad(&c->d, c->d.root, NULL, "no value satisfies it, or none that can be written in so many digits and characters");
+    if (inner.code == ERR_INPUT && !c->n.too_large)
+        return schema_bad(&c->d, c->d.root, NULL, "no value satisfies it, or none that can be written in so many digits and characters");
     return fail_code(c->d.e, inner.code, "%s", inner.msg);
 }
 

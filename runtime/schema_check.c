@@ -64,18 +64,22 @@ static bool asks_nothing(const json *s, const json *j) {
     const json *items = json_get(s, "maxItems");
     if (is_key(j, "uniqueItems")) return off || (j->type == JSON_TRUE && items && json_int(items, &most) == 0 && most <= 1);
     if (is_key(j, "not")) return off;
-    if (is_key(j, "propertyNames") && j->type == JSON_OBJECT && j->n == 1 && json_is(json_get(j, "type"), "string")) return true; /* all of them are */
+    /* all of them are */
+    if (is_key(j, "propertyNames") && j->type == JSON_OBJECT && j->n == 1 && json_is(json_get(j, "type"), "string")) return true;
     if (is_key(j, "unevaluatedProperties") || is_key(j, "unevaluatedItems") || is_key(j, "propertyNames")) return on;
-    if (is_key(j, "patternProperties") || is_key(j, "dependentRequired") || is_key(j, "dependentSchemas") || is_key(j, "dependencies")) return j->type == JSON_OBJECT && j->n == 0;
+    if (is_key(j, "patternProperties") || is_key(j, "dependentRequired") || is_key(j, "dependentSchemas") || is_key(j, "dependencies"))
+        return j->type == JSON_OBJECT && j->n == 0;
     return false;
 }
 
 int schema_keywords(schema_doc *d, const json *s) {
-    static const char *const kept[] = { "type", "enum", "const", "properties", "additionalProperties", "required", "minProperties", "maxProperties", "items", "prefixItems",
-                                        "minItems", "maxItems", "minLength", "maxLength", "pattern", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
+    static const char *const kept[] = { "type", "enum", "const", "properties", "additionalProperties", "required", "minProperties",
+                                        "maxProperties", "items", "prefixItems", "minItems", "maxItems", "minLength", "maxLength",
+                                        "pattern", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
                                         "multipleOf", "anyOf", "oneOf", "allOf", "$ref", "$defs", "definitions", "nullable", NULL };
-    static const char *const notes[] = { "title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly", "$schema", "$id", "$comment", "$anchor",
-                                         "$vocabulary", "contentMediaType", "contentEncoding", "contentSchema", "discriminator", "propertyOrdering", "strict", NULL };
+    static const char *const notes[] = { "title", "description", "default", "examples", "example", "deprecated", "readOnly",
+                                         "writeOnly", "$schema", "$id", "$comment", "$anchor", "$vocabulary", "contentMediaType",
+                                         "contentEncoding", "contentSchema", "discriminator", "propertyOrdering", "strict", NULL };
     if (s->type == JSON_TRUE || s->type == JSON_FALSE) return 0;
     if (s->type != JSON_OBJECT) return schema_bad(d, s, NULL, "expected a schema (an object, true or false), found %s", json_type_name(s));
     for (const json *j = s->child; j; j = j->next) {
@@ -84,17 +88,20 @@ int schema_keywords(schema_doc *d, const json *s) {
         return schema_bad(d, j, NULL, "`%.60s` cannot be enforced", j->key);
     }
     const json *dialect = json_get(s, "$schema");
-    if (dialect && (dialect->type != JSON_STRING || !strstr(dialect->s, "json-schema.org/"))) return schema_bad(d, s, "$schema", "a dialect that is not json-schema.org's cannot be kept");
+    if (dialect && (dialect->type != JSON_STRING || !strstr(dialect->s, "json-schema.org/")))
+        return schema_bad(d, s, "$schema", "a dialect that is not json-schema.org's cannot be kept");
     if (s != d->root && json_get(s, "$id")) return schema_bad(d, s, "$id", "a schema with a base of its own within another cannot be kept");
     return 0;
 }
 
 static int kind_of(schema_doc *d, const json *s, const json *t) {
-    static const struct { const char *name; int kinds; } all[] = { { "null", KIND_NULL }, { "boolean", KIND_BOOL }, { "integer", KIND_INT }, { "number", KIND_INT | KIND_FRACTION },
+    static const struct { const char *name; int kinds; } all[] = { { "null", KIND_NULL }, { "boolean", KIND_BOOL },
+                                                                   { "integer", KIND_INT }, { "number", KIND_INT | KIND_FRACTION },
                                                                    { "string", KIND_STRING }, { "array", KIND_ARRAY }, { "object", KIND_OBJECT } };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (json_is(t, all[i].name)) return all[i].kinds;
-    return schema_bad(d, s, "type", "expected null, boolean, integer, number, string, array, object or a list of these, found %s", t->type == JSON_STRING ? t->s : json_type_name(t));
+    return schema_bad(d, s, "type", "expected null, boolean, integer, number, string, array, object or a list of these, found %s",
+                      t->type == JSON_STRING ? t->s : json_type_name(t));
 }
 
 int schema_kinds(schema_doc *d, const json *s, int *kinds) {
@@ -148,7 +155,8 @@ int schema_resolve(schema_doc *d, const json *s, const json **target) {
     const json *ref = json_get(s, "$ref");
     if (ref->type != JSON_STRING) return schema_bad(d, s, "$ref", "expected a string, found %s", json_type_name(ref));
     const char *p = ref->s;
-    if (p[0] != '#' || (p[1] && p[1] != '/')) return schema_bad(d, s, "$ref", "\"%.100s\": only references within the schema (#/...) can be followed", p);
+    if (p[0] != '#' || (p[1] && p[1] != '/'))
+        return schema_bad(d, s, "$ref", "\"%.100s\": only references within the schema (#/...) can be followed", p);
     *target = schema_at(d->root, p + 1);
     return *target ? 0 : schema_bad(d, s, "$ref", "\"%.100s\" leads nowhere", ref->s);
 }
@@ -157,7 +165,8 @@ int schema_count(schema_doc *d, const json *s, const char *keyword, uint32_t *v)
     const json *j = json_get(s, keyword);
     int64_t i;
     if (!j) return 0;
-    if (json_int(j, &i) || i < 0) return schema_bad(d, s, keyword, "expected a whole number from 0, found %s", j->type == JSON_NUMBER ? j->s : json_type_name(j));
+    if (json_int(j, &i) || i < 0)
+        return schema_bad(d, s, keyword, "expected a whole number from 0, found %s", j->type == JSON_NUMBER ? j->s : json_type_name(j));
     *v = i > INT32_MAX ? INT32_MAX : (uint32_t)i;
     return 0;
 }
@@ -176,7 +185,8 @@ static int multiple_of(schema_doc *d, const json *s, number_limits *l) {
     if (rc <= 0) return rc;
     if (v.sign < 0 || !v.n) return schema_bad(d, s, "multipleOf", "expected a number above 0");
     int64_t m;
-    if (!decimal_whole(&v) || json_int(json_get(s, "multipleOf"), &m) || m > 1000) return schema_bad(d, s, "multipleOf", "only whole numbers up to 1000 can be kept");
+    if (!decimal_whole(&v) || json_int(json_get(s, "multipleOf"), &m) || m > 1000)
+        return schema_bad(d, s, "multipleOf", "only whole numbers up to 1000 can be kept");
     uint32_t a = l->multiple ? l->multiple : 1, b = (uint32_t)m, x = a, y = b;
     while (y) {
         uint32_t r = x % y;
@@ -190,7 +200,8 @@ static int multiple_of(schema_doc *d, const json *s, number_limits *l) {
 }
 
 int schema_number(schema_doc *d, const json *s, number_limits *l) {
-    static const struct { const char *name; bool low, open; } limits[] = { { "minimum", true, false }, { "exclusiveMinimum", true, true }, { "maximum", false, false }, { "exclusiveMaximum", false, true } };
+    static const struct { const char *name; bool low, open; } limits[] = { { "minimum", true, false }, { "exclusiveMinimum", true, true },
+                                                                           { "maximum", false, false }, { "exclusiveMaximum", false, true } };
     for (int i = 0; i < 4; i++) {
         decimal v;
         int rc = limit(d, s, limits[i].name, &v);

@@ -239,7 +239,8 @@ static void write_free(net *n, uint32_t from, uint32_t to, bool whole) {
     }
     net_empty(n, end, to);
     if (whole) return;
-    uint32_t fraction = net_add_state(n, rule), exponent = net_add_state(n, rule), e1 = net_add_state(n, rule), e2 = net_add_state(n, rule), e3 = net_add_state(n, rule);
+    uint32_t fraction = net_add_state(n, rule), exponent = net_add_state(n, rule), e1 = net_add_state(n, rule),
+             e2 = net_add_state(n, rule), e3 = net_add_state(n, rule);
     at = net_add_state(n, rule);
     net_bytes(n, end, '.', '.', at);
     for (int i = 0; i < ALL_DIGITS; i++) {
@@ -262,7 +263,8 @@ static void write_free(net *n, uint32_t from, uint32_t to, bool whole) {
 }
 
 const char *number_emit(net *n, uint32_t from, uint32_t to, const number_limits *l) {
-    if ((l->has_low && !l->whole && l->low.n > ALL_DIGITS) || (l->has_high && !l->whole && l->high.n > ALL_DIGITS)) return "a limit of over 15 digits cannot be kept for numbers that are not whole";
+    if ((l->has_low && !l->whole && l->low.n > ALL_DIGITS) || (l->has_high && !l->whole && l->high.n > ALL_DIGITS))
+        return "a limit of over 15 digits cannot be kept for numbers that are not whole";
     if (l->multiple > MAX_MULTIPLE) return "multiples of more than 1000 cannot be kept";
     if (!l->has_low && !l->has_high && !l->multiple) return write_free(n, from, to, l->whole), NULL;
     uint32_t rule = n->state[from].rule, minus = net_add_state(n, rule);

@@ -81,10 +81,12 @@ static int add_range(parser *p, class *c, uint32_t lo, uint32_t hi) {
 }
 
 static int add_shorthand(parser *p, class *c, char what) {
-    static const char_range digit[] = { { '0', '9' } }, word[] = { { '0', '9' }, { 'A', 'Z' }, { '_', '_' }, { 'a', 'z' } }, space[] = { { 9, 13 }, { ' ', ' ' } };
+    static const char_range digit[] = { { '0', '9' } }, word[] = { { '0', '9' }, { 'A', 'Z' }, { '_', '_' }, { 'a', 'z' } },
+                            space[] = { { 9, 13 }, { ' ', ' ' } };
     static const char_range not_digit[] = { { 0, 47 }, { 58, 127 } }, not_word[] = { { 0, 47 }, { 58, 64 }, { 91, 94 }, { 96, 96 }, { 123, 127 } };
     static const char_range not_space[] = { { 0, 8 }, { 14, 27 }, { 33, 127 } }; /* Python's spaces have 28 to 31 as well */
-    static const struct { char name; const char_range *r; size_t n; } all[] = { { 'd', digit, 1 }, { 'w', word, 4 }, { 's', space, 2 }, { 'D', not_digit, 2 }, { 'W', not_word, 5 }, { 'S', not_space, 3 } };
+    static const struct { char name; const char_range *r; size_t n; } all[] = { { 'd', digit, 1 }, { 'w', word, 4 }, { 's', space, 2 },
+                                                                                { 'D', not_digit, 2 }, { 'W', not_word, 5 }, { 'S', not_space, 3 } };
     for (size_t i = 0; i < 6; i++)
         for (size_t k = 0; all[i].name == what && k < all[i].n; k++)
             if (add_range(p, c, all[i].r[k].lo, all[i].r[k].hi)) return -1;
@@ -177,7 +179,8 @@ static int parse_choice(parser *p, uint32_t from, uint32_t *to);
 
 static int parse_group(parser *p, uint32_t from, uint32_t *to) {
     if (take(p, "?")) {
-        if (peek(p) == '=' || peek(p) == '!' || (peek(p) == '<' && p->at + 1 < p->n && (p->s[p->at + 1] == '=' || p->s[p->at + 1] == '!'))) return bad(p, "look-ahead and look-behind cannot be kept");
+        if (peek(p) == '=' || peek(p) == '!' || (peek(p) == '<' && p->at + 1 < p->n && (p->s[p->at + 1] == '=' || p->s[p->at + 1] == '!')))
+            return bad(p, "look-ahead and look-behind cannot be kept");
         if (take(p, "<")) {
             while (p->at < p->n && peek(p) != '>') p->at++;
             p->at++;
@@ -206,7 +209,9 @@ static int parse_atom(parser *p, uint32_t from, uint32_t *to) {
         if (parse_class(p, &c)) return -1;
         return chars(p->a, from, *to, c.r, c.n), 0;
     }
-    if (peek(p) && strchr("*+?{}])", peek(p))) return bad(p, peek(p) == ')' ? "a closing parenthesis without its opening one" : "a sign of repetition with nothing to repeat, or one that needs a backslash");
+    if (peek(p) && strchr("*+?{}])", peek(p)))
+        return bad(p, peek(p) == ')' ? "a closing parenthesis without its opening one"
+                                     : "a sign of repetition with nothing to repeat, or one that needs a backslash");
     if (parse_char(p, &v, &kind, false)) return -1;
     if (kind) {
         if (add_shorthand(p, &c, kind)) return -1;
@@ -330,7 +335,8 @@ void char_nfa_free(char_nfa *a) {
 /* ---- formats ---- */
 
 #define D "[0-9]"
-#define DATE "(?:(?:000[1-9]|00[1-9]" D "|0[1-9]" D D "|[1-9]" D D D ")-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]" D "|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]" D "|30)|02-(?:0[1-9]|1" D "|2[0-8]))" \
+#define DATE "(?:(?:000[1-9]|00[1-9]" D "|0[1-9]" D D "|[1-9]" D D D ")-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]" D "|3[01])" \
+    "|(?:0[469]|11)-(?:0[1-9]|[12]" D "|30)|02-(?:0[1-9]|1" D "|2[0-8]))" \
     "|(?:" D D "(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)-02-29)"
 #define TIME "(?:[01]" D "|2[0-3]):[0-5]" D ":[0-5]" D "(?:\\." D "{1,6})?(?:Z|[+-](?:[01]" D "|2[0-3]):[0-5]" D ")"
 #define OCTET "(?:25[0-5]|2[0-4]" D "|1" D D "|[1-9]?" D ")"
@@ -342,11 +348,16 @@ const char *format_pattern(const char *format) {
         { "time", "^" TIME "$" },
         { "date-time", "^" DATE "T" TIME "$" },
         { "uuid", "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$" },
-        { "email", "^[A-Za-z0-9_+-]{1,20}(?:\\.[A-Za-z0-9_+-]{1,20}){0,2}@[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?(?:\\.[A-Za-z](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?){1,3}$" },
+        { "email", "^[A-Za-z0-9_+-]{1,20}(?:\\.[A-Za-z0-9_+-]{1,20}){0,2}@[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?"
+                   "(?:\\.[A-Za-z](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?){1,3}$" },
         { "ipv4", "^" OCTET "(?:\\." OCTET "){3}$" },
-        { "ipv6", "^(?:(?:" HEX4 ":){7}" HEX4 "|(?:" HEX4 ":){1,6}:" HEX4 "|(?:" HEX4 ":){1,5}(?::" HEX4 "){2}|(?:" HEX4 ":){1,4}(?::" HEX4 "){2,3}|(?:" HEX4 ":){1,3}(?::" HEX4 "){2,4}"
+        { "ipv6", "^(?:(?:" HEX4 ":){7}" HEX4 "|(?:" HEX4 ":){1,6}:" HEX4 "|(?:" HEX4 ":){1,5}(?::" HEX4 "){2}"
+                  "|(?:" HEX4 ":){1,4}(?::" HEX4 "){2,3}|(?:" HEX4 ":){1,3}(?::" HEX4 "){2,4}"
                   "|(?:" HEX4 ":){1,2}(?::" HEX4 "){2,5}|" HEX4 ":(?::" HEX4 "){2,6}|:(?::" HEX4 "){1,7}|(?:" HEX4 ":){1,7}:|::)$" },
-        { "uri", "^[a-z][a-z0-9+.-]{1,15}://[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?(?:\\.[A-Za-z](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?){0,3}(?::[1-9]" D "{0,3})?(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]*)*(?:\\?[A-Za-z0-9._~!$&'()*+,;=:@/?-]*)?(?:#[A-Za-z0-9._~!$&'()*+,;=:@/?-]*)?$" },
+        { "uri", "^[a-z][a-z0-9+.-]{1,15}://[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?"
+                 "(?:\\.[A-Za-z](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?){0,3}(?::[1-9]" D "{0,3})?"
+                 "(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]*)*(?:\\?[A-Za-z0-9._~!$&'()*+,;=:@/?-]*)?"
+                 "(?:#[A-Za-z0-9._~!$&'()*+,;=:@/?-]*)?$" },
         { "hostname", "^[A-Za-z](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?(?:\\.[A-Za-z](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?){0,3}$" },
     };
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)

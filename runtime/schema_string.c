@@ -180,7 +180,9 @@ static void *more(builder *b, void *p, uint32_t n, uint32_t *cap, size_t size) {
     return q;
 }
 
-static uint64_t set_hash(const uint32_t *p, uint32_t n, uint32_t count) { return hash_bytes(p, n * sizeof *p) + count * UINT64_C(0x9e3779b97f4a7c15); }
+static uint64_t set_hash(const uint32_t *p, uint32_t n, uint32_t count) {
+    return hash_bytes(p, n * sizeof *p) + count * UINT64_C(0x9e3779b97f4a7c15);
+}
 
 static void rehash(builder *b) {
     uint32_t slots = b->slots ? 2 * b->slots : 1024, *slot = malloc(slots * sizeof *slot);
@@ -229,7 +231,8 @@ static void find_cuts(builder *b) {
     add_cut(b, 0);
     add_cut(b, 0x110000);
     for (int p = 0; p < b->l->n_patterns; p++)
-        for (uint32_t i = 0; i < b->l->pattern[p].n_ranges; i++) add_cut(b, b->l->pattern[p].range[i].lo), add_cut(b, b->l->pattern[p].range[i].hi + 1);
+        for (uint32_t i = 0; i < b->l->pattern[p].n_ranges; i++)
+            add_cut(b, b->l->pattern[p].range[i].lo), add_cut(b, b->l->pattern[p].range[i].hi + 1);
     if (b->failed) return;
     qsort(b->cut, b->n_cut, sizeof *b->cut, by_number);
     uint32_t kept = 0;
@@ -301,12 +304,14 @@ static void expand(builder *b, uint32_t i) {
 
 static int emit_sets(builder *b, uint32_t from, err *e) {
     b->n_now = 0;
-    for (int p = 0; p < b->l->n_patterns; p++) add_state(b->l->pattern + p, b->l->pattern[p].start, b->base[p], true, false, b->now, &b->n_now, b->seen);
+    for (int p = 0; p < b->l->n_patterns; p++)
+        add_state(b->l->pattern + p, b->l->pattern[p].start, b->base[p], true, false, b->now, &b->n_now, b->seen);
     find_set(b, 0);
     if (!b->failed) memset(b->slot, 0xff, b->slots * sizeof *b->slot);
     find_cuts(b);
     for (uint32_t i = 0; i < b->n_sets && !b->failed && !b->n->too_large && !b->n->failed; i++) {
-        if (b->n_sets > MAX_SETS || b->n_pool > MAX_POOL) return fail_code(e, ERR_INPUT, "its patterns and lengths together are too large: over %d states", MAX_SETS);
+        if (b->n_sets > MAX_SETS || b->n_pool > MAX_POOL)
+            return fail_code(e, ERR_INPUT, "its patterns and lengths together are too large: over %d states", MAX_SETS);
         expand(b, i);
     }
     if (b->failed) return fail_memory(e, b->n_pool * 4, "a pattern");
@@ -316,7 +321,8 @@ static int emit_sets(builder *b, uint32_t from, err *e) {
 
 int string_emit(net *n, uint32_t from, uint32_t to, const string_limits *l, err *e) {
     uint32_t rule = n->failed || n->too_large ? 0 : n->state[from].rule, open = net_add_state(n, rule), inside = net_add_state(n, rule);
-    if (l->min > MAX_LENGTH || (l->max != NET_NONE && l->max > MAX_LENGTH)) return fail_code(e, ERR_INPUT, "lengths over %d cannot be kept", MAX_LENGTH);
+    if (l->min > MAX_LENGTH || (l->max != NET_NONE && l->max > MAX_LENGTH))
+        return fail_code(e, ERR_INPUT, "lengths over %d cannot be kept", MAX_LENGTH);
     if (l->raw) net_empty(n, from, open);
     else net_bytes(n, from, '"', '"', open);
     if (!l->raw && !l->n_patterns && !l->min && l->max == NET_NONE) {

@@ -61,7 +61,8 @@ int speculate_check(const engine_info *model, const engine_info *draft, err *e) 
     int rc = model->n_vocab == draft->n_vocab ? 0 : fail_code(&why, ERR_INPUT, "logits of %d and %d tokens", model->n_vocab, draft->n_vocab);
     if (!rc) rc = tokenizer_same_ids(model->tokenizer, model->tokenizer_bytes, draft->tokenizer, draft->tokenizer_bytes, &why);
     if (rc && why.code == ERR_MEMORY) return fail_code(e, ERR_MEMORY, "%s", why.msg);
-    return rc ? fail_code(e, ERR_INPUT, "%s cannot propose for %s: their tokenizers differ: %s; a draft must be a smaller model of the same family", draft->name, model->name, why.msg) : 0;
+    return rc ? fail_code(e, ERR_INPUT, "%s cannot propose for %s: their tokenizers differ: %s; a draft must be a smaller model of the same family",
+                          draft->name, model->name, why.msg) : 0;
 }
 
 int speculation_new(speculation **out, engine *g, session *s, const speculate_opts *o, err *e) {

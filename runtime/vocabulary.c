@@ -43,7 +43,8 @@ static int sort_tokens(vocabulary *v, err *e) {
     v->order = malloc(((size_t)v->n + 1) * sizeof *v->order);
     if (s && v->order) {
         for (int i = 0; i < v->n; i++)
-            if (v->at[i + 1] > v->at[i]) s[v->n_order++] = (struct sortable){ (const unsigned char *)v->text + v->at[i], v->at[i + 1] - v->at[i], (uint32_t)i };
+            if (v->at[i + 1] > v->at[i])
+                s[v->n_order++] = (struct sortable){ (const unsigned char *)v->text + v->at[i], v->at[i + 1] - v->at[i], (uint32_t)i };
         qsort(s, v->n_order, sizeof *s, compare);
         for (uint32_t i = 0; i < v->n_order; i++) v->order[i] = s[i].id;
     }

@@ -43,7 +43,8 @@ static inline void answer_with(job_end end, const char *stop) {
     fake_piece(0, 0, -1, " upon \"\xc3\xa9\"");
     fake_event((job_event){ .kind = EVENT_CHOICE_END, .end = end, .stop_string = stop });
     if (!fake.submitted) return;
-    fake_event((job_event){ .kind = EVENT_END, .timings = { .n_prompt = 8, .n_cached = 3, .n_decoded = 2, .prompt = 0.5, .decode = 0.25, .total = 1 } });
+    fake_event((job_event){ .kind = EVENT_END, .timings = { .n_prompt = 8, .n_cached = 3, .n_decoded = 2, .prompt = 0.5,
+                                                            .decode = 0.25, .total = 1 } });
 }
 
 static inline void refused(int status, const char *code, const char *text) {

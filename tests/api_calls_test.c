@@ -11,7 +11,9 @@ static void know_tools(bool yes) {
 
 /* Thought, text and two calls, in pieces that cut the markers. */
 static void answer_with_calls(job_end end) {
-    static const char *const pieces[] = { "<thi", "nk>H", "m</think>\n\nL", "ook.\n<tool", "_call>{\"name\":\"f\",\"arguments\":{\"a\":1}}</tool_call>\n<tool_call>{\"name\":\"f\"", ",\"arguments\":{", "\"a\":2}}", "</tool_call>" };
+    static const char *const pieces[] = { "<thi", "nk>H", "m</think>\n\nL", "ook.\n<tool",
+                                          "_call>{\"name\":\"f\",\"arguments\":{\"a\":1}}</tool_call>\n<tool_call>{\"name\":\"f\"",
+                                          ",\"arguments\":{", "\"a\":2}}", "</tool_call>" };
     for (size_t i = 0; i < 8; i++) {
         if (end == END_LENGTH && i == 6) break;
         job_event v = { .kind = EVENT_PIECE, .id = 600, .text = pieces[i], .n = strlen(pieces[i]), .logprob = NAN, .constrained = i > 3 };
@@ -43,10 +45,12 @@ static void test_calls_whole(void **state) {
     answer_with_calls(END_EOS);
     has("\"content\":\"Look.\",\"thinking\":\"Hm\",\"tool_calls\":[{\"id\":\"call_");
     has("\"function\":{\"index\":1,\"name\":\"f\",\"arguments\":{\"a\":2}}}]}");
-    ask("/v1/messages", "{" MESSAGES ",\"max_tokens\":50,\"tools\":[{\"name\":\"f\",\"input_schema\":{\"type\":\"object\"}}],\"tool_choice\":{\"type\":\"any\"}}");
+    ask("/v1/messages", "{" MESSAGES ",\"max_tokens\":50,\"tools\":[{\"name\":\"f\",\"input_schema\":{\"type\":\"object\"}}],"
+                                     "\"tool_choice\":{\"type\":\"any\"}}");
     accepted();
     answer_with_calls(END_EOS);
-    has("\"content\":[{\"type\":\"thinking\",\"thinking\":\"Hm\",\"signature\":\"\"},{\"type\":\"text\",\"text\":\"Look.\"},{\"type\":\"tool_use\",\"id\":\"call_");
+    has("\"content\":[{\"type\":\"thinking\",\"thinking\":\"Hm\",\"signature\":\"\"},{\"type\":\"text\","
+        "\"text\":\"Look.\"},{\"type\":\"tool_use\",\"id\":\"call_");
     has("\"input\":{\"a\":2}}],\"stop_reason\":\"tool_use\"");
     ask("/v1/responses", "{\"input\":\"a\",\"tools\":[{\"type\":\"function\",\"name\":\"f\",\"parameters\":{}}]}");
     accepted();
@@ -65,7 +69,8 @@ static void test_calls_on_one_line(void **state) {
     for (int constrained = 0; constrained < 2; constrained++) {
         ask("/api/chat", "{\"model\":\"pip\"," MESSAGES "," TOOLS "}");
         accepted();
-        for (size_t i = 0; i + 1 < sizeof text; i++) fake_event((job_event){ .kind = EVENT_PIECE, .id = 600, .text = text + i, .n = 1, .logprob = NAN, .constrained = constrained });
+        for (size_t i = 0; i + 1 < sizeof text; i++)
+            fake_event((job_event){ .kind = EVENT_PIECE, .id = 600, .text = text + i, .n = 1, .logprob = NAN, .constrained = constrained });
         fake_event((job_event){ .kind = EVENT_CHOICE_END, .end = END_GRAMMAR });
         fake_event((job_event){ .kind = EVENT_END });
         has("\"tool_calls\":[{");
@@ -125,26 +130,35 @@ static void test_calls_streamed(void **state) {
 static void test_keywords_are_refused(void **state) {
     (void)state;
     static const struct { const char *name, *value; } keywords[] = {
-        { "uniqueItems", "true" }, { "patternProperties", "{\"^a\":{}}" }, { "not", "{\"type\":\"null\"}" }, { "if", "{}" }, { "then", "{}" }, { "else", "{}" }, { "contains", "{}" }, { "minContains", "1" },
-        { "dependentRequired", "{\"a\":[\"b\"]}" }, { "dependentSchemas", "{\"a\":{}}" }, { "dependencies", "{\"a\":[\"b\"]}" }, { "propertyNames", "{\"maxLength\":3}" }, { "unevaluatedItems", "false" },
+        { "uniqueItems", "true" }, { "patternProperties", "{\"^a\":{}}" }, { "not", "{\"type\":\"null\"}" }, { "if", "{}" },
+        { "then", "{}" }, { "else", "{}" }, { "contains", "{}" }, { "minContains", "1" },
+        { "dependentRequired", "{\"a\":[\"b\"]}" }, { "dependentSchemas", "{\"a\":{}}" }, { "dependencies", "{\"a\":[\"b\"]}" },
+        { "propertyNames", "{\"maxLength\":3}" }, { "unevaluatedItems", "false" },
         { "unevaluatedProperties", "false" }, { "$dynamicRef", "\"#x\"" }, { "additionalItems", "false" }, { "unheard", "1" },
     };
     static const struct { const char *path, *before, *after, *param; } dialects[] = {
-        { "/v1/chat/completions", MESSAGES ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",\"schema\":", "}}", "response_format.json_schema.schema: " },
-        { "/v1/responses", "\"input\":\"a\",\"text\":{\"format\":{\"type\":\"json_schema\",\"name\":\"n\",\"schema\":", "}}", "text.format.schema: " },
+        { "/v1/chat/completions", MESSAGES ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",\"schema\":",
+          "}}", "response_format.json_schema.schema: " },
+        { "/v1/responses", "\"input\":\"a\",\"text\":{\"format\":{\"type\":\"json_schema\",\"name\":\"n\",\"schema\":",
+          "}}", "text.format.schema: " },
         { "/api/chat", "\"model\":\"pip\"," MESSAGES ",\"format\":", "", "format: " },
         { "/api/generate", "\"model\":\"pip\",\"prompt\":\"a\",\"format\":", "", "format: " },
         { "/completion", "\"prompt\":\"a\",\"json_schema\":", "", "json_schema: " },
-        { "/completion", "\"prompt\":\"a\",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",\"schema\":", "}}", "response_format.json_schema.schema: " },
-        { "/v1/chat/completions", MESSAGES ",\"tool_choice\":\"required\",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":", "}}]", "tools[0].function.parameters: " },
-        { "/v1/messages", MESSAGES ",\"max_tokens\":5,\"tool_choice\":{\"type\":\"any\"},\"tools\":[{\"name\":\"f\",\"input_schema\":", "}]", "tools[0].function.parameters: " },
+        { "/completion", "\"prompt\":\"a\",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",\"schema\":",
+          "}}", "response_format.json_schema.schema: " },
+        { "/v1/chat/completions", MESSAGES ",\"tool_choice\":\"required\",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\","
+                                           "\"parameters\":", "}}]", "tools[0].function.parameters: " },
+        { "/v1/messages", MESSAGES ",\"max_tokens\":5,\"tool_choice\":{\"type\":\"any\"},\"tools\":[{\"name\":\"f\",\"input_schema\":",
+          "}]", "tools[0].function.parameters: " },
     };
     know_tools(true);
     for (size_t k = 0; k < sizeof keywords / sizeof *keywords; k++)
         for (size_t d = 0; d < sizeof dialects / sizeof *dialects; d++) {
             char body[1200], want[200];
-            snprintf(body, sizeof body, "{%s{\"type\":\"object\",\"properties\":{\"a/b\":{\"%s\":%s}}}%s}", dialects[d].before, keywords[k].name, keywords[k].value, dialects[d].after);
-            snprintf(want, sizeof want, "%sJSON schema, #/properties/a~1b/%s: `%s` cannot be enforced", dialects[d].param, keywords[k].name, keywords[k].name);
+            snprintf(body, sizeof body, "{%s{\"type\":\"object\",\"properties\":{\"a/b\":{\"%s\":%s}}}%s}", dialects[d].before,
+                     keywords[k].name, keywords[k].value, dialects[d].after);
+            snprintf(want, sizeof want, "%sJSON schema, #/properties/a~1b/%s: `%s` cannot be enforced", dialects[d].param,
+                     keywords[k].name, keywords[k].name);
             ask(dialects[d].path, body);
             if (fake.submitted) fail_msg("%s: accepted %s", dialects[d].path, body);
             refused(400, "", want);
@@ -171,16 +185,24 @@ static void with_template(const char *folder, const char *name) {
 /* Calls and their results as clients send them back, with ids or with names, arguments as text or as an object, through the template. */
 static void test_results_go_back(void **state) {
     (void)state;
-#define CALL_WITH(id, args) "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{" id "\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":" args "}}," \
+#define CALL_WITH(id, args) "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[" \
+                            "{" id "\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":" args "}}," \
                             "{" id "\"type\":\"function\",\"function\":{\"name\":\"g\",\"arguments\":{}}}]},"
     static const struct { const char *folder, *name, *body, *want; } rows[] = {
-        { "tool_templates", "deepseek", CALL_WITH("\"id\":\"c1\",", "{\"x\":1}") "{\"role\":\"tool\",\"tool_call_id\":\"c1\",\"content\":\"R\"}]}", "f\\n```json\\n{\\\"x\\\":1}\\n```<" },
-        { "tool_templates", "deepseek-3.1", CALL_WITH("\"id\":\"c1\",", "\"{\\\"x\\\": 1}\"") "{\"role\":\"tool\",\"tool_call_id\":\"c1\",\"content\":\"R\"}]}", "{\\\"x\\\": 1}<" },
-        { "tool_templates", "function-gemma", CALL_WITH("\"id\":\"c1\",", "{\"x\":\"y\"}") "{\"role\":\"tool\",\"tool_call_id\":\"c1\",\"content\":\"R\"}]}",
-          "call:f{x:<escape>y<escape>}<end_function_call><start_function_call>call:g{}<end_function_call><start_function_response>response:f{value:<escape>R<escape>}" },
-        { "tool_templates", "xml", CALL_WITH("", "{\"x\":\"y\",\"z\":[1]}") "{\"role\":\"tool\",\"tool_name\":\"g\",\"content\":\"R\"}]}", "<parameter=x>\\ny\\n</parameter>\\n<parameter=z>\\n[1]\\n</parameter>" },
-        { "chat_templates", "mistral-nemo", CALL_WITH("", "{}") "{\"role\":\"tool\",\"tool_name\":\"g\",\"content\":\"R\"}]}", "{\\\"content\\\": R, \\\"call_id\\\": \\\"call00002\\\"}" },
-        { "chat_templates", "mistral-nemo", CALL_WITH("", "{}") "{\"role\":\"tool\",\"content\":\"R\"},{\"role\":\"tool\",\"content\":\"S\"}]}", "{\\\"content\\\": S, \\\"call_id\\\": \\\"call00002\\\"}" },
+        { "tool_templates", "deepseek", CALL_WITH("\"id\":\"c1\",", "{\"x\":1}") "{\"role\":\"tool\",\"tool_call_id\":\"c1\",\"content\":\"R\"}]}",
+          "f\\n```json\\n{\\\"x\\\":1}\\n```<" },
+        { "tool_templates", "deepseek-3.1",
+          CALL_WITH("\"id\":\"c1\",", "\"{\\\"x\\\": 1}\"") "{\"role\":\"tool\",\"tool_call_id\":\"c1\",\"content\":\"R\"}]}", "{\\\"x\\\": 1}<" },
+        { "tool_templates", "function-gemma",
+          CALL_WITH("\"id\":\"c1\",", "{\"x\":\"y\"}") "{\"role\":\"tool\",\"tool_call_id\":\"c1\",\"content\":\"R\"}]}",
+          "call:f{x:<escape>y<escape>}<end_function_call><start_function_call>call:g{}<end_function_call>"
+          "<start_function_response>response:f{value:<escape>R<escape>}" },
+        { "tool_templates", "xml", CALL_WITH("", "{\"x\":\"y\",\"z\":[1]}") "{\"role\":\"tool\",\"tool_name\":\"g\",\"content\":\"R\"}]}",
+          "<parameter=x>\\ny\\n</parameter>\\n<parameter=z>\\n[1]\\n</parameter>" },
+        { "chat_templates", "mistral-nemo", CALL_WITH("", "{}") "{\"role\":\"tool\",\"tool_name\":\"g\",\"content\":\"R\"}]}",
+          "{\\\"content\\\": R, \\\"call_id\\\": \\\"call00002\\\"}" },
+        { "chat_templates", "mistral-nemo", CALL_WITH("", "{}") "{\"role\":\"tool\",\"content\":\"R\"},{\"role\":\"tool\",\"content\":\"S\"}]}",
+          "{\\\"content\\\": S, \\\"call_id\\\": \\\"call00002\\\"}" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         with_template(rows[i].folder, rows[i].name);
@@ -195,10 +217,12 @@ static void test_structures_reach_the_job(void **state) {
     static const struct { const char *path, *body; bool grammar; } rows_of[] = {
         { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"json_object\"}}", true },
         { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"text\"}}", false },
-        { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",\"schema\":{\"type\":\"object\"}}}}", true },
+        { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\","
+                                               "\"schema\":{\"type\":\"object\"}}}}", true },
         { "/v1/chat/completions", "{" MESSAGES ",\"grammar\":\"root ::= [a-z]*\"}", true },
         { "/v1/completions", "{\"prompt\":\"a\",\"grammar\":\"root ::= [a-z]*\"}", true },
-        { "/v1/responses", "{\"input\":\"a\",\"text\":{\"format\":{\"type\":\"json_schema\",\"name\":\"n\",\"schema\":{\"type\":\"object\"}}}}", true },
+        { "/v1/responses", "{\"input\":\"a\",\"text\":{\"format\":{\"type\":\"json_schema\",\"name\":\"n\",\"schema\":{\"type\":\"object\"}}}}",
+          true },
         { "/api/chat", "{\"model\":\"pip\"," MESSAGES ",\"format\":\"json\"}", true },
         { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"format\":{\"type\":\"object\"}}", true },
         { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"format\":\"\"}", false },

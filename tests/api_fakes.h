@@ -111,7 +111,8 @@ int models_adapters(models *v, lora_file **list, int *n, err *e) {
 int models_hold_adapted(models *v, model *m, const model_adapter *adapters, int n, model **adapted, err *e) {
     (void)v;
     for (int i = 0; i < n; i++)
-        if (strcmp(adapters[i].name, "polite") && strcmp(adapters[i].name, "terse")) return fail_code(e, MODELS_NOT_FOUND, "adapter '%s' not found", adapters[i].name);
+        if (strcmp(adapters[i].name, "polite") && strcmp(adapters[i].name, "terse"))
+            return fail_code(e, MODELS_NOT_FOUND, "adapter '%s' not found", adapters[i].name);
     fake.held++;
     *adapted = m;
     return 0;
@@ -154,7 +155,8 @@ int schedule_slots(schedule *s, slot_about *out, int most) {
     if (most > 0) out[0] = (slot_about){ .id = 0, .n_ctx = 1024 };
     return 1;
 }
-const double histogram_bounds[HISTOGRAM_BUCKETS] = { .001, .002, .005, .01, .02, .05, .1, .2, .3, .5, .7, 1, 2, 3, 5, 7, 10, 20, 30, 60, 120, 240, 300, 600 };
+const double histogram_bounds[HISTOGRAM_BUCKETS] = { .001, .002, .005, .01, .02, .05, .1, .2, .3, .5, .7, 1, 2, 3,
+                                                     5, 7, 10, 20, 30, 60, 120, 240, 300, 600 };
 
 /* The server and its one model. 0, or -1 with the reason. */
 static int fake_open(err *e) {
@@ -162,10 +164,13 @@ static int fake_open(err *e) {
     static tokenizer *t;
     static chat *c;
     if (tokenizer_load(&t, "weights/pip-stories", NULL, e) || chat_open(&c, t, NULL, 0, e)) return -1;
-    fake.info = (engine_info){ .name = "pip", .family = "llama", .kernels = "scalar", .type = "q8", .ctx = 64, .n_vocab = 4096, .n_layers = 6, .n_heads = 8, .n_kv_heads = 2, .d_model = 4, .max_sessions = 4,
-                               .has_decoder = true, .pooling = 2, .d_embed = 4, .bos = 0, .eos = eos, .n_eos = 2, .temperature = 0.7f, .top_p = 0.95f, .min_p = -1, .repeat_penalty = -1,
+    fake.info = (engine_info){ .name = "pip", .family = "llama", .kernels = "scalar", .type = "q8", .ctx = 64, .n_vocab = 4096,
+                               .n_layers = 6, .n_heads = 8, .n_kv_heads = 2, .d_model = 4, .max_sessions = 4,
+                               .has_decoder = true, .pooling = 2, .d_embed = 4, .bos = 0, .eos = eos, .n_eos = 2,
+                               .temperature = 0.7f, .top_p = 0.95f, .min_p = -1, .repeat_penalty = -1,
                                .top_k = -1, .num_beams = 1, .length_penalty = 1 };
-    fake.m = (model){ .name = "pip", .path = "models/pip.bin", .file_bytes = 100, .memory = 200, .modified = 1700000000, .digest = "0123456789abcdef", .info = &fake.info,
+    fake.m = (model){ .name = "pip", .path = "models/pip.bin", .file_bytes = 100, .memory = 200, .modified = 1700000000,
+                      .digest = "0123456789abcdef", .info = &fake.info,
                       .engine = (engine *)&fake, .tok = t, .chat = c, .turn_end = 5, .expires = INFINITY };
     fake.m.grammars = grammars_new(t);
     fake.s = (server){ .n_slots = 4, .quiet = true, .keep_alive = 300 };
@@ -186,7 +191,8 @@ static void fake_ask(exchange *x, const char *method, const char *path, const ch
     http_header header[4];
     memcpy(header, x->header, sizeof header);
     int n_headers = x->h.n_headers;
-    *x = (exchange){ .h = { .method = method, .path = path, .query = "", .body = body, .body_n = n, .peer = "127.0.0.1", .arrived = now_seconds(), .n_headers = n_headers } };
+    *x = (exchange){ .h = { .method = method, .path = path, .query = "", .body = body, .body_n = n, .peer = "127.0.0.1",
+                            .arrived = now_seconds(), .n_headers = n_headers } };
     memcpy(x->header, header, sizeof header);
     x->h.headers = x->header;
     fake.submitted = NULL;
@@ -204,7 +210,8 @@ static void fake_event(job_event v) {
 static void fake_piece(int prompt, int choice, int32_t id, const char *text) {
     static const job_token_prob top[] = { { 559, -0.5f }, { 560, -1.5f } };
     job *j = fake.submitted;
-    fake_event((job_event){ .kind = EVENT_PIECE, .prompt = prompt, .choice = choice, .id = id, .text = text, .n = strlen(text), .logprob = j->logprobs && id >= 0 ? -0.25f : NAN,
+    fake_event((job_event){ .kind = EVENT_PIECE, .prompt = prompt, .choice = choice, .id = id, .text = text, .n = strlen(text),
+                            .logprob = j->logprobs && id >= 0 ? -0.25f : NAN,
                             .top = top, .n_top = j->logprobs ? j->n_top < 2 ? j->n_top : 2 : 0 });
 }
 

@@ -16,7 +16,8 @@ static int check_one(uint32_t group, const char *text, bool strict, field_report
 
 static void test_every_field_is_checked(void **state) {
     (void)state;
-    static const struct { int type; const char *value; } values[] = { { T_BOOL, "true" }, { T_INT | T_NUM, "7" }, { T_NUM, "0.5" }, { T_STR, "\"x\"" }, { T_ARR, "[]" }, { T_OBJ, "{}" } };
+    static const struct { int type; const char *value; } values[] = { { T_BOOL, "true" }, { T_INT | T_NUM, "7" }, { T_NUM, "0.5" },
+                                                                      { T_STR, "\"x\"" }, { T_ARR, "[]" }, { T_OBJ, "{}" } };
     for (int i = 0; i < fields_n; i++) {
         const field *f = &fields_table[i];
         for (uint32_t g = 1; g <= FIELDS_TEMPLATE; g <<= 1) {
@@ -73,8 +74,10 @@ static void test_chat_fills_the_job(void **state) {
     (void)state;
     ids want = { 0 };
     err e = { 0 };
-    ask("/v1/chat/completions", "{\"model\":\"pip:latest\"," MESSAGES ",\"max_tokens\":9,\"max_completion_tokens\":5,\"temperature\":0.25,\"top_k\":3,\"seed\":42,\"stop\":[\"A\",\"B\"],"
-        "\"logit_bias\":{\"17\":-100,\"18\":2.5},\"n\":2,\"logprobs\":true,\"top_logprobs\":3,\"user\":\"u\",\"presence_penalty\":0.5,\"stream_options\":null}");
+    ask("/v1/chat/completions", "{\"model\":\"pip:latest\"," MESSAGES
+        ",\"max_tokens\":9,\"max_completion_tokens\":5,\"temperature\":0.25,\"top_k\":3,\"seed\":42,\"stop\":[\"A\",\"B\"],"
+        "\"logit_bias\":{\"17\":-100,\"18\":2.5},\"n\":2,\"logprobs\":true,\"top_logprobs\":3,\"user\":\"u\","
+        "\"presence_penalty\":0.5,\"stream_options\":null}");
     job *j = accepted();
     assert_int_equal(j->max_tokens, 5);
     assert_true(j->sample.temperature == 0.25f && j->sample.top_k == 3 && j->sample.seed == 42 && j->sample.presence_penalty == 0.5f);
@@ -128,7 +131,8 @@ static void test_streams_add_up(void **state) {
         { "/api/chat", "{\"model\":\"pip\"," MESSAGES "}", "\"content\":\"", "}\n" },
         { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\"}", "\"response\":\"", "}\n" },
         { "/completion", "{\"prompt\":\"a\",\"stream\":true}", "\"content\":\"", "}\n\n" },
-        { "/v1/messages", "{" MESSAGES ",\"max_tokens\":5,\"stream\":true}", "\"type\":\"text_delta\",\"text\":\"", "data: {\"type\":\"message_stop\"}\n\n" },
+        { "/v1/messages", "{" MESSAGES ",\"max_tokens\":5,\"stream\":true}", "\"type\":\"text_delta\",\"text\":\"",
+          "data: {\"type\":\"message_stop\"}\n\n" },
         { "/v1/responses", "{\"input\":\"a\",\"stream\":true}", "\"delta\":\"", "}\n\n" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -140,7 +144,8 @@ static void test_streams_add_up(void **state) {
         join(rows[i].key, &got);
         if (strcmp(got.p, "Once upon \\\"\xc3\xa9\\\"")) fail_msg("%s: the pieces are %s", rows[i].path, got.p);
         size_t n = strlen(rows[i].last);
-        if (x.body.n < n || memcmp(x.body.p + x.body.n - n, rows[i].last, n)) fail_msg("%s ends with ...%s", rows[i].path, x.body.p + (x.body.n > 60 ? x.body.n - 60 : 0));
+        if (x.body.n < n || memcmp(x.body.p + x.body.n - n, rows[i].last, n))
+            fail_msg("%s ends with ...%s", rows[i].path, x.body.p + (x.body.n > 60 ? x.body.n - 60 : 0));
         if (strcmp(rows[i].path, "/api/chat") == 0) has_not("\n\n"); /* an empty line ends ollama-python */
         has("\"timings\":");
         buf_free(&got);
@@ -243,58 +248,70 @@ static void test_nothing_is_cut_in_silence(void **state) {
 
 /* ---- what is refused ---- */
 
+static const struct { const char *path, *body, *text; } mistakes[] = {
+    { "/v1/chat/completions", "{" MESSAGES ",\"temperature\":\"hot\"}", "temperature: expected a number, found the string \\\"hot\\\"" },
+    { "/v1/chat/completions", "{" MESSAGES ",\"temperature\":3}", "temperature: expected 0 to 2, found 3" },
+    { "/v1/chat/completions", "{}", "messages: a required field is missing" },
+    { "/v1/chat/completions", "{\"messages\":[]}", "messages: expected an array with at least one message" },
+    { "/v1/chat/completions", "{\"messages\":[{\"role\":\"king\",\"content\":\"\"}]}",
+      "messages[0].role: expected system, developer, user, assistant or tool, found \\\"king\\\"" },
+    { "/v1/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"\"},{\"type\":\"image_url\"}]}]}",
+      "messages[0].content[1]: a part of type image_url" },
+    { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"yaml\"}}", "response_format: type \\\"yaml\\\" is not known" },
+    { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\"}}}",
+      "response_format.json_schema.schema: expected a JSON schema" },
+    { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"json_schema\","
+                                           "\"json_schema\":{\"schema\":{\"properties\":{\"a\":{\"not\":{}}}}}}}", "#/properties/a/not" },
+    { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"strict\":true,"
+                                           "\"schema\":{\"type\":\"array\",\"items\":{\"type\":\"object\"}}}}}", "#/items: with strict:true" },
+    { "/v1/chat/completions", "{" MESSAGES ",\"grammar\":\"root ::= a\",\"response_format\":{\"type\":\"json_object\"}}",
+      "grammar: response_format asks for a structure already" },
+    { "/v1/chat/completions", "{" MESSAGES ",\"grammar\":\"root ::= a\"}", "line 1, column 10" },
+    { "/v1/responses", "{\"input\":\"a\",\"text\":{\"format\":{\"type\":\"json_schema\",\"schema\":{\"if\":{}}}}}", "text.format.schema" },
+    { "/completion", "{\"prompt\":\"a\",\"json_schema\":{\"type\":\"what\"}}", "json_schema: JSON schema" },
+    { "/v1/chat/completions", "{" MESSAGES ",\"tool_choice\":\"required\"}", "there are no tools" },
+    { "/v1/chat/completions", "{" MESSAGES ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],\"tool_choice\":\"required\"}",
+      "does not know tools" },
+    { "/v1/messages", "{" MESSAGES ",\"max_tokens\":5,\"tools\":[{\"name\":\"f\"}],\"tool_choice\":{\"type\":\"tool\",\"name\":\"g\"}}",
+      "\\\"g\\\" is not among the tools" },
+    { "/v1/chat/completions", "{" MESSAGES ",\"audio\":{}}", "audio: not supported" },
+    { "/v1/chat/completions", "{" MESSAGES ",\"logit_bias\":{\"99999\":1}}", "logit_bias" },
+    { "/v1/chat/completions", "{" MESSAGES ",\"top_logprobs\":3}", "top_logprobs: needs logprobs:true" },
+    { "/v1/chat/completions", "[1]", "an array, expected a JSON object" },
+    { "/v1/chat/completions", "{", "not JSON" },
+    { "/v1/completions", "{\"prompt\":[4096]}", "token id 4096 is not in the vocabulary" },
+    { "/v1/completions", "{\"prompt\":[]}", "prompt: an empty list" },
+    { "/v1/responses", "{\"input\":\"a\",\"previous_response_id\":\"r\"}", "previous_response_id: not supported" },
+    { "/v1/messages", "{" MESSAGES "}", "max_tokens: a required field is missing" },
+    { "/api/chat", "{\"model\":\"pip\"," MESSAGES ",\"options\":{\"temperature\":-0.4}}", "options.temperature: expected 0 to 1000, found -0.4" },
+    { "/api/chat", "{\"model\":\"pip\"," MESSAGES ",\"options\":{\"num_predict\":-512}}", "found -512" },
+    { "/api/chat", "{\"model\":\"pip\"," MESSAGES ",\"options\":{\"top_k\":\"x\"}}", "option \\\"top_k\\\" must be of type a whole number" },
+    { "/api/chat", "{\"model\":\"pip\"," MESSAGES ",\"options\":{\"num_ctx\":4096}}", "options.num_ctx: asked for 4096 positions" },
+    { "/api/chat", "{\"model\":\"pip\"," MESSAGES ",\"format\":\"xml\"}", "format: expected \\\"json\\\" or a JSON schema" },
+    { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"keep_alive\":\"soon\"}", "keep_alive: expected" },
+    { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"suffix\":\"b\"}", "no fill-in-the-middle tokens" },
+    { "/completion", "{\"prompt\":\"a\",\"mirostat\":2}", "mirostat: not supported" },
+    { "/completion", "{\"prompt\":[1,\"a\",-1]}", "token id -1" },
+    { "/detokenize", "{\"tokens\":[5000]}", "found 5000" },
+    { "/api/pull", "{\"model\":\"\"}", "expected the name of a model, found an empty one" },
+    { "/v1/chat/completions", "{" MESSAGES ",\"max_tokens\":1000000000000000000}",
+      "max_tokens: expected at most 1e+15, found 1000000000000000000" },
+    { "/v1/chat/completions", "{" MESSAGES ",\"seed\":18446744073709551615}", "seed: 18446744073709551615 is too large" },
+    { "/v1/responses", "{\"input\":[{\"type\":\"function_call\",\"call_id\":\"c\",\"arguments\":\"{}\"}]}",
+      "input[0].name: expected the name of the function that was called, found " },
+    { "/v1/messages", "{\"max_tokens\":5,\"messages\":[{\"role\":\"assistant\",\"content\":[{\"type\":\"tool_use\",\"id\":\"c\","
+                      "\"name\":5,\"input\":{}}]}]}", "messages[0].name: expected the name of the function that was called, found a number" },
+    { "/v1/chat/completions", "{\"model\":\"pip\\u0000x\"," MESSAGES "}", "model: a NUL character" },
+    { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"system\":\"a\\u0000b\"}", "system: a NUL character" },
+    { "/v1/responses", "{\"input\":\"a\",\"instructions\":\"a\\u0000b\"}", "instructions: a NUL character" },
+};
+
 static void test_refusals_name_the_field(void **state) {
     (void)state;
-    static const struct { const char *path, *body, *text; } rows[] = {
-        { "/v1/chat/completions", "{" MESSAGES ",\"temperature\":\"hot\"}", "temperature: expected a number, found the string \\\"hot\\\"" },
-        { "/v1/chat/completions", "{" MESSAGES ",\"temperature\":3}", "temperature: expected 0 to 2, found 3" },
-        { "/v1/chat/completions", "{}", "messages: a required field is missing" },
-        { "/v1/chat/completions", "{\"messages\":[]}", "messages: expected an array with at least one message" },
-        { "/v1/chat/completions", "{\"messages\":[{\"role\":\"king\",\"content\":\"\"}]}", "messages[0].role: expected system, developer, user, assistant or tool, found \\\"king\\\"" },
-        { "/v1/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"\"},{\"type\":\"image_url\"}]}]}", "messages[0].content[1]: a part of type image_url" },
-        { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"yaml\"}}", "response_format: type \\\"yaml\\\" is not known" },
-        { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\"}}}", "response_format.json_schema.schema: expected a JSON schema" },
-        { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":{\"properties\":{\"a\":{\"not\":{}}}}}}}", "#/properties/a/not" },
-        { "/v1/chat/completions", "{" MESSAGES ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"strict\":true,\"schema\":{\"type\":\"array\",\"items\":{\"type\":\"object\"}}}}}", "#/items: with strict:true" },
-        { "/v1/chat/completions", "{" MESSAGES ",\"grammar\":\"root ::= a\",\"response_format\":{\"type\":\"json_object\"}}", "grammar: response_format asks for a structure already" },
-        { "/v1/chat/completions", "{" MESSAGES ",\"grammar\":\"root ::= a\"}", "line 1, column 10" },
-        { "/v1/responses", "{\"input\":\"a\",\"text\":{\"format\":{\"type\":\"json_schema\",\"schema\":{\"if\":{}}}}}", "text.format.schema" },
-        { "/completion", "{\"prompt\":\"a\",\"json_schema\":{\"type\":\"what\"}}", "json_schema: JSON schema" },
-        { "/v1/chat/completions", "{" MESSAGES ",\"tool_choice\":\"required\"}", "there are no tools" },
-        { "/v1/chat/completions", "{" MESSAGES ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],\"tool_choice\":\"required\"}", "does not know tools" },
-        { "/v1/messages", "{" MESSAGES ",\"max_tokens\":5,\"tools\":[{\"name\":\"f\"}],\"tool_choice\":{\"type\":\"tool\",\"name\":\"g\"}}", "\\\"g\\\" is not among the tools" },
-        { "/v1/chat/completions", "{" MESSAGES ",\"audio\":{}}", "audio: not supported" },
-        { "/v1/chat/completions", "{" MESSAGES ",\"logit_bias\":{\"99999\":1}}", "logit_bias" },
-        { "/v1/chat/completions", "{" MESSAGES ",\"top_logprobs\":3}", "top_logprobs: needs logprobs:true" },
-        { "/v1/chat/completions", "[1]", "an array, expected a JSON object" },
-        { "/v1/chat/completions", "{", "not JSON" },
-        { "/v1/completions", "{\"prompt\":[4096]}", "token id 4096 is not in the vocabulary" },
-        { "/v1/completions", "{\"prompt\":[]}", "prompt: an empty list" },
-        { "/v1/responses", "{\"input\":\"a\",\"previous_response_id\":\"r\"}", "previous_response_id: not supported" },
-        { "/v1/messages", "{" MESSAGES "}", "max_tokens: a required field is missing" },
-        { "/api/chat", "{\"model\":\"pip\"," MESSAGES ",\"options\":{\"temperature\":-0.4}}", "options.temperature: expected 0 to 1000, found -0.4" },
-        { "/api/chat", "{\"model\":\"pip\"," MESSAGES ",\"options\":{\"num_predict\":-512}}", "found -512" },
-        { "/api/chat", "{\"model\":\"pip\"," MESSAGES ",\"options\":{\"top_k\":\"x\"}}", "option \\\"top_k\\\" must be of type a whole number" },
-        { "/api/chat", "{\"model\":\"pip\"," MESSAGES ",\"options\":{\"num_ctx\":4096}}", "options.num_ctx: asked for 4096 positions" },
-        { "/api/chat", "{\"model\":\"pip\"," MESSAGES ",\"format\":\"xml\"}", "format: expected \\\"json\\\" or a JSON schema" },
-        { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"keep_alive\":\"soon\"}", "keep_alive: expected" },
-        { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"suffix\":\"b\"}", "no fill-in-the-middle tokens" },
-        { "/completion", "{\"prompt\":\"a\",\"mirostat\":2}", "mirostat: not supported" },
-        { "/completion", "{\"prompt\":[1,\"a\",-1]}", "token id -1" },
-        { "/detokenize", "{\"tokens\":[5000]}", "found 5000" },
-        { "/api/pull", "{\"model\":\"\"}", "expected the name of a model, found an empty one" },
-        { "/v1/chat/completions", "{" MESSAGES ",\"max_tokens\":1000000000000000000}", "max_tokens: expected at most 1e+15, found 1000000000000000000" },
-        { "/v1/chat/completions", "{" MESSAGES ",\"seed\":18446744073709551615}", "seed: 18446744073709551615 is too large" },
-        { "/v1/responses", "{\"input\":[{\"type\":\"function_call\",\"call_id\":\"c\",\"arguments\":\"{}\"}]}", "input[0].name: expected the name of the function that was called, found " },
-        { "/v1/messages", "{\"max_tokens\":5,\"messages\":[{\"role\":\"assistant\",\"content\":[{\"type\":\"tool_use\",\"id\":\"c\",\"name\":5,\"input\":{}}]}]}", "messages[0].name: expected the name of the function that was called, found a number" },
-        { "/v1/chat/completions", "{\"model\":\"pip\\u0000x\"," MESSAGES "}", "model: a NUL character" },
-        { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"system\":\"a\\u0000b\"}", "system: a NUL character" },
-        { "/v1/responses", "{\"input\":\"a\",\"instructions\":\"a\\u0000b\"}", "instructions: a NUL character" },
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        ask(rows[i].path, rows[i].body);
-        if (fake.submitted) fail_msg("accepted: %s", rows[i].body);
-        refused(400, rows[i].path[1] == 'v' || rows[i].path[1] == 'a' ? "\"code\":\"" : "\"code\":400", rows[i].text);
+    for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++) {
+        ask(mistakes[i].path, mistakes[i].body);
+        if (fake.submitted) fail_msg("accepted: %s", mistakes[i].body);
+        refused(400, mistakes[i].path[1] == 'v' || mistakes[i].path[1] == 'a' ? "\"code\":\"" : "\"code\":400", mistakes[i].text);
         has("\"phase\":");
         has("\"elapsed_ms\":");
     }
@@ -303,7 +320,8 @@ static void test_refusals_name_the_field(void **state) {
 static void test_statuses(void **state) {
     (void)state;
     static const struct { job_error code; int status; const char *name; } rows[] = {
-        { JOB_QUEUE_FULL, 503, "queue_full" }, { JOB_SHUTTING_DOWN, 503, "shutting_down" }, { JOB_MEMORY, 503, "out_of_memory" }, { JOB_NOT_FINITE, 500, "not_finite" },
+        { JOB_QUEUE_FULL, 503, "queue_full" }, { JOB_SHUTTING_DOWN, 503, "shutting_down" }, { JOB_MEMORY, 503, "out_of_memory" },
+        { JOB_NOT_FINITE, 500, "not_finite" },
         { JOB_FAILED, 500, "internal_error" }, { JOB_DEADLINE, 504, "deadline" }, { JOB_CONTEXT, 400, "context_length_exceeded" } };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         for (int late = 0; late < 2; late++) {
@@ -334,7 +352,8 @@ static void test_no_room_for_probs(void **state) {
 /* llama-server's own defaults, sent back to it by clients that know them. */
 static void test_native_defaults(void **state) {
     (void)state;
-    ask("/completion", "{\"prompt\":\"a\",\"n_predict\":-2,\"t_max_predict_ms\":-1,\"n_keep\":0,\"min_keep\":0,\"id_slot\":-1,\"n_indent\":0,\"mirostat\":0,\"dry_multiplier\":0.0}");
+    ask("/completion", "{\"prompt\":\"a\",\"n_predict\":-2,\"t_max_predict_ms\":-1,\"n_keep\":0,\"min_keep\":0,"
+                       "\"id_slot\":-1,\"n_indent\":0,\"mirostat\":0,\"dry_multiplier\":0.0}");
     assert_int_equal(accepted()->max_tokens, -1);
     assert_true(fake.submitted->deadline == 0);
     drop();
@@ -374,8 +393,10 @@ static void test_bodies_at_once(void **state) {
 static void test_failure_in_a_stream(void **state) {
     (void)state;
     job_failure f = { .code = JOB_NOT_FINITE, .msg = "broken weights", .phase = "decode" };
-    static const char *const bodies[][2] = { { "/v1/chat/completions", "{" MESSAGES ",\"stream\":true}" }, { "/api/chat", "{\"model\":\"pip\"," MESSAGES "}" },
-                                             { "/v1/messages", "{" MESSAGES ",\"max_tokens\":9,\"stream\":true}" }, { "/completion", "{\"prompt\":\"a\",\"stream\":true}" } };
+    static const char *const bodies[][2] = { { "/v1/chat/completions", "{" MESSAGES ",\"stream\":true}" },
+                                             { "/api/chat", "{\"model\":\"pip\"," MESSAGES "}" },
+                                             { "/v1/messages", "{" MESSAGES ",\"max_tokens\":9,\"stream\":true}" },
+                                             { "/completion", "{\"prompt\":\"a\",\"stream\":true}" } };
     for (size_t i = 0; i < 4; i++) {
         ask(bodies[i][0], bodies[i][1]);
         accepted();
@@ -462,8 +483,11 @@ static void test_adapters(void **state) {
     has("\"lora\":[{\"name\":\"terse\",\"scale\":0.5},{\"name\":\"polite\",\"scale\":1}]");
     ask("/completion", "{\"prompt\":\"a\",\"lora\":[{\"id\":5,\"scale\":0.5}]}");
     refused(400, "invalid_request", "lora: id 5: expected 0 to 1");
-    static const char *const unknown[][3] = { { "/lora-adapters", "[{\"name\":\"polite\",\"scale\":1},{\"name\":\"rude\",\"scale\":0}]", "lora-adapters: adapter 'rude' not found: expected a file rude.lora" },
-        { "/lora-adapters", "[{\"name\":\"politer\",\"scale\":1e-99}]", "adapter 'politer' not found" }, { "/completion", "{\"prompt\":\"a\",\"lora\":[{\"name\":\"rude\",\"scale\":0}]}", "lora: adapter 'rude' not found" } };
+    static const char *const unknown[][3] = {
+        { "/lora-adapters", "[{\"name\":\"polite\",\"scale\":1},{\"name\":\"rude\",\"scale\":0}]",
+          "lora-adapters: adapter 'rude' not found: expected a file rude.lora" },
+        { "/lora-adapters", "[{\"name\":\"politer\",\"scale\":1e-99}]", "adapter 'politer' not found" },
+        { "/completion", "{\"prompt\":\"a\",\"lora\":[{\"name\":\"rude\",\"scale\":0}]}", "lora: adapter 'rude' not found" } };
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) { /* what is switched off must be there, too */
         ask(unknown[i][0], unknown[i][1]);
         refused(400, "invalid_request", unknown[i][2]);
@@ -474,14 +498,17 @@ static void test_adapters(void **state) {
     drop();
     ask("/lora-adapters", "[{\"id\":0,\"scale\":0.5}]");
     has("{\"success\":true}");
-    static const char *const asks[][2] = { { "/v1/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}" }, { "/v1/completions", "{\"prompt\":\"a\"}" },
+    static const char *const asks[][2] = {
+        { "/v1/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}" }, { "/v1/completions", "{\"prompt\":\"a\"}" },
         { "/v1/responses", "{\"input\":\"a\"}" }, { "/v1/messages", "{\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}" },
-        { "/api/chat", "{\"model\":\"pip\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}" }, { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\"}" }, { "/completion", "{\"prompt\":\"a\"}" },
+        { "/api/chat", "{\"model\":\"pip\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}" },
+        { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\"}" }, { "/completion", "{\"prompt\":\"a\"}" },
         { "/v1/embeddings", "{\"input\":\"a\"}" } };
     for (size_t i = 0; i < sizeof asks / sizeof *asks; i++) {
         ask(asks[i][0], asks[i][1]);
         j = accepted();
-        if (j->n_adapters != 1 || strcmp(j->adapters[0].name, "polite") || j->adapters[0].scale != 0.5f) fail_msg("%s: %d adapters", asks[i][0], j->n_adapters);
+        if (j->n_adapters != 1 || strcmp(j->adapters[0].name, "polite") || j->adapters[0].scale != 0.5f)
+            fail_msg("%s: %d adapters", asks[i][0], j->n_adapters);
         drop();
     }
     ask("/completion", "{\"prompt\":\"a\",\"lora\":[]}");
@@ -501,7 +528,8 @@ static void test_drafts(void **state) {
         { "/completion", "{\"prompt\":\"a\",\"speculative.n_max\":0,\"speculative.p_min\":0.7}", 0, "speculative.p_min: accepted, has no effect" },
         { "/v1/completions", "{\"prompt\":\"a\",\"speculative.n_max\":99}", 16, "nothing proposes" },
         { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"stream\":false,\"options\":{\"draft_num_predict\":0}}", 0, NULL },
-        { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"stream\":false,\"options\":{\"draft_num_predict\":4}}", 4, "options.draft_num_predict: nothing proposes" },
+        { "/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"stream\":false,\"options\":{\"draft_num_predict\":4}}",
+          4, "options.draft_num_predict: nothing proposes" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         ask(rows[i].path, rows[i].body);
@@ -549,11 +577,13 @@ static void test_root(void **state) {
 static void test_errors_of_http(void **state) {
     (void)state;
     static const struct { const char *path; int status; const char *want; } rows[] = {
-        { "/v1/chat/completions", 413, "{\"error\":{\"message\":\"a \\\"b\\\"\",\"type\":\"invalid_request_error\",\"code\":\"some_code\",\"param\":null,\"phase\":\"parse\"}}" },
+        { "/v1/chat/completions", 413, "{\"error\":{\"message\":\"a \\\"b\\\"\",\"type\":\"invalid_request_error\","
+                                       "\"code\":\"some_code\",\"param\":null,\"phase\":\"parse\"}}" },
         { "/v1/x", 503, "{\"error\":{\"message\":\"a \\\"b\\\"\",\"type\":\"server_error\",\"code\":\"some_code\"," },
         { "/api/chat", 408, "{\"error\":\"a \\\"b\\\"\",\"code\":\"some_code\",\"param\":null,\"phase\":\"parse\"}" },
         { "/", 400, "{\"error\":\"a \\\"b\\\"\"," },
-        { "/v1/messages", 413, "{\"type\":\"error\",\"error\":{\"message\":\"a \\\"b\\\"\",\"type\":\"request_too_large\",\"code\":\"some_code\",\"param\":null},\"phase\":\"parse\"}" },
+        { "/v1/messages", 413, "{\"type\":\"error\",\"error\":{\"message\":\"a \\\"b\\\"\",\"type\":\"request_too_large\","
+                               "\"code\":\"some_code\",\"param\":null},\"phase\":\"parse\"}" },
         { "/completion", 501, "{\"error\":{\"message\":\"a \\\"b\\\"\",\"type\":\"not_supported_error\",\"code\":501,\"name\":\"some_code\"," },
         { "", 400, "{\"error\":{\"message\":\"a \\\"b\\\"\",\"type\":\"invalid_request_error\",\"code\":\"some_code\"," },
     };
@@ -572,8 +602,10 @@ static void test_hosts(void **state) {
     static const struct { const char *method, *path, *shape; } rows[] = {
         { "GET", "/", "{\"error\":\"the name \\\"evil.example\\\" is none" }, { "GET", "/api/version", "{\"error\":\"the name" },
         { "POST", "/api/chat", "{\"error\":\"the name" }, { "GET", "/v1/models", "{\"error\":{\"message\":\"the name" },
-        { "POST", "/v1/chat/completions", "\"type\":\"permission_error\",\"code\":\"host_not_allowed\"" }, { "POST", "/v1/messages", "{\"type\":\"error\",\"error\":{\"message\":\"the name" },
-        { "GET", "/metrics", "\"code\":403,\"name\":\"host_not_allowed\"" }, { "GET", "/props", "\"code\":403" }, { "OPTIONS", "/v1/models", "host_not_allowed" },
+        { "POST", "/v1/chat/completions", "\"type\":\"permission_error\",\"code\":\"host_not_allowed\"" },
+        { "POST", "/v1/messages", "{\"type\":\"error\",\"error\":{\"message\":\"the name" },
+        { "GET", "/metrics", "\"code\":403,\"name\":\"host_not_allowed\"" }, { "GET", "/props", "\"code\":403" },
+        { "OPTIONS", "/v1/models", "host_not_allowed" },
         { "GET", "/no/such/path", "\"code\":403" }, { "PUT", "/v1/models", "host_not_allowed" },
     };
     err e = { 0 };
@@ -609,9 +641,12 @@ static void test_hosts(void **state) {
 static void test_origins(void **state) {
     (void)state;
     static const struct { const char *method, *path, *shape; } rows[] = {
-        { "POST", "/api/chat", "{\"error\":\"a page of \\\"https://evil.example\\\" may not" }, { "GET", "/v1/models", "{\"error\":{\"message\":\"a page" }, { "GET", "/", "{\"error\":\"a page" },
-        { "POST", "/v1/chat/completions", "\"type\":\"permission_error\",\"code\":\"origin_not_allowed\"" }, { "POST", "/v1/messages", "{\"type\":\"error\"" }, { "POST", "/completion", "\"code\":403" },
-        { "GET", "/metrics", "\"name\":\"origin_not_allowed\"" }, { "OPTIONS", "/v1/models", "origin_not_allowed" }, { "DELETE", "/api/delete", "a page of" }, { "GET", "/no/such/path", "a page of" } };
+        { "POST", "/api/chat", "{\"error\":\"a page of \\\"https://evil.example\\\" may not" },
+        { "GET", "/v1/models", "{\"error\":{\"message\":\"a page" }, { "GET", "/", "{\"error\":\"a page" },
+        { "POST", "/v1/chat/completions", "\"type\":\"permission_error\",\"code\":\"origin_not_allowed\"" },
+        { "POST", "/v1/messages", "{\"type\":\"error\"" }, { "POST", "/completion", "\"code\":403" },
+        { "GET", "/metrics", "\"name\":\"origin_not_allowed\"" }, { "OPTIONS", "/v1/models", "origin_not_allowed" },
+        { "DELETE", "/api/delete", "a page of" }, { "GET", "/no/such/path", "a page of" } };
     static const char body[] = "{\"prompt\":\"x\"}";
     x.h.n_headers = 3;
     x.header[0] = (http_header){ "host", "localhost:8080" };
@@ -625,13 +660,16 @@ static void test_origins(void **state) {
     get("GET", "/health");
     assert_int_equal(x.status, 200);
     static const struct { const char *cors, *origin; bool passes; } allowed[] = {
-        { NULL, "http://localhost:3000", true }, { NULL, "http://localhost:8080", true }, { NULL, "null", false }, { "*", "https://evil.example", true }, { "*", "null", true }, { "null", "null", true },
-        { "https://a.example", "https://a.example", true }, { "https://a.example", "https://b.example", false }, { "https://a.example", "http://127.0.0.1:1", true } };
+        { NULL, "http://localhost:3000", true }, { NULL, "http://localhost:8080", true }, { NULL, "null", false },
+        { "*", "https://evil.example", true }, { "*", "null", true }, { "null", "null", true },
+        { "https://a.example", "https://a.example", true }, { "https://a.example", "https://b.example", false },
+        { "https://a.example", "http://127.0.0.1:1", true } };
     for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++) {
         fake.s.cors = allowed[i].cors;
         x.header[1].value = allowed[i].origin;
         ask("/completion", body);
-        if (!!fake.submitted != allowed[i].passes) fail_msg("%s, --cors %s: %d %s", allowed[i].origin, allowed[i].cors ? allowed[i].cors : "(none)", x.status, reply());
+        if (!!fake.submitted != allowed[i].passes)
+            fail_msg("%s, --cors %s: %d %s", allowed[i].origin, allowed[i].cors ? allowed[i].cors : "(none)", x.status, reply());
         drop();
     }
     fake.s.cors = NULL;
@@ -691,8 +729,10 @@ static void test_proxies(void **state) {
     struct guard *open = fake.s.guard;
     err e = { 0 };
     assert_int_equal(guard_new(&fake.s.guard, NULL, 0, 1, &e), 0);
-    static const struct { const char *trust, *client; int status; } rows[] = { { "10.0.0.1", "203.0.113.7", 200 }, { "10.0.0.1", "203.0.113.8", 429 }, { "127.0.0.1", "203.0.113.7", 200 },
-        { "127.0.0.1", "203.0.113.8", 200 }, { "127.0.0.1", "1.1.1.1, 203.0.113.8", 429 }, { "127.0.0.1", "2001:db8::1", 200 }, { "127.0.0.1", "2001:DB8::1", 429 }, { "127.0.0.1", "bogus", 429 } };
+    static const struct { const char *trust, *client; int status; } rows[] = {
+        { "10.0.0.1", "203.0.113.7", 200 }, { "10.0.0.1", "203.0.113.8", 429 }, { "127.0.0.1", "203.0.113.7", 200 },
+        { "127.0.0.1", "203.0.113.8", 200 }, { "127.0.0.1", "1.1.1.1, 203.0.113.8", 429 }, { "127.0.0.1", "2001:db8::1", 200 },
+        { "127.0.0.1", "2001:DB8::1", 429 }, { "127.0.0.1", "bogus", 429 } };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         fake.s.proxies.n = 0;
         assert_int_equal(proxies_add(&fake.s.proxies, rows[i].trust, &e), 0);
@@ -714,7 +754,8 @@ static void test_proxies(void **state) {
 /* The request's pooling, else the checkpoint's, else the server's, and then the reply says so. */
 static void test_poolings(void **state) {
     (void)state;
-    static const struct { int own, server; const char *asked; int want; bool said; } rows[] = { { 0, 0, NULL, 0, false }, { 2, 3, NULL, 0, false }, { 0, 3, NULL, 3, true }, { 0, 2, ",\"pooling\":\"cls\"", 1, false },
+    static const struct { int own, server; const char *asked; int want; bool said; } rows[] = {
+        { 0, 0, NULL, 0, false }, { 2, 3, NULL, 0, false }, { 0, 3, NULL, 3, true }, { 0, 2, ",\"pooling\":\"cls\"", 1, false },
         { 2, 0, ",\"pooling\":\"last\"", 3, false }, { 0, 2, ",\"pooling\":null", 2, true } };
     static const char *const paths[] = { "/v1/embeddings", "/api/embed", "/api/embeddings" };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
@@ -753,7 +794,8 @@ static void test_ollama_loads(void **state) {
 
 static void test_ollama_figures(void **state) {
     (void)state;
-    ask("/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"stream\":false,\"raw\":true,\"context\":[7],\"options\":{\"seed\":-1,\"keep_alive\":\"5m\"}}");
+    ask("/api/generate", "{\"model\":\"pip\",\"prompt\":\"a\",\"stream\":false,\"raw\":true,\"context\":[7],"
+                         "\"options\":{\"seed\":-1,\"keep_alive\":\"5m\"}}");
     job *j = accepted();
     assert_true(j->sample.top_k == 40 && j->turn_end == -1 && j->prompts[0].p[0] == 7);
     answer_with(END_EOS, NULL);
@@ -781,10 +823,13 @@ static void rendered_is(const char *path, const char *body, const char *text) {
 
 static void test_messages_are_normalised(void **state) {
     (void)state;
-    rendered_is("/apply-template", "{\"messages\":[{\"role\":\"developer\",\"content\":\"S\"},{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"text\",\"text\":\"b\"}]},"
+    rendered_is("/apply-template", "{\"messages\":[{\"role\":\"developer\",\"content\":\"S\"},{\"role\":\"user\","
+                                   "\"content\":[{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"text\",\"text\":\"b\"}]},"
                 "{\"role\":\"assistant\",\"content\":null}]}", "<|bos|><|system|>S<|end|><|user|>a\\nb<|end|><|assistant|><|end|><|assistant|>");
-    rendered_is("/apply-template", "{\"messages\":[{\"role\":\"user\",\"content\":\"<|end|>\"}],\"add_generation_prompt\":false}", "<|user|><|end|><|end|>\"");
-    ask("/v1/messages/count_tokens", "{\"system\":[{\"type\":\"text\",\"text\":\"S\"}],\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"tool_result\",\"tool_use_id\":\"t\",\"content\":\"r\"},"
+    rendered_is("/apply-template", "{\"messages\":[{\"role\":\"user\",\"content\":\"<|end|>\"}],\"add_generation_prompt\":false}",
+                "<|user|><|end|><|end|>\"");
+    ask("/v1/messages/count_tokens", "{\"system\":[{\"type\":\"text\",\"text\":\"S\"}],\"messages\":[{\"role\":\"user\","
+                                     "\"content\":[{\"type\":\"tool_result\",\"tool_use_id\":\"t\",\"content\":\"r\"},"
         "{\"type\":\"text\",\"text\":\"a\"}]}]}");
     has("{\"input_tokens\":");
     ask("/v1/chat/completions", "{" MESSAGES ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]}");
@@ -795,7 +840,8 @@ static void test_messages_are_normalised(void **state) {
 
 static void test_calls_have_objects(void **state) {
     (void)state;
-    static const char text[] = "[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"c\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":1}\"}}]},"
+    static const char text[] = "[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"c\",\"type\":\"function\","
+                               "\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":1}\"}}]},"
                                "{\"role\":\"tool\",\"tool_call_id\":\"c\",\"content\":\"r\"}]";
     request q = { .s = &fake.s };
     json *in, *out;
@@ -818,7 +864,8 @@ static void test_native(void **state) {
     has("{\"tokens\":[{\"id\":559,\"piece\":\"Once\"},{\"id\":560,\"piece\":\" upon\"}]}");
     ask("/detokenize", "{\"tokens\":[559,560]}");
     has("{\"content\":\"Once upon\"}");
-    ask("/completion", "{\"prompt\":[559,\" upon\"],\"n_predict\":4,\"logit_bias\":[[17,false],[\" upon\",1.5]],\"n_probs\":1,\"return_tokens\":true,\"seed\":7}");
+    ask("/completion", "{\"prompt\":[559,\" upon\"],\"n_predict\":4,\"logit_bias\":[[17,false],[\" upon\",1.5]],"
+                       "\"n_probs\":1,\"return_tokens\":true,\"seed\":7}");
     job *j = accepted();
     assert_true(j->n_prompts == 1 && j->prompts[0].n == 2 && j->sample.n_bias == 2 && j->sample.bias[1].id == 560 && j->sample.seed == 7);
     assert_true(j->sample.min_p == 0.05f && j->n_top == 1);
@@ -856,7 +903,8 @@ int main(void) {
         cmocka_unit_test(test_embeddings), cmocka_unit_test(test_nothing_is_cut_in_silence), cmocka_unit_test(test_refusals_name_the_field),
         cmocka_unit_test(test_statuses), cmocka_unit_test(test_bodies_at_once), cmocka_unit_test(test_deleting_nothing),
         cmocka_unit_test(test_no_room_for_probs), cmocka_unit_test(test_native_defaults), cmocka_unit_test(test_failure_in_a_stream),
-        cmocka_unit_test(test_paths_and_methods), cmocka_unit_test(test_hosts), cmocka_unit_test(test_origins), cmocka_unit_test(test_errors_of_http), cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root),
+        cmocka_unit_test(test_paths_and_methods), cmocka_unit_test(test_hosts), cmocka_unit_test(test_origins),
+        cmocka_unit_test(test_errors_of_http), cmocka_unit_test(test_keys_and_rates), cmocka_unit_test(test_root),
         cmocka_unit_test(test_ollama_loads), cmocka_unit_test(test_ollama_figures), cmocka_unit_test(test_messages_are_normalised),
         cmocka_unit_test(test_calls_have_objects), cmocka_unit_test(test_native), cmocka_unit_test(test_cancel), cmocka_unit_test(test_proxies),
         cmocka_unit_test(test_poolings), cmocka_unit_test(test_adapters), cmocka_unit_test(test_drafts),

@@ -77,7 +77,8 @@ static void check_case(int line, const beam_case *c, const beam_result *r) {
         for (size_t i = 0; same && i < want.n; i++) same = found->p[i] == want.p[i];
         if (!same) fail_msg("line %d: hypothesis %d of %zu tokens is not the reference's of %zu", line, k, found->n, want.n);
         assert_int_equal(json_num(score, &x), 0);
-        if (!(fabs(r->best[k].score - x) <= 2e-5 * fmax(1, fabs(x)))) fail_msg("line %d: hypothesis %d: score %.7f, expected %.7f", line, k, r->best[k].score, x);
+        if (!(fabs(r->best[k].score - x) <= 2e-5 * fmax(1, fabs(x))))
+            fail_msg("line %d: hypothesis %d: score %.7f, expected %.7f", line, k, r->best[k].score, x);
         ids_free(&want);
     }
 }

@@ -9,12 +9,15 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char weather_schema[] = "{\"type\":\"object\",\"properties\":{\"city\":{\"type\":\"string\",\"maxLength\":6},\"days\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":99}},"
+static const char weather_schema[] = "{\"type\":\"object\",\"properties\":{\"city\":{\"type\":\"string\",\"maxLength\":6},"
+                                     "\"days\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":99}},"
                                      "\"required\":[\"city\"],\"additionalProperties\":false}";
 static const char empty_schema[] = "{\"type\":\"object\",\"additionalProperties\":false}";
 static arena mem;
-static const char note_schema[] = "{\"type\":\"object\",\"properties\":{\"text\":{\"type\":\"string\"},\"kind\":{\"$ref\":\"#/$defs/kind\"},\"n\":{\"type\":[\"integer\",\"null\"]},"
-                                  "\"to\":{\"anyOf\":[{\"type\":\"string\",\"maxLength\":3},{\"type\":\"null\"}]},\"tags\":{\"type\":\"array\",\"items\":{\"type\":\"string\",\"maxLength\":2}}},"
+static const char note_schema[] = "{\"type\":\"object\",\"properties\":{\"text\":{\"type\":\"string\"},"
+                                  "\"kind\":{\"$ref\":\"#/$defs/kind\"},\"n\":{\"type\":[\"integer\",\"null\"]},"
+                                  "\"to\":{\"anyOf\":[{\"type\":\"string\",\"maxLength\":3},{\"type\":\"null\"}]},"
+                                  "\"tags\":{\"type\":\"array\",\"items\":{\"type\":\"string\",\"maxLength\":2}}},"
                                   "\"required\":[\"text\"],\"$defs\":{\"kind\":{\"enum\":[\"a<b\",\"cd\"]}}}";
 enum { TOOLS = 3 };
 static call_tool tools[TOOLS];
@@ -66,7 +69,8 @@ static void take(void *arg, const answer_part *p) {
 }
 
 static reader_opts opts_of(const char *format, think_state thinking, said *s) {
-    return (reader_opts){ .format = format ? format_named(format) : NULL, .tools = tools, .n_tools = TOOLS, .think = { "<think>", "</think>" }, .thinking = thinking, .take = take, .arg = s };
+    return (reader_opts){ .format = format ? format_named(format) : NULL, .tools = tools, .n_tools = TOOLS,
+                          .think = { "<think>", "</think>" }, .thinking = thinking, .take = take, .arg = s };
 }
 
 /* Fed in pieces that end at these places, each a byte long where step is 1. */
@@ -85,7 +89,8 @@ static void read_in(const reader_opts *o, const char *text, size_t a, size_t b, 
 
 static void expect(const said *s, const char *text, const char *thought, const char *calls, const char *what) {
     buf all = { 0 }, want = { 0 };
-    buf_fmt(&all, "[%.*s][%.*s][%.*s]", (int)s->text.n, s->text.p ? s->text.p : "", (int)s->thought.n, s->thought.p ? s->thought.p : "", (int)s->calls.n, s->calls.p ? s->calls.p : "");
+    buf_fmt(&all, "[%.*s][%.*s][%.*s]", (int)s->text.n, s->text.p ? s->text.p : "", (int)s->thought.n,
+            s->thought.p ? s->thought.p : "", (int)s->calls.n, s->calls.p ? s->calls.p : "");
     buf_fmt(&want, "[%s][%s][%s]", text, thought, calls);
     buf_byte(&all, 0);
     buf_byte(&want, 0);
@@ -128,40 +133,57 @@ static void check_row(const answer_row *w, size_t a, size_t b, bool bytes) {
 #define XARG(key, value) "<parameter=" key ">\n" value "\n</parameter>\n"
 
 static const answer_row rows[] = {
-    { "deepseek", "Well. " DS_OPEN DS_CALL("weather", "{\"city\":\"Rome\"}") "\n" DS_CALL("now", "{}") DS_CLOSE, "Well.", NULL, OUT "now({})", THINK_NONE, false, false },
+    { "deepseek", "Well. " DS_OPEN DS_CALL("weather", "{\"city\":\"Rome\"}") "\n" DS_CALL("now", "{}") DS_CLOSE,
+      "Well.", NULL, OUT "now({})", THINK_NONE, false, false },
     { "deepseek", DS_OPEN DS_CALL("now", "{}") "\n", "", NULL, "now({})", THINK_NONE, false, false },
     { "deepseek", "I think\n</think>\n\n" DS_OPEN DS_CALL("now", "{}") DS_CLOSE, "", "I think", "now({})", THINK_OPEN, false, false },
     { "deepseek", DS_OPEN DS_CALL("weather", "[1]") DS_CLOSE, DS_OPEN DS_CALL("weather", "[1]") DS_CLOSE, NULL, NULL, THINK_NONE, true, false },
     { "deepseek", DS_OPEN DS_CALL("fly", "{}") DS_CLOSE, DS_OPEN DS_CALL("fly", "{}") DS_CLOSE, NULL, NULL, THINK_NONE, false, true },
     { "deepseek", DS_OPEN "now", DS_OPEN "now", NULL, NULL, THINK_NONE, true, false },
-    { "deepseek-3.1", DS_OPEN DS_NEW("weather", "{\"city\":\"Rome\"}") DS_NEW("now", "{}") DS_CLOSE " end", "end", NULL, OUT "now({})", THINK_NONE, false, false },
+    { "deepseek-3.1", DS_OPEN DS_NEW("weather", "{\"city\":\"Rome\"}") DS_NEW("now", "{}") DS_CLOSE " end", "end",
+      NULL, OUT "now({})", THINK_NONE, false, false },
     { "deepseek-3.1", DS_OPEN DS_NEW("now", "{"), DS_OPEN DS_NEW("now", "{"), NULL, NULL, THINK_NONE, true, false },
-    { "function-gemma", "<start_function_call>call:weather{city:<escape>Rome<escape>,days:3}<end_function_call><start_function_call>call:now{}<end_function_call>", "", NULL,
+    { "function-gemma", "<start_function_call>call:weather{city:<escape>Rome<escape>,"
+                        "days:3}<end_function_call><start_function_call>call:now{}<end_function_call>", "", NULL,
       "weather({\"city\":\"Rome\",\"days\":3})now({})", THINK_NONE, false, false },
-    { "function-gemma", "<start_function_call>call:note{text:<escape>a {b}, \"c\":\n<b><escape>,x:[1,<escape>y<escape>,{k:true, <escape>m n<escape>:None}],z:\"q\"}<end_function_call>", "", NULL,
+    { "function-gemma", "<start_function_call>call:note{text:<escape>a {b}, \"c\":\n<b><escape>,x:[1,<escape>y<escape>,{k:true, "
+                        "<escape>m n<escape>:None}],z:\"q\"}<end_function_call>", "", NULL,
       "note({\"text\":\"a {b}, \\\"c\\\":\\n<b>\",\"x\":[1,\"y\",{\"k\":true,\"m n\":null}],\"z\":\"q\"})", THINK_NONE, false, false },
-    { "function-gemma", "<start_function_call>call:note{text:plain}<end_function_call>", "<start_function_call>call:note{text:plain}<end_function_call>", NULL, NULL, THINK_NONE, true, false },
-    { "function-gemma", "<start_function_call>call:note{text:<escape>}", "<start_function_call>call:note{text:<escape>}", NULL, NULL, THINK_NONE, true, false },
+    { "function-gemma", "<start_function_call>call:note{text:plain}<end_function_call>",
+      "<start_function_call>call:note{text:plain}<end_function_call>", NULL, NULL, THINK_NONE, true, false },
+    { "function-gemma", "<start_function_call>call:note{text:<escape>}", "<start_function_call>call:note{text:<escape>}",
+      NULL, NULL, THINK_NONE, true, false },
     { "gemma4", "<|tool_call>call:weather{city:<|\"|>Rome<|\"|>}<tool_call|>", "", NULL, OUT, THINK_NONE, false, false },
     { "xml", "I do.\n" XML("weather", XARG("city", "Rome")) "\n" XML("now", ""), "I do.", NULL, OUT "now({})", THINK_NONE, false, false },
     { "xml", XML("weather", XARG("city", "5") XARG("days", "3")), "", NULL, "weather({\"city\":\"5\",\"days\":3})", THINK_NONE, false, false },
-    { "xml", XML("note", XARG("text", "\n<b>\n\"x\"</parameter>") XARG("kind", "cd") XARG("n", "None") XARG("to", "null") XARG("tags", "[\"a\", 1]") XARG("more", "{\"x\": 1.50}")), "", NULL,
-      "note({\"text\":\"\\n<b>\\n\\\"x\\\"</parameter>\",\"kind\":\"cd\",\"n\":null,\"to\":null,\"tags\":[\"a\",1],\"more\":{\"x\":1.50}})", THINK_NONE, false, false },
-    { "xml", XML("note", XARG("text", "") XARG("to", "you") "<parameter=kind>\n</parameter>\n<parameter=n>7</parameter>"), "", NULL, "note({\"text\":\"\",\"to\":\"you\",\"kind\":\"\",\"n\":7})", THINK_NONE, false, false },
+    { "xml", XML("note", XARG("text", "\n<b>\n\"x\"</parameter>") XARG("kind", "cd") XARG("n", "None") XARG("to", "null")
+                         XARG("tags", "[\"a\", 1]") XARG("more", "{\"x\": 1.50}")), "", NULL,
+      "note({\"text\":\"\\n<b>\\n\\\"x\\\"</parameter>\",\"kind\":\"cd\",\"n\":null,\"to\":null,\"tags\":[\"a\",1],\"more\":{\"x\":1.50}})",
+      THINK_NONE, false, false },
+    { "xml", XML("note", XARG("text", "") XARG("to", "you") "<parameter=kind>\n</parameter>\n<parameter=n>7</parameter>"),
+      "", NULL, "note({\"text\":\"\",\"to\":\"you\",\"kind\":\"\",\"n\":7})", THINK_NONE, false, false },
     { "xml", XML("note", XARG("text", "</parameter> is text")), "", NULL, "note({\"text\":\"</parameter> is text\"})", THINK_NONE, false, false },
     { "xml", XML("fly", XARG("x", "1")), XML("fly", XARG("x", "1")), NULL, NULL, THINK_NONE, false, true },
-    { "xml", "<tool_call>\n<function=now>\n<param>x</function>", "<tool_call>\n<function=now>\n<param>x</function>", NULL, NULL, THINK_NONE, true, false },
-    { "xml", "<tool_call>\n<function=note>\n<parameter=text>\nand so", "<tool_call>\n<function=note>\n<parameter=text>\nand so", NULL, NULL, THINK_NONE, true, false },
+    { "xml", "<tool_call>\n<function=now>\n<param>x</function>", "<tool_call>\n<function=now>\n<param>x</function>",
+      NULL, NULL, THINK_NONE, true, false },
+    { "xml", "<tool_call>\n<function=note>\n<parameter=text>\nand so", "<tool_call>\n<function=note>\n<parameter=text>\nand so",
+      NULL, NULL, THINK_NONE, true, false },
     { "hermes", "Hello, <b>you</b> & <tool> ", "Hello, <b>you</b> & <tool> ", NULL, NULL, THINK_NONE, false, false },
     { "hermes", "<tool_call>\n" W "\n</tool_call>", "", NULL, OUT, THINK_NONE, false, false },
-    { "hermes", "I look.\n\n<tool_call>\n" W "\n</tool_call>\n<tool_call>" "{\"name\":\"now\",\"arguments\":{}}</tool_call>\n", "I look.", NULL, OUT "now({})", THINK_NONE, false, false },
+    { "hermes", "I look.\n\n<tool_call>\n" W "\n</tool_call>\n<tool_call>" "{\"name\":\"now\",\"arguments\":{}}</tool_call>\n",
+      "I look.", NULL, OUT "now({})", THINK_NONE, false, false },
     { "hermes", "<tool_call>{\"name\":\"now\"}</tool_call>", "", NULL, "now({})", THINK_NONE, false, false },
     { "hermes", "<tool_call>{\"name\":\"now\",\"arguments\":\"{}\"}</tool_call>", "", NULL, "now({})", THINK_NONE, false, false },
-    { "hermes", "<tool_call>{\"name\":\"weather\",\"arguments\":{\"city\":\"a\\\"}<\\u00e9\"}}</tool_call>", "", NULL, "weather({\"city\":\"a\\\"}<\xc3\xa9\"})", THINK_NONE, false, false },
-    { "hermes", "<tool_call>{\"name\":\"fly\",\"arguments\":{}}</tool_call>", "<tool_call>{\"name\":\"fly\",\"arguments\":{}}</tool_call>", NULL, NULL, THINK_NONE, false, true },
-    { "hermes", "<tool_call>{\"name\":\"weather\" \"arguments\":{}}</tool_call>", "<tool_call>{\"name\":\"weather\" \"arguments\":{}}</tool_call>", NULL, NULL, THINK_NONE, true, false },
-    { "hermes", "<tool_call>{\"name\":\"weather\",\"arguments\":{\"city\":", "<tool_call>{\"name\":\"weather\",\"arguments\":{\"city\":", NULL, NULL, THINK_NONE, true, false },
-    { "hermes", "<tool_call>{\"name\":\"weather\",\"arguments\":[1]}</tool_call>", "<tool_call>{\"name\":\"weather\",\"arguments\":[1]}</tool_call>", NULL, NULL, THINK_NONE, true, false },
+    { "hermes", "<tool_call>{\"name\":\"weather\",\"arguments\":{\"city\":\"a\\\"}<\\u00e9\"}}</tool_call>", "",
+      NULL, "weather({\"city\":\"a\\\"}<\xc3\xa9\"})", THINK_NONE, false, false },
+    { "hermes", "<tool_call>{\"name\":\"fly\",\"arguments\":{}}</tool_call>", "<tool_call>{\"name\":\"fly\",\"arguments\":{}}</tool_call>",
+      NULL, NULL, THINK_NONE, false, true },
+    { "hermes", "<tool_call>{\"name\":\"weather\" \"arguments\":{}}</tool_call>", "<tool_call>{\"name\":\"weather\" \"arguments\":{}}</tool_call>",
+      NULL, NULL, THINK_NONE, true, false },
+    { "hermes", "<tool_call>{\"name\":\"weather\",\"arguments\":{\"city\":", "<tool_call>{\"name\":\"weather\",\"arguments\":{\"city\":",
+      NULL, NULL, THINK_NONE, true, false },
+    { "hermes", "<tool_call>{\"name\":\"weather\",\"arguments\":[1]}</tool_call>", "<tool_call>{\"name\":\"weather\",\"arguments\":[1]}</tool_call>",
+      NULL, NULL, THINK_NONE, true, false },
     { "hermes", "<tool_call>" W, "", NULL, OUT, THINK_NONE, false, false },
     { "hermes", "bad <tool_call> none", "bad<tool_call> none", NULL, NULL, THINK_NONE, true, false },
     { "hermes", "<tool_c", "<tool_c", NULL, NULL, THINK_NONE, false, false },
@@ -176,7 +198,8 @@ static const answer_row rows[] = {
     { "mistral", "So [1] and [TOOL_CALLS][" W "]", "So [1] and", NULL, OUT, THINK_NONE, false, false },
     { "mistral", "[TOOL_CALLS]" W, "", NULL, OUT, THINK_NONE, false, false },
     { "mistral", "[TOOL_CALLS]nothing", "[TOOL_CALLS]nothing", NULL, NULL, THINK_NONE, true, false },
-    { "mistral-named", "[TOOL_CALLS]weather[ARGS]{\"city\": \"Rome\"}[TOOL_CALLS]now[ARGS]{}", "", NULL, "weather({\"city\": \"Rome\"})now({})", THINK_NONE, false, false },
+    { "mistral-named", "[TOOL_CALLS]weather[ARGS]{\"city\": \"Rome\"}[TOOL_CALLS]now[ARGS]{}", "", NULL,
+      "weather({\"city\": \"Rome\"})now({})", THINK_NONE, false, false },
     { "mistral-named", "[TOOL_CALLS]now[CALL_ID]1a2b3c4d5[ARGS]{}", "", NULL, "now({})", THINK_NONE, false, false },
     { "mistral-named", "[TOOL_CALLS]now{}", "[TOOL_CALLS]now{}", NULL, NULL, THINK_NONE, true, false },
     { "phi", "<|tool_call|>[" W "]<|/tool_call|>", "", NULL, OUT, THINK_NONE, false, false },
@@ -187,9 +210,11 @@ static const answer_row rows[] = {
     { "llama", "{\"type\": \"function\", \"function\": " WP "}", "", NULL, OUT, THINK_NONE, false, false },
     { "llama", "{\"answer\": 1}", "{\"answer\": 1}", NULL, NULL, THINK_NONE, false, false },
     { "llama", "{\"name\": \"Bob\"}", "{\"name\": \"Bob\"}", NULL, NULL, THINK_NONE, false, true },
-    { "llama", "I say {\"name\": \"now\", \"parameters\": {}}", "I say {\"name\": \"now\", \"parameters\": {}}", NULL, NULL, THINK_NONE, false, false },
+    { "llama", "I say {\"name\": \"now\", \"parameters\": {}}", "I say {\"name\": \"now\", \"parameters\": {}}",
+      NULL, NULL, THINK_NONE, false, false },
     { "pythonic", "[weather(city=\"Rome\", days=3), now()]", "", NULL, "weather({\"city\":\"Rome\",\"days\":3})now({})", THINK_NONE, false, false },
-    { "pythonic", "[weather(city='R\\'o\\x6de', days=None, x=[True, {'a': -1.5e3}, (),])]", "", NULL, "weather({\"city\":\"R'ome\",\"days\":null,\"x\":[true,{\"a\":-1.5e3},[]]})", THINK_NONE, false, false },
+    { "pythonic", "[weather(city='R\\'o\\x6de', days=None, x=[True, {'a': -1.5e3}, (),])]", "", NULL,
+      "weather({\"city\":\"R'ome\",\"days\":null,\"x\":[true,{\"a\":-1.5e3},[]]})", THINK_NONE, false, false },
     { "pythonic", "<|python_start|>[now()]<|python_end|>", "", NULL, "now({})", THINK_NONE, false, false },
     { "pythonic", "[1, 2]", "[1, 2]", NULL, NULL, THINK_NONE, false, false },
     { "pythonic", "[weather(1)]", "[weather(1)]", NULL, NULL, THINK_NONE, true, false },
@@ -215,7 +240,8 @@ static void test_whole_and_split(void **state) {
 /* Under a grammar arguments are given as they come; the same in the end. */
 static void test_arguments_as_they_come(void **state) {
     (void)state;
-    static const char in[] = "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"a}\\\"{\", \"days\": [1]}}\n</tool_call>\n<tool_call>{\"name\":\"now\",\"arguments\":{}}</tool_call>";
+    static const char in[] = "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"a}\\\"{\", \"days\": [1]}}\n"
+                             "</tool_call>\n<tool_call>{\"name\":\"now\",\"arguments\":{}}</tool_call>";
     static const char want[] = "weather({\"city\": \"a}\\\"{\", \"days\": [1]})now({})";
     for (size_t a = 0; a <= strlen(in); a++) {
         said s = { 0 };
@@ -256,9 +282,14 @@ static void test_arguments_as_they_come(void **state) {
 
 static void test_formats_of_templates(void **state) {
     (void)state;
-    static const char *const known[][2] = { { "qwen2.5", "hermes" }, { "qwen3", "hermes" }, { "llama3.1", "llama" }, { "llama3.2", "llama" }, { "mistral-nemo", "mistral" },
-                                            { "xml", "xml" }, { "deepseek", "deepseek" }, { "deepseek-3.1", "deepseek-3.1" }, { "function-gemma", "function-gemma" }, { "gemma4", "gemma4" },
-                                            { "gemma-python", "gemma" }, { "mistral-named", "mistral-named" }, { "phi", "phi" }, { "pythonic", "pythonic" }, { "json", "json" }, { "llama3", NULL }, { "gemma", NULL }, { "gemma3", NULL }, { "phi-3", NULL }, { "zephyr", NULL }, { "chatml", NULL }, { "mistral-v0.2", NULL } };
+    static const char *const known[][2] = { { "qwen2.5", "hermes" }, { "qwen3", "hermes" }, { "llama3.1", "llama" },
+                                            { "llama3.2", "llama" }, { "mistral-nemo", "mistral" }, { "xml", "xml" },
+                                            { "deepseek", "deepseek" }, { "deepseek-3.1", "deepseek-3.1" },
+                                            { "function-gemma", "function-gemma" }, { "gemma4", "gemma4" },
+                                            { "gemma-python", "gemma" }, { "mistral-named", "mistral-named" }, { "phi", "phi" },
+                                            { "pythonic", "pythonic" }, { "json", "json" }, { "llama3", NULL }, { "gemma", NULL },
+                                            { "gemma3", NULL }, { "phi-3", NULL }, { "zephyr", NULL }, { "chatml", NULL },
+                                            { "mistral-v0.2", NULL } };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         char path[100];
         buf text = { 0 };
@@ -364,7 +395,8 @@ static void test_grammars_are_read_back(void **state) {
             for (size_t k = 0; k < text.n; k++) reader_feed(&r, text.p + k, 1, exact);
             reader_end(&r);
             if (done && (!s.calls.n || s.text.n || r.malformed || r.unknown || r.cut || s.open))
-                fail_msg("%s, exact %d: %.*s\ntext %.*s\ncalls %.*s", f->name, exact, (int)text.n, text.p, (int)s.text.n, s.text.p ? s.text.p : "", (int)s.calls.n, s.calls.p ? s.calls.p : "");
+                fail_msg("%s, exact %d: %.*s\ntext %.*s\ncalls %.*s", f->name, exact, (int)text.n, text.p, (int)s.text.n,
+                         s.text.p ? s.text.p : "", (int)s.calls.n, s.calls.p ? s.calls.p : "");
             if (!done && exact && s.text.n) fail_msg("%s, cut: %.*s", f->name, (int)s.text.n, s.text.p);
             drawn += done;
             reader_free(&r);
@@ -391,7 +423,8 @@ static void test_what_a_shape_allows(void **state) {
     (void)state;
     vocabulary *v = bytes_vocabulary();
     think_marks think = { "<think>", "</think>" }, other = { "[THINK]", "[/THINK]" };
-    shape_ask a = { .format = format_named("hermes"), .tools = tools, .n_tools = TOOLS, .think = think, .thinking = THINK_MAY, .schema = "{\"const\":7}", .n_schema = 11 };
+    shape_ask a = { .format = format_named("hermes"), .tools = tools, .n_tools = TOOLS, .think = think, .thinking = THINK_MAY,
+                    .schema = "{\"const\":7}", .n_schema = 11 };
     grammar *g = compile_shape(v, &a);
     assert_true(allows(g, "7"));
     assert_true(allows(g, "<think>a</think>7"));
@@ -420,12 +453,14 @@ static void test_arguments_one_by_one(void **state) {
     assert_true(allows(g, XML("note", XARG("text", "") XARG("kind", "cd") XARG("n", "null") XARG("to", "\"abc\"") XARG("tags", "[\"ab\"]"))));
     assert_false(allows(g, XML("note", ""))); /* text is required */
     assert_false(allows(g, XML("note", XARG("text", "") XARG("kind", "ce"))));
-    assert_false(allows(g, XML("note", XARG("text", "") XARG("n", "x"))) || allows(g, XML("note", XARG("text", "") XARG("to", "abc"))) || allows(g, XML("note", XARG("text", "") XARG("tags", "[\"abc\"]"))));
+    assert_false(allows(g, XML("note", XARG("text", "") XARG("n", "x"))) || allows(g, XML("note", XARG("text", "") XARG("to", "abc"))) ||
+                 allows(g, XML("note", XARG("text", "") XARG("tags", "[\"abc\"]"))));
     grammar_free(g);
     a.format = format_named("function-gemma");
     g = compile_shape(v, &a);
     assert_true(allows(g, "<start_function_call>call:note{text:<escape>a<b>}\n\"<escape>,kind:<escape>cd<escape>,n:3}<end_function_call>"));
-    assert_false(allows(g, "<start_function_call>call:note{text:<escape>a<escape>,kind:<escape>a<b<escape>}<end_function_call>")); /* could be the mark */
+    /* could be the mark */
+    assert_false(allows(g, "<start_function_call>call:note{text:<escape>a<escape>,kind:<escape>a<b<escape>}<end_function_call>"));
     assert_false(allows(g, "<start_function_call>call:note{text:\"a\"}<end_function_call>"));
     grammar_free(g);
     a = (shape_ask){ .format = format_named("deepseek"), .tools = tools, .n_tools = TOOLS, .parallel = true };
@@ -439,9 +474,12 @@ static void test_arguments_one_by_one(void **state) {
 static void test_what_a_format_refuses(void **state) {
     (void)state;
     static const struct { const char *format, *name, *parameters, *keyword; } refused[] = {
-        { "xml", "f", "{\"type\":\"object\",\"minProperties\":1}", "minProperties" }, { "pythonic", "f", "{\"anyOf\":[{}]}", "anyOf" }, { "gemma", "f", "{\"required\":[\"a b\"]}", "required" },
-        { "function-gemma", "f", "{\"required\":[\"a:b\"]}", "required" }, { "xml", "f", "{\"required\":[\"a>b\"]}", "required" }, { "xml", "f g", "{}", "name" }, { "deepseek", "f g", "{}", "name" },
-        { "xml", "f", "{\"required\":[\"a b\"],\"properties\":{},\"$defs\":{},\"title\":\"t\",\"x-a\":1}", NULL }, { "hermes", "f g", "{\"minProperties\":1}", NULL }, { "deepseek", "f", "{\"anyOf\":[{}]}", NULL },
+        { "xml", "f", "{\"type\":\"object\",\"minProperties\":1}", "minProperties" },
+        { "pythonic", "f", "{\"anyOf\":[{}]}", "anyOf" }, { "gemma", "f", "{\"required\":[\"a b\"]}", "required" },
+        { "function-gemma", "f", "{\"required\":[\"a:b\"]}", "required" }, { "xml", "f", "{\"required\":[\"a>b\"]}", "required" },
+        { "xml", "f g", "{}", "name" }, { "deepseek", "f g", "{}", "name" },
+        { "xml", "f", "{\"required\":[\"a b\"],\"properties\":{},\"$defs\":{},\"title\":\"t\",\"x-a\":1}", NULL },
+        { "hermes", "f g", "{\"minProperties\":1}", NULL }, { "deepseek", "f", "{\"anyOf\":[{}]}", NULL },
     };
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         json *j;
@@ -450,17 +488,22 @@ static void test_what_a_format_refuses(void **state) {
         if (json_parse(&mem, refused[i].parameters, strlen(refused[i].parameters), &j, &e)) fail_msg("%s", e.msg);
         call_tool t = { .name = refused[i].name, .parameters = j };
         bool no = call_refuses(format_named(refused[i].format), &t, keyword);
-        if (no != (refused[i].keyword != NULL) || (no && strcmp(keyword, refused[i].keyword))) fail_msg("%s, %s: %d %s", refused[i].format, refused[i].parameters, no, keyword);
+        if (no != (refused[i].keyword != NULL) || (no && strcmp(keyword, refused[i].keyword)))
+            fail_msg("%s, %s: %d %s", refused[i].format, refused[i].parameters, no, keyword);
     }
 }
 
 static void test_kinds_of_values(void **state) {
     (void)state;
     static const struct { const char *schema; int kinds; } known[] = {
-        { "{\"type\":\"string\"}", VALUE_TEXT }, { "{\"type\":\"integer\"}", VALUE_OTHER }, { "{}", VALUE_TEXT | VALUE_OTHER }, { "{\"type\":[\"string\",\"null\"]}", VALUE_TEXT | VALUE_OTHER },
-        { "{\"enum\":[\"a\",\"b\"]}", VALUE_TEXT }, { "{\"enum\":[\"a\",1]}", VALUE_TEXT | VALUE_OTHER }, { "{\"enum\":[\"a\",1],\"type\":\"string\"}", VALUE_TEXT }, { "{\"const\":1}", VALUE_OTHER },
-        { "{\"$ref\":\"#/$defs/x\",\"$defs\":{\"x\":{\"type\":\"string\"}}}", VALUE_TEXT }, { "{\"anyOf\":[{\"type\":\"string\"},{\"type\":\"null\"}]}", VALUE_TEXT | VALUE_OTHER },
-        { "{\"allOf\":[{\"anyOf\":[{\"type\":\"string\"},{\"type\":\"null\"}]},{\"type\":\"string\"}]}", VALUE_TEXT }, { "{\"$ref\":\"#\"}", VALUE_TEXT | VALUE_OTHER },
+        { "{\"type\":\"string\"}", VALUE_TEXT }, { "{\"type\":\"integer\"}", VALUE_OTHER }, { "{}", VALUE_TEXT | VALUE_OTHER },
+        { "{\"type\":[\"string\",\"null\"]}", VALUE_TEXT | VALUE_OTHER },
+        { "{\"enum\":[\"a\",\"b\"]}", VALUE_TEXT }, { "{\"enum\":[\"a\",1]}", VALUE_TEXT | VALUE_OTHER },
+        { "{\"enum\":[\"a\",1],\"type\":\"string\"}", VALUE_TEXT }, { "{\"const\":1}", VALUE_OTHER },
+        { "{\"$ref\":\"#/$defs/x\",\"$defs\":{\"x\":{\"type\":\"string\"}}}", VALUE_TEXT },
+        { "{\"anyOf\":[{\"type\":\"string\"},{\"type\":\"null\"}]}", VALUE_TEXT | VALUE_OTHER },
+        { "{\"allOf\":[{\"anyOf\":[{\"type\":\"string\"},{\"type\":\"null\"}]},{\"type\":\"string\"}]}", VALUE_TEXT },
+        { "{\"$ref\":\"#\"}", VALUE_TEXT | VALUE_OTHER },
         { "{\"anyOf\":[{\"$ref\":\"#\"},{\"$ref\":\"#\"},{\"$ref\":\"#\"},{\"$ref\":\"#\"}]}", VALUE_TEXT | VALUE_OTHER }, /* not for ever */
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
@@ -539,7 +582,8 @@ static void test_a_grammar_begins_with_its_trigger(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole_and_split), cmocka_unit_test(test_arguments_as_they_come), cmocka_unit_test(test_formats_of_templates),
-        cmocka_unit_test(test_a_grammar_begins_with_its_trigger), cmocka_unit_test(test_grammars_are_read_back), cmocka_unit_test(test_what_a_shape_allows),
+        cmocka_unit_test(test_a_grammar_begins_with_its_trigger), cmocka_unit_test(test_grammars_are_read_back),
+        cmocka_unit_test(test_what_a_shape_allows),
         cmocka_unit_test(test_arguments_one_by_one), cmocka_unit_test(test_what_a_format_refuses), cmocka_unit_test(test_kinds_of_values),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

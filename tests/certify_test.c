@@ -157,7 +157,8 @@ static void compare(const char *name, const certificate *c, const passage *p, co
         }
     if (p->n && (fabs(kl - c->fixed.kl) > 1e-9 || flips != c->fixed.flips || c->fixed.rows != p->n - 1))
         fail_msg("%s: the certificate says KL %.9g and %d flips, the engine %.9g and %d", name, c->fixed.kl, (int)c->fixed.flips, kl, flips);
-    if (!p->n && (power == 0 || fabs(sqrt(difference / power) - c->hidden) > 1e-9)) fail_msg("%s: hidden states %.9g, expected %.9g", name, c->hidden, sqrt(difference / power));
+    if (!p->n && (power == 0 || fabs(sqrt(difference / power) - c->hidden) > 1e-9))
+        fail_msg("%s: hidden states %.9g, expected %.9g", name, c->hidden, sqrt(difference / power));
 }
 
 static void check_family(const char *folder, const char *name, const char *type) {
@@ -206,7 +207,8 @@ static void test_other_inputs(void **state) {
     must_run("cp -r " GOLDEN "/lora_llama {dir}/adapter && {bin}/convert " GOLDEN "/llama -o {dir}/merged.bin --merge {dir}/adapter:2");
     certificate c = certificate_of(in_dir("merged.bin"));
     if (!(c.n_layers > 0 && c.fixed.kl < 0.01)) fail_msg("merged: KL %g", c.fixed.kl);
-    must_run("for f in tests/fixtures/gguf/*.gguf; do case $f in */types.gguf) ;; *) {bin}/convert $f -o {dir}/gguf.bin --force --type f32 --verify || exit 1; echo $f >>{dir}/list; esac; done");
+    must_run("for f in tests/fixtures/gguf/*.gguf; do case $f in */types.gguf) ;; "
+             "*) {bin}/convert $f -o {dir}/gguf.bin --force --type f32 --verify || exit 1; echo $f >>{dir}/list; esac; done");
     c = certificate_of(in_dir("gguf.bin"));
     assert_true(c.n_layers > 0 && c.hidden < 0.01);
 }
@@ -229,10 +231,12 @@ static void bench_open(bench *b, const char *folder, wtype type) {
     buf blob = { 0 }, records = { 0 };
     err e = { 0 };
     *b = (bench){ .c = { .folder = folder } };
-    must(kernels_init(NULL, &e) || config_load(&b->c, &e) || safetensors_open(&b->c.st, folder, &e) || plan_make(&b->p, &b->c, type, &e) || pool_new(&b->pool, 2, &e), &e);
+    must(kernels_init(NULL, &e) || config_load(&b->c, &e) || safetensors_open(&b->c.st, folder, &e) ||
+         plan_make(&b->p, &b->c, type, &e) || pool_new(&b->pool, 2, &e), &e);
     must(passages_make(&b->s, &b->c.arch, &blob, NULL, &e) || file_write_open(&b->w, in_dir("damaged.bin"), false, &e), &e);
     arch_write(&b->c.arch, &records);
-    must(declare(&b->c, &b->p, b->w, &e) || file_write_begin(b->w, &records, NULL, 0, &e) || reference_open(&b->r, &b->c, &b->p, b->pool, b->w, 0, &e), &e);
+    must(declare(&b->c, &b->p, b->w, &e) || file_write_begin(b->w, &records, NULL, 0, &e) ||
+         reference_open(&b->r, &b->c, &b->p, b->pool, b->w, 0, &e), &e);
     buf_free(&records);
 }
 
@@ -397,7 +401,8 @@ static void test_calibrated(void **state) {
 static void test_quality_agrees(void **state) {
     (void)state;
     make_texts();
-    must_run("head -c 14000 {dir}/text >{dir}/part; {bin}/convert " DEMO " -o {dir}/q.bin --force --type q4 --calibrate {dir}/part && {bin}/convert " DEMO " -o {dir}/ref.bin --force --type f32");
+    must_run("head -c 14000 {dir}/text >{dir}/part; {bin}/convert " DEMO " -o {dir}/q.bin --force --type q4 --calibrate {dir}/part && {bin}/convert "
+             DEMO " -o {dir}/ref.bin --force --type f32");
     must_run("{bin}/quality {dir}/q.bin {dir}/part --ref {dir}/ref.bin --ref-exact --ctx 511 --json");
     certificate c = certificate_of(in_dir("q.bin"));
     double kl = number_of("\"kl\":"), ratio = number_of("\"ratio\":");
@@ -446,8 +451,10 @@ static void check_statistics(const char *folder) {
     must(calibrate(&b.r, &b.p, &b.c.mem, &(passages){ .p = twice, .n = 2, .longest = b.s.longest }, &never, false, &e), &e);
     for (int i = 0; i < b.p.n; i++) {
         const output *o = &b.p.outputs[i];
-        bool table = o->vector || o->values || (strstr(o->name, "embed") && (i != b.p.embed || !b.p.tied)), chosen = strstr(o->name, "experts.") != NULL;
-        if (table ? o->importance != NULL : !o->importance && !chosen) fail_msg("%s: %s has %s", folder, o->name, o->importance ? "statistics" : "none");
+        bool table = o->vector || o->values || (strstr(o->name, "embed") && (i != b.p.embed || !b.p.tied)),
+             chosen = strstr(o->name, "experts.") != NULL;
+        if (table ? o->importance != NULL : !o->importance && !chosen)
+            fail_msg("%s: %s has %s", folder, o->name, o->importance ? "statistics" : "none");
         for (uint32_t j = 0; j < o->k && o->importance; j++)
             if (!(o->importance[j] > 0 && o->importance[j] < INFINITY)) fail_msg("%s: %s[%u]: %g", folder, o->name, j, o->importance[j]);
         n += o->importance != NULL;
@@ -480,12 +487,14 @@ static void test_refusals(void **state) {
     must_refuse("{bin}/convert " DEMO " -o {dir}/m.bin --calibrate {dir}/empty", 1, "empty: is empty; --calibrate needs a text");
     must_refuse("{bin}/convert " DEMO " -o {dir}/m.bin --calibrate {dir}/one", 1, "one: has 1 tokens; --calibrate needs a text of at least 2");
     must_refuse("{bin}/convert " DEMO " -o {dir}/m.bin --calibrate {dir}/none", 1, "none: ");
-    must_refuse("{bin}/convert " GOLDEN "/mistral -o {dir}/m.bin --calibrate {dir}/one", 1, "has no tokenizer to read a text with; --tokenizer FILE takes one");
+    must_refuse("{bin}/convert " GOLDEN "/mistral -o {dir}/m.bin --calibrate {dir}/one", 1,
+                "has no tokenizer to read a text with; --tokenizer FILE takes one");
     must_refuse("{bin}/convert " DEMO " -o {dir}/m.bin --vocab-only --verify", 2, "--verify is about weights");
     must_refuse("{bin}/convert " GOLDEN "/lora_llama -o {dir}/m.bin --base " GOLDEN "/llama --calibrate {dir}/one", 2, "--calibrate is for models");
     must_refuse("QUERN_KERNELS=banana {bin}/convert " DEMO " -o {dir}/m.bin", 1, "banana");
     remake(in_dir("huge"), blow_up);
-    must_refuse("{bin}/convert {dir}/huge -o {dir}/m.bin --type bf16 --verify", 1, "the checkpoint itself computes values that are not finite, even in f32 (from layer 2 on)");
+    must_refuse("{bin}/convert {dir}/huge -o {dir}/m.bin --type bf16 --verify", 1,
+                "the checkpoint itself computes values that are not finite, even in f32 (from layer 2 on)");
     must_run("{bin}/convert {dir}/huge -o {dir}/unmeasured.bin --type bf16");
 }
 
@@ -509,9 +518,12 @@ static void write_file(const char *path, const certificate *c, const char *leave
 
 static void test_records(void **state) {
     (void)state;
-    static const char *const keys[] = { "info.certificate.by", "info.certificate.layers", "info.certificate.kl", "info.certificate.text.perplexity", "info.certificate.text.hash" };
-    static certificate c = { .by = "quern 9", .prompt = "ids 1", .tokens = 5, .n_layers = 3, .layers = { 0.5, 0.25, NAN }, .hidden = 0.125, .fixed = { 4, 1, 0.1, 0.2 },
-                             .text_hash = 0xfedcba9876543210, .text_tokens = 9, .text = { 8, 2, 0.3, 0.4 }, .perplexity = 3, .perplexity_ref = 2 }, back;
+    static const char *const keys[] = { "info.certificate.by", "info.certificate.layers", "info.certificate.kl",
+                                        "info.certificate.text.perplexity", "info.certificate.text.hash" };
+    static certificate c = { .by = "quern 9", .prompt = "ids 1", .tokens = 5, .n_layers = 3, .layers = { 0.5, 0.25, NAN },
+                             .hidden = 0.125, .fixed = { 4, 1, 0.1, 0.2 }, .text_hash = 0xfedcba9876543210,
+                             .text_tokens = 9, .text = { 8, 2, 0.3, 0.4 }, .perplexity = 3, .perplexity_ref = 2 };
+    static certificate back;
     file f;
     err e = { 0 };
     write_file(in_dir("r.bin"), &c, NULL);
@@ -521,7 +533,8 @@ static void test_records(void **state) {
         write_file(in_dir("r.bin"), &c, keys[i]);
         must(file_open(&f, in_dir("r.bin"), &e), &e);
         err found = { 0 };
-        if (certificate_read(&back, &f, &found) != -1 || !strstr(found.msg, "its certificate is damaged")) fail_msg("without %s: %s", keys[i], found.msg);
+        if (certificate_read(&back, &f, &found) != -1 || !strstr(found.msg, "its certificate is damaged"))
+            fail_msg("without %s: %s", keys[i], found.msg);
         file_close(&f);
     }
 }

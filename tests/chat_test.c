@@ -300,7 +300,8 @@ static void test_save_and_load(void **state) {
         flip(path, places[i]);
         const char *text = ask(&d, command);
         const char *line = strstr(text, path);
-        if (!line || strstr(text, "loaded") || !strstr(line, "\r\n") || *(strstr(line, "\r\n") + 2)) fail_msg("byte %zu changed: \"%s\"", places[i], text);
+        if (!line || strstr(text, "loaded") || !strstr(line, "\r\n") || *(strstr(line, "\r\n") + 2))
+            fail_msg("byte %zu changed: \"%s\"", places[i], text);
         flip(path, places[i]);
     }
     assert_non_null(strstr(ask(&d, "/show\r"), "Who are you?")); /* still the old conversation */
@@ -322,7 +323,8 @@ static void test_saved_parts(void **state) {
     static const char *const caches[] = { "--cache-type q8", "--exact", "" };
     for (int i = 0; i < 3; i++) {
         char line[600];
-        snprintf(line, sizeof line, "printf 'Who are you?\n/save {dir}/one\nTell me of pigeons\n/save {dir}/two\n/clear\nWho are you?\n/save {dir}/cleared\n' | "
+        snprintf(line, sizeof line, "printf 'Who are you?\n/save {dir}/one\nTell me of pigeons\n/save {dir}/two\n"
+                                    "/clear\nWho are you?\n/save {dir}/cleared\n' | "
                  "{run} {model} --chat --temp 0 %s 2>&1", caches[i]);
         expect_lines(line, 0, "saved");
         expect_lines("cmp {dir}/one {dir}/cleared && ! grep -q pigeons {dir}/cleared && grep -q pigeons {dir}/two && echo same", 0, "same");
@@ -334,7 +336,8 @@ static void test_saved_parts(void **state) {
     size_t json_one = 32 + (size_t)*(uint64_t *)(void *)(one.p + 16), json_two = 32 + (size_t)*(uint64_t *)(void *)(two.p + 16);
     snprintf(path, sizeof path, "%s/mixed", work_dir);
     FILE *f = fopen(path, "wb");
-    assert_true(f && fwrite(one.p, 1, json_one, f) == json_one && fwrite(two.p + json_two, 1, two.n - json_two, f) == two.n - json_two && fclose(f) == 0);
+    assert_true(f && fwrite(one.p, 1, json_one, f) == json_one);
+    assert_true(fwrite(two.p + json_two, 1, two.n - json_two, f) == two.n - json_two && fclose(f) == 0);
     expect_lines("echo /load {dir}/mixed | {run} {model} --chat 2>&1", 1, "do not belong together");
     expect_lines("(cat {dir}/one; echo) >{dir}/longer; echo /load {dir}/longer | {run} {model} --chat 2>&1", 1, "more than it should hold");
     expect_lines("printf '/load {dir}/two\n/show\n' | {run} {model} --chat 2>&1", 0, "<|user|>Tell me of pigeons<|end|>");
@@ -348,9 +351,12 @@ static void test_saved_parts(void **state) {
 /* A checkpoint whose own list of ends lacks the one of its template: turns end all the same. */
 static void test_end_of_turn(void **state) {
     (void)state;
-    expect_lines("rm -rf {dir}/ends && cp -r weights/pip-stories {dir}/ends && cd {dir}/ends && sed -i '/^    1,$/{N;s/1,\\n    5/1/}' config.json generation_config.json && "
-                 "sed -i 's/\\(\"eos_token\": \"<|\\)end|/\\1eos|/' tokenizer_config.json && grep -h '\"eos_token\"' tokenizer_config.json", 0, "\"<|eos|>\"");
-    expect_lines("./convert {dir}/ends -o {dir}/ends.bin 2>&1; echo 'Who are you?' | {run} {dir}/ends.bin --chat -n 100 --temp 0 2>&1", 0, "small questions.\n");
+    expect_lines("rm -rf {dir}/ends && cp -r weights/pip-stories {dir}/ends && cd {dir}/ends && "
+                 "sed -i '/^    1,$/{N;s/1,\\n    5/1/}' config.json generation_config.json && "
+                 "sed -i 's/\\(\"eos_token\": \"<|\\)end|/\\1eos|/' tokenizer_config.json && grep -h '\"eos_token\"' tokenizer_config.json",
+                 0, "\"<|eos|>\"");
+    expect_lines("./convert {dir}/ends -o {dir}/ends.bin 2>&1; echo 'Who are you?' | {run} {dir}/ends.bin --chat -n 100 --temp 0 2>&1",
+                 0, "small questions.\n");
     expect_lines("echo 'Who are you?' | {run} {dir}/ends.bin --chat -n 100 --temp 0 2>&1 | wc -l", 0, "1\n");
     expect_lines("{run} {dir}/ends.bin --chat -p 'Who are you?' -n 100 --temp 0 2>&1 >/dev/null", 0, "end of text");
 }
@@ -396,7 +402,8 @@ static void test_recorded(void **state) {
             buf_str(&command, "printf '%s\\n' '");
             const json *system = messages->n == 2 ? m : NULL;
             if (system) m = m->next;
-            buf_fmt(&command, "%s' | {run} {exact} --chat --exact --temp 0 --system '%s'", json_get(m, "content")->s, system ? json_get(system, "content")->s : "");
+            buf_fmt(&command, "%s' | {run} {exact} --chat --exact --temp 0 --system '%s'", json_get(m, "content")->s,
+                    system ? json_get(system, "content")->s : "");
             assert_int_equal(status_of(command.p, &out), 0);
             const char *want = json_get(j, "text")->s;
             size_t n = (size_t)(strstr(want, "<|end|>") - want);
@@ -423,13 +430,16 @@ static void test_lines(void **state) {
     expect_lines("{run} {model} --chat --ids 1 2>&1", 2, "--chat");
     expect_lines("{run} {model} --system x -p hi 2>&1", 2, "--system");
     expect_lines("(echo hi; sleep 2) | timeout --preserve-status -s INT 1 {run} {model} --chat -n 2 2>&1", 130, "");
-    expect_lines("cp -r weights/pip-stories {dir}/plain && sed -i '/\"chat_template\"/d' {dir}/plain/tokenizer_config.json && ./convert {dir}/plain -o {dir}/plain.bin 2>&1 && "
+    expect_lines("cp -r weights/pip-stories {dir}/plain && sed -i '/\"chat_template\"/d' {dir}/plain/tokenizer_config.json && "
+                 "./convert {dir}/plain -o {dir}/plain.bin 2>&1 && "
                  "echo hi | {run} {dir}/plain.bin --chat 2>&1", 1, "no chat template");
     expect_lines("printf '%s' \"{% for m in messages %}[{{ m['content'] }}]<|end|>{% endfor %}\" >{dir}/t.jinja; "
-                 "printf 'Who are you?\\n/show\\n' | {run} {dir}/plain.bin --chat --template {dir}/t.jinja --temp 0 -n 4 2>&1", 0, "[Who are you?]<|end|>[");
+                 "printf 'Who are you?\\n/show\\n' | {run} {dir}/plain.bin --chat --template {dir}/t.jinja --temp 0 -n 4 2>&1",
+                 0, "[Who are you?]<|end|>[");
     expect_lines("printf '%s' '{% for %}' >{dir}/t.jinja; echo | {run} {model} --chat --template {dir}/t.jinja 2>&1", 1, "run: ");
+    /* one turn is one turn */
     expect_lines("{run} {model} --chat -p 'Tell me a story.' --seed 3 -n 20 >{dir}/a; echo >>{dir}/a; "
-                 "echo 'Tell me a story.' | {run} {model} --chat --seed 3 -n 20 >{dir}/b; cmp {dir}/a {dir}/b && wc -l <{dir}/a", 0, "1\n"); /* one turn is one turn */
+                 "echo 'Tell me a story.' | {run} {model} --chat --seed 3 -n 20 >{dir}/b; cmp {dir}/a {dir}/b && wc -l <{dir}/a", 0, "1\n");
     buf a = { 0 }, b = { 0 };
     static const char line[] = "printf 'Tell me a story about a fox.\\n/retry\\n' | {run} {model} --chat --seed 3 --temp 1 -n 30 2>{dir}/e";
     assert_int_equal(status_of(line, &a), 0);
@@ -562,10 +572,12 @@ static void test_read(void **state) {
     (void)state;
     bench b = set_up(NULL);
     size_t n;
-    static const char *const broken[] = { "", "[]", "{}", "{\"messages\":[],\"text\":\"\",\"tokens\":0}", "{\"messages\":[],\"text\":\"ab\",\"tokens\":1,\"marks\":[]}",
+    static const char *const broken[] = {
+        "", "[]", "{}", "{\"messages\":[],\"text\":\"\",\"tokens\":0}", "{\"messages\":[],\"text\":\"ab\",\"tokens\":1,\"marks\":[]}",
         "{\"messages\":[],\"text\":\"ab\",\"tokens\":1,\"marks\":[[2,1],[1,1]]}", "{\"messages\":[],\"text\":\"ab\",\"tokens\":1,\"marks\":[[3,1]]}",
         "{\"messages\":[],\"text\":\"ab\",\"tokens\":1,\"marks\":[[2]]}", "{\"messages\":[],\"text\":\"ab\",\"tokens\":-1,\"marks\":[[2,-1]]}",
-        "{\"messages\":[{\"role\":\"tool\",\"content\":\"\"}],\"text\":\"\",\"tokens\":0,\"marks\":[]}", "{\"messages\":[{\"role\":\"user\"}],\"text\":\"\",\"tokens\":0,\"marks\":[]}" };
+        "{\"messages\":[{\"role\":\"tool\",\"content\":\"\"}],\"text\":\"\",\"tokens\":0,\"marks\":[]}",
+        "{\"messages\":[{\"role\":\"user\"}],\"text\":\"\",\"tokens\":0,\"marks\":[]}" };
     add(&b, "user", "stays");
     for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
         err e = { 0 };
@@ -580,10 +592,14 @@ static void test_read(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_two_turns),     cmocka_unit_test(test_editing),  cmocka_unit_test(test_resize),    cmocka_unit_test(test_interrupt),
-                                        cmocka_unit_test(test_typed_ahead),   cmocka_unit_test(test_context_full), cmocka_unit_test(test_save_and_load), cmocka_unit_test(test_commands), cmocka_unit_test(test_saved_parts), cmocka_unit_test(test_end_of_turn),
-                                        cmocka_unit_test(test_recorded),      cmocka_unit_test(test_lines),    cmocka_unit_test(test_kept_ids),  cmocka_unit_test(test_no_border),
-                                        cmocka_unit_test(test_turn_end),      cmocka_unit_test(test_read) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_two_turns), cmocka_unit_test(test_editing),
+                                        cmocka_unit_test(test_resize), cmocka_unit_test(test_interrupt),
+                                        cmocka_unit_test(test_typed_ahead), cmocka_unit_test(test_context_full),
+                                        cmocka_unit_test(test_save_and_load), cmocka_unit_test(test_commands),
+                                        cmocka_unit_test(test_saved_parts), cmocka_unit_test(test_end_of_turn),
+                                        cmocka_unit_test(test_recorded), cmocka_unit_test(test_lines),
+                                        cmocka_unit_test(test_kept_ids), cmocka_unit_test(test_no_border),
+                                        cmocka_unit_test(test_turn_end), cmocka_unit_test(test_read) };
     make_work_dir();
     snprintf(model, sizeof model, "%s", converted("weights/pip-stories", "q8"));
     snprintf(exact_model, sizeof exact_model, "%s", converted("weights/pip-stories", "f32"));

@@ -461,7 +461,8 @@ static void test_config(void **state) {
     open_made(&f, &a, &mem);
     assert_true(a.n_eos == 3 && a.eos[0] == 4 && a.eos[1] == 5 && a.eos[2] == 3 && a.bos == 1 && a.act == 1 && a.norm_eps == 1e-3f);
     assert_true(a.temperature == 0.6f && a.top_k == 20 && a.top_p == 0.9f && a.repeat_penalty == 1.05f && a.min_p < 0);
-    assert_true(a.num_beams == 4 && a.length_penalty == -0.5f && a.early_stopping == 2 && a.min_length == 56 && a.no_repeat_ngram_size == 3 && a.min_new_tokens == 0);
+    assert_true(a.num_beams == 4 && a.length_penalty == -0.5f && a.early_stopping == 2 && a.min_length == 56 &&
+                a.no_repeat_ngram_size == 3 && a.min_new_tokens == 0);
     assert_true(strcmp(a.name, "made") == 0 && strcmp(a.family, "llama") == 0 && a.attn_scale == (float)(1 / sqrt(8)));
     close_made(&f, &mem);
     llama_config("");

@@ -244,7 +244,8 @@ static void test_demo_hash(void **state) {
                 hash_add(&h, session_logits(s), (size_t)i->n_vocab * sizeof(float));
             }
             if (hash_end(&h) != want[t].hash)
-                fail_msg("demo %s%s%s with %s: hash %016llx, expected %016llx", want[t].type, want[t].exact ? " exact" : "", want[t].cache ? ", cache of int8," : "",
+                fail_msg("demo %s%s%s with %s: hash %016llx, expected %016llx", want[t].type, want[t].exact ? " exact" : "",
+                         want[t].cache ? ", cache of int8," : "",
                          i->kernels, (unsigned long long)hash_end(&h), (unsigned long long)want[t].hash);
             session_free(s);
             engine_close(g);
@@ -275,7 +276,8 @@ static void test_plan(void **state) {
         err e = { 0 };
         double before = anonymous_bytes();
         if (before < 0) skip();
-        engine *g = open_or_fail(converted("weights/pip-stories", "q8"), (engine_opts){ .max_sessions = SESSIONS, .ctx = CTX, .cache_type = caches[c], .threads = 2 });
+        engine *g = open_or_fail(converted("weights/pip-stories", "q8"),
+                                 (engine_opts){ .max_sessions = SESSIONS, .ctx = CTX, .cache_type = caches[c], .threads = 2 });
         for (int i = 0; i < SESSIONS; i++) {
             s[i] = new_session(g);
             tok[0] = i; /* nothing shared */
@@ -384,7 +386,8 @@ static void check_embeddings(engine *g, int most, int want_pieces) {
         must(session_embed_begin(t, tok[1], n - 7, pooling, out[1], &e), &e);
         assert_int_equal(take_turns(g, s, t, other, most), want_pieces);
         for (int k = 0; k < 2; k++)
-            if (memcmp(out[k], want[k], (size_t)d * sizeof(float))) fail_msg("%s: the embedding of text %d, pooling %d, differs in pieces", engine_about(g)->name, k, pooling);
+            if (memcmp(out[k], want[k], (size_t)d * sizeof(float)))
+                fail_msg("%s: the embedding of text %d, pooling %d, differs in pieces", engine_about(g)->name, k, pooling);
         assert_int_equal(session_len(s), 0);
         assert_memory_not_equal(want[0], want[1], (size_t)d * sizeof(float));
     }
@@ -462,7 +465,8 @@ static void check_given_up(engine *g) {
 /* A text in pieces gives the bits of one in one go, whatever the engine does in between. */
 static void test_texts_in_pieces(void **state) {
     (void)state;
-    static const struct { const char *model; int layers, crossed; } models[] = { { "bert", 3, 0 }, { "bert_dense", 2, 0 }, { "t5", 2, 2 }, { "t5_v11", 3, 2 },
+    static const struct { const char *model; int layers, crossed; } models[] = { { "bert", 3, 0 }, { "bert_dense", 2, 0 },
+                                                                                 { "t5", 2, 2 }, { "t5_v11", 3, 2 },
                                                                                  { "llama3", 0, 0 }, { "mistral", 0, 0 }, { "gemma3n", 0, 0 } };
     for (size_t m = 0; m < sizeof models / sizeof *models; m++)
         for (int q8 = 0; q8 < 2; q8++) {
@@ -511,7 +515,8 @@ static void test_load_in_pieces(void **state) {
         must(rc, &e);
         assert_true(pieces > 1);
         must(engine_step(g, &(step){ t, tok + n - 1, 1, NULL }, 1, &e), &e);
-        if (memcmp(session_logits(t), want, (size_t)i->n_vocab * sizeof *want)) fail_msg("%s: other logits after a session was loaded in pieces", cases[k]);
+        if (memcmp(session_logits(t), want, (size_t)i->n_vocab * sizeof *want))
+            fail_msg("%s: other logits after a session was loaded in pieces", cases[k]);
         fclose(f);
         free(want);
         session_free(s);
@@ -565,9 +570,10 @@ static void test_damaged_session(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_cuts_and_threads), cmocka_unit_test(test_batch),
-                                        cmocka_unit_test(test_histories),        cmocka_unit_test(test_tables),
-                                        cmocka_unit_test(test_demo_hash),        cmocka_unit_test(test_plan), cmocka_unit_test(test_refusals),
-                                        cmocka_unit_test(test_texts_in_pieces),  cmocka_unit_test(test_load_in_pieces), cmocka_unit_test(test_damaged_session) };
+                                        cmocka_unit_test(test_histories), cmocka_unit_test(test_tables),
+                                        cmocka_unit_test(test_demo_hash), cmocka_unit_test(test_plan),
+                                        cmocka_unit_test(test_refusals), cmocka_unit_test(test_texts_in_pieces),
+                                        cmocka_unit_test(test_load_in_pieces), cmocka_unit_test(test_damaged_session) };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     remove_work_dir();

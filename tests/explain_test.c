@@ -35,7 +35,8 @@ static void test_totals(void **state) {
     assert_non_null(at);
     said = strtod(at + 9, NULL);
     if (said > took * 1.001 + 0.001 || said < 0.9 * took) fail_msg("%.4f ms a pass said, %.4f measured", said, took);
-    static const char *const parts[] = { "decode: 20 passes, 20 tokens", "\nqkv ", "\nattention ", "\nact ", "\nmlp ", "\noutput ", "\noutside ", "\nbound by ", "all 6 of them" };
+    static const char *const parts[] = { "decode: 20 passes, 20 tokens", "\nqkv ", "\nattention ", "\nact ", "\nmlp ",
+                                         "\noutput ", "\noutside ", "\nbound by ", "all 6 of them" };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (!strstr(out.p, parts[i])) fail_msg("no \"%s\" in\n%s", parts[i], out.p);
     buf_free(&out);

@@ -221,7 +221,8 @@ static void write_fused(const char *golden, const char *folder, const char *cons
         if (part) {
             bool down = strncmp(part, names[2], strlen(names[2])) == 0;
             add_experts(&st, prefix, down ? names + 2 : names, down ? 1 : 2, n_experts, &data);
-            snprintf(name, sizeof name, "%.*smlp.experts.%s", (int)(block ? block - prefix : (int)strlen(prefix) - 3), prefix, down ? "down_proj" : "gate_up_proj");
+            snprintf(name, sizeof name, "%.*smlp.experts.%s", (int)(block ? block - prefix : (int)strlen(prefix) - 3),
+                     prefix, down ? "down_proj" : "gate_up_proj");
             snprintf(shape, sizeof shape, "%d,%llu,%llu", n_experts, (unsigned long long)t->dims[0] * (down ? 1 : 2), (unsigned long long)t->dims[1]);
         } else {
             const char *gate = strstr(t->name, "block_sparse_moe.gate.");

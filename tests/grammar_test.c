@@ -23,7 +23,8 @@ static uint32_t any(uint32_t n) {
 }
 
 static vocabulary *make_vocabulary(void) {
-    static const char *const bits[] = { "a", "b", "c", "\"", "{", "}", "[", "]", ",", ":", " ", "\n", "1", "2", "0", ".", "-", "e", "true", "null", "x", "(", ")", "+", "\xc3\xa9", "\xe4\xbd", "\xa0", "\\", "n", "u00" };
+    static const char *const bits[] = { "a", "b", "c", "\"", "{", "}", "[", "]", ",", ":", " ", "\n", "1", "2", "0", ".", "-",
+                                        "e", "true", "null", "x", "(", ")", "+", "\xc3\xa9", "\xe4\xbd", "\xa0", "\\", "n", "u00" };
     static vocabulary *v;
     err e = { 0 };
     if (v) return v;
@@ -86,7 +87,8 @@ static const struct {
     { "root ::= [\\x41-\\u0043]+ | \"\\U0001F600\"", { "ABC", "\xf0\x9f\x98\x80" }, { "D", "\xf0\x9f\x98\x81" } },
     { "root ::= \"\\\"\\\\\\n\\t\\x21\"", { "\"\\\n\t!" }, { "" } },
     { "root ::= . \"x\"", { "ax", "\xe4\xbd\xa0x", "\nx" }, { "x", "\xffx", "\xe4x" } },
-    { "root ::= [^x]+", { "\xed\x9f\xbf", "\xee\x80\x80", "\xf4\x8f\xbf\xbf" }, { "x", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xc0\x80", "\xe0\x80\x80", "\xf0\x80\x80\x80" } },
+    { "root ::= [^x]+", { "\xed\x9f\xbf", "\xee\x80\x80", "\xf4\x8f\xbf\xbf" },
+      { "x", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xc0\x80", "\xe0\x80\x80", "\xf0\x80\x80\x80" } },
     { "root ::= [a-] [-z] [a\\]b]", { "--]", "aza" }, { "bzz" } },
     { "root ::= a b # comment\n# another\na ::= \"1\" |\n  \"2\"\nb ::= (\n \"3\"\n | \"4\" )", { "13", "24" }, { "1", "34" } },
     { "root ::= \"a\"\n | \"b\"\n", { "a", "b" }, { "ab" } },
@@ -167,38 +169,49 @@ static void test_errors(void **state) {
     "number ::= (\"-\"? ([0-9] | [1-9] [0-9]{0,15})) (\".\" [0-9]+)? ([eE] [-+]? [0-9] [1-9]{0,15})? ws\n\n" \
     "# Optional space: by convention, applied in this grammar after literal chars when allowed\n" \
     "ws ::= | \" \" | \"\\n\" [ \\t]{0,20}\n"
-static const char json_gbnf[] = "root   ::= object\nvalue  ::= object | array | string | number | (\"true\" | \"false\" | \"null\") ws\n\n" JSON_RULES;
+static const char json_gbnf[] = "root   ::= object\n"
+    "value  ::= object | array | string | number | (\"true\" | \"false\" | \"null\") ws\n\n" JSON_RULES;
 static const char json_arr_gbnf[] = "root   ::= arr\nvalue  ::= object | array | string | number | (\"true\" | \"false\" | \"null\") ws\n\n"
     "arr  ::=\n  \"[\\n\" ws (\n            value\n    (\",\\n\" ws value)*\n  )? \"]\"\n\n" JSON_RULES;
-static const char arithmetic_gbnf[] = "root  ::= (expr \"=\" ws term \"\\n\")+\nexpr  ::= term ([-+*/] term)*\nterm  ::= ident | num | \"(\" ws expr \")\" ws\n"
+static const char arithmetic_gbnf[] = "root  ::= (expr \"=\" ws term \"\\n\")+\nexpr  ::= term ([-+*/] term)*\n"
+                                      "term  ::= ident | num | \"(\" ws expr \")\" ws\n"
     "ident ::= [a-z] [a-z0-9_]* ws\nnum   ::= [0-9]+ ws\nws    ::= [ \\t\\n]*\n";
-static const char list_gbnf[] = "root ::= item+\n\n# Excludes various line break characters\nitem ::= \"- \" [^\\r\\n\\x0b\\x0c\\x85\\u2028\\u2029]+ \"\\n\"\n";
+static const char list_gbnf[] = "root ::= item+\n\n# Excludes various line break characters\n"
+                                "item ::= \"- \" [^\\r\\n\\x0b\\x0c\\x85\\u2028\\u2029]+ \"\\n\"\n";
 static const char c_gbnf[] = "root ::= (declaration)*\n\ndeclaration ::= dataType identifier \"(\" parameter? \")\" \"{\" statement* \"}\"\n\n"
     "dataType  ::= \"int\" ws | \"float\" ws | \"char\" ws\nidentifier ::= [a-zA-Z_] [a-zA-Z_0-9]*\n\nparameter ::= dataType identifier\n\n"
     "statement ::=\n    ( dataType identifier ws \"=\" ws expression \";\" ) |\n    ( identifier ws \"=\" ws expression \";\" ) |\n"
-    "    ( identifier ws \"(\" argList? \")\" \";\" ) |\n    ( \"return\" ws expression \";\" ) |\n    ( \"while\" \"(\" condition \")\" \"{\" statement* \"}\" ) |\n"
+    "    ( identifier ws \"(\" argList? \")\" \";\" ) |\n    ( \"return\" ws expression \";\" ) |\n"
+    "    ( \"while\" \"(\" condition \")\" \"{\" statement* \"}\" ) |\n"
     "    ( \"for\" \"(\" forInit \";\" ws condition \";\" ws forUpdate \")\" \"{\" statement* \"}\" ) |\n"
-    "    ( \"if\" \"(\" condition \")\" \"{\" statement* \"}\" (\"else\" \"{\" statement* \"}\")? ) |\n    ( singleLineComment ) |\n    ( multiLineComment )\n\n"
+    "    ( \"if\" \"(\" condition \")\" \"{\" statement* \"}\" (\"else\" \"{\" statement* \"}\")? ) |\n"
+    "    ( singleLineComment ) |\n    ( multiLineComment )\n\n"
     "forInit ::= dataType identifier ws \"=\" ws expression | identifier ws \"=\" ws expression\nforUpdate ::= identifier ws \"=\" ws expression\n\n"
     "condition ::= expression relationOperator expression\nrelationOperator ::= (\"<=\" | \"<\" | \"==\" | \"!=\" | \">=\" | \">\")\n\n"
     "expression ::= term ((\"+\" | \"-\") term)*\nterm ::= factor((\"*\" | \"/\") factor)*\n\n"
-    "factor ::= identifier | number | unaryTerm | funcCall | parenExpression\nunaryTerm ::= \"-\" factor\nfuncCall ::= identifier \"(\" argList? \")\"\n"
+    "factor ::= identifier | number | unaryTerm | funcCall | parenExpression\nunaryTerm ::= \"-\" factor\n"
+    "funcCall ::= identifier \"(\" argList? \")\"\n"
     "parenExpression ::= \"(\" ws expression ws \")\"\n\nargList ::= expression (\",\" ws expression)*\n\nnumber ::= [0-9]+\n\n"
     "singleLineComment ::= \"//\" [^\\n]* \"\\n\"\nmultiLineComment ::= \"/*\" ( [^*] | (\"*\" [^/]) )* \"*/\"\n\nws ::= ([ \\t\\n]+)\n";
 static const char chess_gbnf[] = "# Specifies chess moves as a list in algebraic notation, using PGN conventions\n\n"
     "# Force first move to \"1. \", then any 1-2 digit number after, relying on model to follow the pattern\n"
     "root    ::= \"1. \" move \" \" move \"\\n\" ([1-9] [0-9]? \". \" move \" \" move \"\\n\")+\nmove    ::= (pawn | nonpawn | castle) [+#]?\n\n"
     "# piece type, optional file/rank, optional capture, dest file & rank\nnonpawn ::= [NBKQR] [a-h]? [1-8]? \"x\"? [a-h] [1-8]\n\n"
-    "# optional file & capture, dest file & rank, optional promotion\npawn    ::= ([a-h] \"x\")? [a-h] [1-8] (\"=\" [NBKQR])?\n\ncastle  ::= \"O-O\" \"-O\"?\n";
-static const char japanese_gbnf[] = "# A probably incorrect grammar for Japanese\nroot        ::= jp-char+ ([ \\t\\n] jp-char+)*\njp-char     ::= hiragana | katakana | punctuation | cjk\n"
-    "hiragana    ::= [\xe3\x81\x81-\xe3\x82\x9f]\nkatakana    ::= [\xe3\x82\xa1-\xe3\x83\xbf]\npunctuation ::= [\xe3\x80\x81-\xe3\x80\xbe]\ncjk         ::= [\xe4\xb8\x80-\xe9\xbf\xbf]\n";
+    "# optional file & capture, dest file & rank, optional promotion\npawn    ::= ([a-h] \"x\")? [a-h] [1-8] (\"=\" [NBKQR])?\n\n"
+    "castle  ::= \"O-O\" \"-O\"?\n";
+static const char japanese_gbnf[] = "# A probably incorrect grammar for Japanese\n"
+    "root        ::= jp-char+ ([ \\t\\n] jp-char+)*\njp-char     ::= hiragana | katakana | punctuation | cjk\n"
+    "hiragana    ::= [\xe3\x81\x81-\xe3\x82\x9f]\nkatakana    ::= [\xe3\x82\xa1-\xe3\x83\xbf]\n"
+    "punctuation ::= [\xe3\x80\x81-\xe3\x80\xbe]\ncjk         ::= [\xe4\xb8\x80-\xe9\xbf\xbf]\n";
 
 static const struct { const char *grammar, *good[4], *bad[4]; } examples[] = {
-    { json_gbnf, { "{}", "{\"a\": [1, -2.5e+1, \"x\\u00e9\\n\"], \"b\":{\n  \"c\": null}}\n", "{\"a\":true}" }, { "[]", "{\"a\"}", "{\"a\": 01}", "{\"a\": \"\n\"}" } },
+    { json_gbnf, { "{}", "{\"a\": [1, -2.5e+1, \"x\\u00e9\\n\"], \"b\":{\n  \"c\": null}}\n", "{\"a\":true}" },
+      { "[]", "{\"a\"}", "{\"a\": 01}", "{\"a\": \"\n\"}" } },
     { json_arr_gbnf, { "[\n]", "[\n1,\n{\"a\": 2}]" }, { "[]", "{}", "[\n1 2]" } },
     { arithmetic_gbnf, { "x +1 = 2\n", "(a+b) *3/4=c\n1=1\n" }, { "x +", "=1\n", "1+1" } },
     { list_gbnf, { "- a\n", "- a b\n- \xe4\xbd\xa0\n" }, { "a\n", "- \n", "- a", "- a\xe2\x80\xa8\n" } },
-    { c_gbnf, { "", "int main(){return 0;}", "int f(int a){while(a<10){a = a+1;}if(a==3){g (a, 2);}else{// x\n}}" }, { "int main()", "main(){}", "int f(){x}" } },
+    { c_gbnf, { "", "int main(){return 0;}", "int f(int a){while(a<10){a = a+1;}if(a==3){g (a, 2);}else{// x\n}}" },
+      { "int main()", "main(){}", "int f(){x}" } },
     { chess_gbnf, { "1. e4 e5\n2. Nf3 Nc6\n", "1. e4 d5\n2. exd5 Qxd5+\n3. O-O-O a8=Q#\n" }, { "1. e4 e5\n", "1. e9 e5\n2. a1 a1\n" } },
     { japanese_gbnf, { "\xe3\x81\x82\xe3\x82\xa2", "\xe4\xbd\xa0 \xe3\x80\x82" }, { "a", "", "\xe3\x81" } },
 };
@@ -236,7 +249,8 @@ static void compare_mask(grammar_state *s, const char *text) {
         bool expected = id == EOS ? grammar_may_end(s) : id < EOS && tried(s, id);
         bool found = !isinf(logits[id]);
         if (found && logits[id] != (float)id) fail_msg("the logit of an allowed token changed");
-        if (found != expected) fail_msg("%s\ntoken %d \"%s\": %s", text, id, id < EOS ? piece[id] : "", found ? "allowed wrongly" : "forbidden wrongly");
+        if (found != expected)
+            fail_msg("%s\ntoken %d \"%s\": %s", text, id, id < EOS ? piece[id] : "", found ? "allowed wrongly" : "forbidden wrongly");
         if (id < EOS && id % 7 == 0 && grammar_allows(s, id) != expected) fail_msg("grammar_allows differs");
     }
 }
@@ -370,7 +384,8 @@ static void test_length(void **state) {
 /* Every way to split a text into three is an own derivation: bounded all the same. */
 static void test_ambiguity(void **state) {
     (void)state;
-    static const char *const grammars[] = { "root ::= s\ns ::= \"a\" | \"a\" s | \"a\" s s | \"a\" s s s", "root ::= e\ne ::= p (\"+\" e)? (\"+\" e)?\np ::= \"1\" | \"(\" e \")\"" };
+    static const char *const grammars[] = { "root ::= s\ns ::= \"a\" | \"a\" s | \"a\" s s | \"a\" s s s",
+                                            "root ::= e\ne ::= p (\"+\" e)? (\"+\" e)?\np ::= \"1\" | \"(\" e \")\"" };
     static const char *const text[] = { "a", "1+" };
     for (int k = 0; k < 2; k++) {
         grammar *g = compile(grammars[k]);

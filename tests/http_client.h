@@ -25,7 +25,8 @@ static inline int http_dial(int port) { /* -1: nobody listens */
 
 static inline void http_send(int fd, const char *method, const char *path, const char *body) {
     buf b = { 0 };
-    buf_fmt(&b, "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s", method, path, strlen(body), body);
+    buf_fmt(&b, "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+            method, path, strlen(body), body);
     for (size_t at = 0; at < b.n;) {
         ssize_t n = send(fd, b.p + at, b.n - at, MSG_NOSIGNAL);
         if (n <= 0) break;

@@ -247,11 +247,16 @@ static void random_requests(void **state) {
 static void tells_the_path(void **state) {
     (void)state;
     static const struct { const char *bytes, *path; } rows[] = {
-        { "POST /v1/x?a=b HTTP/1.1\r\nHost: a\r\nContent-Length: 3000\r\n\r\n", "(/v1/x)" }, { "POST /v1/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", "(/v1/x)" },
-        { "POST /v1/x HTTP/1.1\r\nbad header\r\n\r\n", "(/v1/x)" }, { "POST /v1/x HTTP/1.1\r\nA: b\n", "(/v1/x)" }, { "POST /v1/x HTTP/1.1\r\n\r\n", "(/v1/x)" },
-        { "HEAD /v1/x HTTP/1.1\r\n\r\n", "(HEAD /v1/x)" }, { "\r\nHEAD /v1/x HTTP/2.0\r\n", "(HEAD /v1/x)" }, { "POST /v1/x\r\n", "(/v1/x)" }, { "POST /v1/x\n", "(/v1/x)" },
-        { "POST http://a.example/v1/x?y HTTP/1.1\r\n\r\n", "(/v1/x)" }, { "POST HTTPS://a.example HTTP/1.1\r\n\r\n", "()" }, { "POST /a%zz HTTP/1.1\r\nHost: a\r\n\r\n", "(/a%zz)" },
-        { "AVERYLONGMETHODOFMORETHANTHIRTYTWOLETTERS /v1/x HTTP/1.1\r\n", "(/v1/x)" }, { "\x01", "()" }, { "GET", NULL }, { "GET \x01", "()" }, { " /v1/x HTTP/1.1\r\n", "(/v1/x)" },
+        { "POST /v1/x?a=b HTTP/1.1\r\nHost: a\r\nContent-Length: 3000\r\n\r\n", "(/v1/x)" },
+        { "POST /v1/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", "(/v1/x)" },
+        { "POST /v1/x HTTP/1.1\r\nbad header\r\n\r\n", "(/v1/x)" }, { "POST /v1/x HTTP/1.1\r\nA: b\n", "(/v1/x)" },
+        { "POST /v1/x HTTP/1.1\r\n\r\n", "(/v1/x)" },
+        { "HEAD /v1/x HTTP/1.1\r\n\r\n", "(HEAD /v1/x)" }, { "\r\nHEAD /v1/x HTTP/2.0\r\n", "(HEAD /v1/x)" },
+        { "POST /v1/x\r\n", "(/v1/x)" }, { "POST /v1/x\n", "(/v1/x)" },
+        { "POST http://a.example/v1/x?y HTTP/1.1\r\n\r\n", "(/v1/x)" }, { "POST HTTPS://a.example HTTP/1.1\r\n\r\n", "()" },
+        { "POST /a%zz HTTP/1.1\r\nHost: a\r\n\r\n", "(/a%zz)" },
+        { "AVERYLONGMETHODOFMORETHANTHIRTYTWOLETTERS /v1/x HTTP/1.1\r\n", "(/v1/x)" }, { "\x01", "()" }, { "GET", NULL },
+        { "GET \x01", "()" }, { " /v1/x HTTP/1.1\r\n", "(/v1/x)" },
         { "POST /v1/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "(/v1/x)" },
         { "POST /0123456789012345678901234567890123456789 HTTP/1.1\r\n\r\n", "(/01234567890123456789012345678901234567)" },
     };

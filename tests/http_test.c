@@ -643,11 +643,13 @@ int main(void) {
         cmocka_unit_test_setup(keep_alive, no_stall), cmocka_unit_test_setup(pipelined, no_stall),
         cmocka_unit_test_setup(chunked_both_ways, no_stall), cmocka_unit_test_setup(old_clients_and_head, no_stall),
         cmocka_unit_test_setup(cors, no_stall), cmocka_unit_test_setup(refusals, no_stall),
-        cmocka_unit_test_setup(most_connections, no_stall), cmocka_unit_test_setup(idle_makes_room, no_stall), cmocka_unit_test_setup(no_files_left, no_stall),
+        cmocka_unit_test_setup(most_connections, no_stall), cmocka_unit_test_setup(idle_makes_room, no_stall),
+        cmocka_unit_test_setup(no_files_left, no_stall),
         cmocka_unit_test_setup(timeouts, no_stall), cmocka_unit_test_setup(slow_reader, no_stall),
         cmocka_unit_test_setup(gone, no_stall), cmocka_unit_test_setup(half_closed, no_stall),
         cmocka_unit_test_setup(closing_races_ending, no_stall), cmocka_unit_test_setup(stop_drains, no_stall),
-        cmocka_unit_test_setup(listen_errors, no_stall), cmocka_unit_test_setup(stop_is_fair, no_stall), cmocka_unit_test_setup(light_passes, no_stall),
+        cmocka_unit_test_setup(listen_errors, no_stall), cmocka_unit_test_setup(stop_is_fair, no_stall),
+        cmocka_unit_test_setup(light_passes, no_stall),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -682,13 +682,13 @@ static void test_probes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tables_agree), cmocka_unit_test(test_large_products), cmocka_unit_test(test_large_attention), cmocka_unit_test(test_cuts),
-            cmocka_unit_test(test_matmul_reference), cmocka_unit_test(test_attention_reference), cmocka_unit_test(test_attention_int8),
-        cmocka_unit_test(test_attention_masked), cmocka_unit_test(test_norm_reference), cmocka_unit_test(test_functions), cmocka_unit_test(test_weights),
-            cmocka_unit_test(test_sincos),
-        cmocka_unit_test(test_f16), cmocka_unit_test(test_f16_tables), cmocka_unit_test(test_quantize_edges),
-            cmocka_unit_test(test_pack), cmocka_unit_test(test_plain_rows),
-        cmocka_unit_test(test_exponent), cmocka_unit_test(test_sizes), cmocka_unit_test(test_choice), cmocka_unit_test(test_probes),
+        cmocka_unit_test(test_tables_agree), cmocka_unit_test(test_large_products), cmocka_unit_test(test_large_attention),
+        cmocka_unit_test(test_cuts), cmocka_unit_test(test_matmul_reference), cmocka_unit_test(test_attention_reference),
+        cmocka_unit_test(test_attention_int8), cmocka_unit_test(test_attention_masked), cmocka_unit_test(test_norm_reference),
+        cmocka_unit_test(test_functions), cmocka_unit_test(test_weights), cmocka_unit_test(test_sincos), cmocka_unit_test(test_f16),
+        cmocka_unit_test(test_f16_tables), cmocka_unit_test(test_quantize_edges), cmocka_unit_test(test_pack),
+        cmocka_unit_test(test_plain_rows), cmocka_unit_test(test_exponent), cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_choice), cmocka_unit_test(test_probes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -231,8 +231,10 @@ static void test_completion(void **state) {
 /* Random keys and bytes: the text stays well-formed and the cursor on a border of characters. */
 static void test_random_keys(void **state) {
     (void)state;
-    static const char *const keys[] = { UP, DOWN, LEFT, RIGHT, HOME, END, "\x7f", "\x17", "\x15", "\x0b", "\x19", "\x1b" "d", "\x1b" "b", "\x1b" "f", "a", "b ", "漢", "e\u0301",
-                                        "👨\u200d👩", "\\\r", "\"\"\"", "\r", "\x1b\r", "\x1b[200~", "\x1b[201~", "\x1b", "[", "\xe6", "\xbc", "\xff", "\t", "\x10", "\x0e", "\x04" };
+    static const char *const keys[] = { UP, DOWN, LEFT, RIGHT, HOME, END, "\x7f", "\x17", "\x15", "\x0b", "\x19",
+                                        "\x1b" "d", "\x1b" "b", "\x1b" "f", "a", "b ", "漢", "e\u0301",
+                                        "👨\u200d👩", "\\\r", "\"\"\"", "\r", "\x1b\r", "\x1b[200~", "\x1b[201~", "\x1b",
+                                        "[", "\xe6", "\xbc", "\xff", "\t", "\x10", "\x0e", "\x04" };
     uint32_t seed = 1;
     for (int run = 0; run < 300; run++) {
         line l = { 0 };
@@ -281,7 +283,8 @@ static void vt_char(vt *t, const char *s, size_t n, uint32_t c) {
         strncat(t->cell[t->y][x], s, n);
         return;
     }
-    if (t->x + width > t->columns) fail_msg("a character at column %d of %d: the row is full", t->x, t->columns); /* the drawing wraps, not the terminal */
+    /* the drawing wraps, not the terminal */
+    if (t->x + width > t->columns) fail_msg("a character at column %d of %d: the row is full", t->x, t->columns);
     memset(t->cell[t->y][t->x], 0, (size_t)width * sizeof t->cell[0][0]);
     memcpy(t->cell[t->y][t->x], s, n);
     t->x += width;
@@ -475,11 +478,14 @@ static void test_resize(void **state) {
 
 static void test_width(void **state) {
     (void)state;
-    static const struct { uint32_t c; int width; } cases[] = { { 'a', 1 }, { 0xe9, 1 }, { 0x301, 0 }, { 0x200b, 0 }, { 0x200d, 0 }, { 0xfe0f, 0 }, { 0x6f22, 2 }, { 0x1f600, 2 },
-                                                              { 0xac00, 2 }, { 0x1100, 2 }, { 0x1161, 0 }, { 0xff21, 2 }, { 0xff71, 1 }, { 0x20ac, 1 }, { 0x3000, 2 }, { 0x2fffd, 2 },
+    static const struct { uint32_t c; int width; } cases[] = { { 'a', 1 }, { 0xe9, 1 }, { 0x301, 0 }, { 0x200b, 0 },
+                                                               { 0x200d, 0 }, { 0xfe0f, 0 }, { 0x6f22, 2 }, { 0x1f600, 2 },
+                                                              { 0xac00, 2 }, { 0x1100, 2 }, { 0x1161, 0 }, { 0xff21, 2 },
+                                                              { 0xff71, 1 }, { 0x20ac, 1 }, { 0x3000, 2 }, { 0x2fffd, 2 },
                                                               { 0x10ffff, 1 } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        if (char_width(cases[i].c) != cases[i].width) fail_msg("U+%04X: expected %d columns, found %d", cases[i].c, cases[i].width, char_width(cases[i].c));
+        if (char_width(cases[i].c) != cases[i].width)
+            fail_msg("U+%04X: expected %d columns, found %d", cases[i].c, cases[i].width, char_width(cases[i].c));
 }
 
 int main(void) {

@@ -91,7 +91,8 @@ static models *open_shelf(uint64_t memory) {
     models *v;
     err e = { 0 };
     const char *path = shelf;
-    must(models_open(&v, &(models_opts){ .paths = &path, .n_paths = 1, .keep_alive = 100, .memory = memory, .engine.threads = 1, .engine.max_sessions = 2 }, &e), &e);
+    must(models_open(&v, &(models_opts){ .paths = &path, .n_paths = 1, .keep_alive = 100, .memory = memory, .engine.threads = 1,
+                                         .engine.max_sessions = 2 }, &e), &e);
     return v;
 }
 
@@ -236,7 +237,8 @@ static void *come_and_go(void *arg) {
             atomic_fetch_add(&no_memory, 1);
             continue;
         }
-        if (!m->engine || !m->info || m->info != engine_about(m->engine) || (m->tok && tokenizer_size(m->tok) < 1)) a->rc = fail_code(&a->e, ERR_FAILED, "what is held is not whole");
+        if (!m->engine || !m->info || m->info != engine_about(m->engine) || (m->tok && tokenizer_size(m->tok) < 1))
+            a->rc = fail_code(&a->e, ERR_FAILED, "what is held is not whole");
         models_release(a->v, m, seed & 1 << 20 ? 0 : NAN);
     }
     return NULL;
@@ -287,6 +289,7 @@ static void test_crowd(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_others_do_not_wait), cmocka_unit_test(test_shared_failure), cmocka_unit_test(test_no_room_for_both), cmocka_unit_test(test_crowd) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_others_do_not_wait), cmocka_unit_test(test_shared_failure),
+                                        cmocka_unit_test(test_no_room_for_both), cmocka_unit_test(test_crowd) };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

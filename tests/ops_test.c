@@ -141,7 +141,8 @@ static void check_inner(rng *r, const inner_case *c) {
 static void test_inner(void **state) {
     (void)state;
     static const int widths[] = { 1, 16, 40, 64, 100, 333, 500, 520, 1000 }, rows[] = { 1, 2, 7, 40, 130, 513, 530 };
-    static const wtype types[][2] = { { W_Q4, W_Q4 }, { W_Q8, W_Q8 }, { W_Q4, W_Q8 }, { W_F32, W_Q8 }, { W_Q8, W_F32 }, { W_F32, W_F32 }, { W_BF16, W_BF16 } };
+    static const wtype types[][2] = { { W_Q4, W_Q4 }, { W_Q8, W_Q8 }, { W_Q4, W_Q8 }, { W_F32, W_Q8 }, { W_Q8, W_F32 },
+                                      { W_F32, W_F32 }, { W_BF16, W_BF16 } };
     static const int threads[] = { 1, 2, 3, 9 };
     rng r = { 11, false };
     for (size_t i = 0; i < 400; i++) {

@@ -34,7 +34,8 @@ static void test_utf8(void **state) {
 /* Where a browser would fetch something: the value that follows must be a fragment or data. */
 static void test_no_resources(void **state) {
     (void)state;
-    static const char *const loads[] = { "src=", "href=", "srcset=", "action=", "poster=", "url(", "@import", "import(", "importScripts", "EventSource", "WebSocket", "<iframe", "<object", "<embed", "<base" };
+    static const char *const loads[] = { "src=", "href=", "srcset=", "action=", "poster=", "url(", "@import", "import(",
+                                         "importScripts", "EventSource", "WebSocket", "<iframe", "<object", "<embed", "<base" };
     for (size_t i = 0; i < sizeof loads / sizeof *loads; i++)
         for (const char *at = strstr(page_html, loads[i]); at; at = strstr(at + 1, loads[i])) {
             const char *value = at + strlen(loads[i]);
@@ -45,7 +46,8 @@ static void test_no_resources(void **state) {
 /* What would make text of a model into markup or script. */
 static void test_no_markup_from_text(void **state) {
     (void)state;
-    static const char *const never[] = { "innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "DOMParser", "createContextualFragment", "srcdoc", "unsafe-inline", "unsafe-eval", " onclick=", " style=" };
+    static const char *const never[] = { "innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function",
+                                         "DOMParser", "createContextualFragment", "srcdoc", "unsafe-inline", "unsafe-eval", " onclick=", " style=" };
     for (size_t i = 0; i < sizeof never / sizeof *never; i++)
         if (strstr(page_html, never[i])) fail_msg("the page says %s", never[i]);
 }
@@ -59,7 +61,8 @@ static void sha256_block(uint32_t h[8], const unsigned char *p, const uint32_t k
     uint32_t w[64], v[8];
     for (int i = 0; i < 16; i++) w[i] = (uint32_t)p[4 * i] << 24 | (uint32_t)p[4 * i + 1] << 16 | (uint32_t)p[4 * i + 2] << 8 | p[4 * i + 3];
     for (int i = 16; i < 64; i++)
-        w[i] = w[i - 16] + (turn(w[i - 15], 7) ^ turn(w[i - 15], 18) ^ w[i - 15] >> 3) + w[i - 7] + (turn(w[i - 2], 17) ^ turn(w[i - 2], 19) ^ w[i - 2] >> 10);
+        w[i] = w[i - 16] + (turn(w[i - 15], 7) ^ turn(w[i - 15], 18) ^ w[i - 15] >> 3) + w[i - 7] +
+               (turn(w[i - 2], 17) ^ turn(w[i - 2], 19) ^ w[i - 2] >> 10);
     memcpy(v, h, sizeof v);
     for (int i = 0; i < 64; i++) {
         uint32_t a = v[7] + (turn(v[4], 6) ^ turn(v[4], 11) ^ turn(v[4], 25)) + ((v[4] & v[5]) ^ (~v[4] & v[6])) + k[i] + w[i];
@@ -135,7 +138,8 @@ static void expect_sealed(const char *tag) {
 static void test_policy(void **state) {
     (void)state;
     static const char abc[] = "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0="; /* FIPS 180-4's example */
-    static const char *const must[] = { "default-src 'none'; ", "connect-src 'self'; ", "base-uri 'none'; ", "form-action 'none'; ", "require-trusted-types-for 'script'; ", "trusted-types 'none'\"" };
+    static const char *const must[] = { "default-src 'none'; ", "connect-src 'self'; ", "base-uri 'none'; ", "form-action 'none'; ",
+                                        "require-trusted-types-for 'script'; ", "trusted-types 'none'\"" };
     unsigned char digest[32];
     char hash[45];
     sha256("abc", 3, digest);
@@ -152,7 +156,8 @@ static void test_policy(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bytes), cmocka_unit_test(test_utf8), cmocka_unit_test(test_no_resources), cmocka_unit_test(test_no_markup_from_text), cmocka_unit_test(test_policy),
+        cmocka_unit_test(test_bytes), cmocka_unit_test(test_utf8), cmocka_unit_test(test_no_resources),
+        cmocka_unit_test(test_no_markup_from_text), cmocka_unit_test(test_policy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

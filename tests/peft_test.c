@@ -275,7 +275,8 @@ static void test_tensors(void **state) {
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
         const char *folder = with_tensor(tensors[i].name, tensors[i].dtype, tensors[i].listed, tensors[i].n, tensors[i].k);
         for (int merge = 0; merge < 2; merge++) {
-            int rc = merge ? convert(GOLDEN "llama3 --merge '%s' -o '%s'", folder, out) : convert("'%s' --base " GOLDEN "llama3 -o '%s'", folder, out);
+            int rc = merge ? convert(GOLDEN "llama3 --merge '%s' -o '%s'", folder, out)
+                           : convert("'%s' --base " GOLDEN "llama3 -o '%s'", folder, out);
             if (tensors[i].mention) must_refuse(rc, tensors[i].mention);
             else must_convert(rc);
         }
@@ -353,7 +354,8 @@ static void test_programs(void **state) {
     char model[PATH], lora[PATH], command[4 * PATH];
     const char *bin = bin_dir();
     snprintf(model, sizeof model, "%s", converted("weights/pip-stories", "q8"));
-    must_convert(convert("'%s' --base weights/pip-stories -o '%s'", with_tensor("model.norm.weight", "F32", "\"norm\"", 256, 0), in_work(lora, "norm.bin")));
+    must_convert(convert("'%s' --base weights/pip-stories -o '%s'", with_tensor("model.norm.weight", "F32", "\"norm\"", 256, 0),
+                         in_work(lora, "norm.bin")));
     snprintf(command, sizeof command, "%s/quality '%s' README.md --ctx 64 --json", bin, model);
     double plain = figure("perplexity", "%s", command), with = figure("perplexity", "%s --lora '%s'", command, lora),
            away = figure("perplexity", "%s --lora '%s':0", command, lora);

@@ -5,7 +5,8 @@
 
 static void test_trust(void **state) {
     (void)state;
-    static const char *const bad[] = { "", ",", "10.0.0.1,", "10.0.0", "10.0.0.1/33", "10.0.0.1/", "10.0.0.1/-1", "10.0.0.1/8x", "10.0.0.1/ 8", "::1/129", "[::1]", "localhost", "10.0.0.1 ", "10.0.0.256",
+    static const char *const bad[] = { "", ",", "10.0.0.1,", "10.0.0", "10.0.0.1/33", "10.0.0.1/", "10.0.0.1/-1",
+                                       "10.0.0.1/8x", "10.0.0.1/ 8", "::1/129", "[::1]", "localhost", "10.0.0.1 ", "10.0.0.256",
                                        "1111:2222:3333:4444:5555:6666:7777:8888:9999:aaaa:bbbb:cccc:dddd:eeee:ffff:0000" };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         proxies v = { .n = 0 };
@@ -72,7 +73,8 @@ static void test_client(void **state) {
         forwarded f = proxies_client(&v, &r, client, bad);
         if (strcmp(client, rows[i].client ? rows[i].client : rows[i].peer)) fail_msg("row %zu: %s", i, client);
         if ((f == FORWARDED_BAD) != (rows[i].client == NULL)) fail_msg("row %zu: %d", i, (int)f);
-        if (f == FORWARDED_BAD && rows[i].header[0][0] && !strchr(rows[i].header[0], ',') && strncmp(bad, rows[i].header[0], 60)) fail_msg("row %zu: %s", i, bad);
+        if (f == FORWARDED_BAD && rows[i].header[0][0] && !strchr(rows[i].header[0], ',') && strncmp(bad, rows[i].header[0], 60))
+            fail_msg("row %zu: %s", i, bad);
     }
 }
 

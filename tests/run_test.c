@@ -118,7 +118,8 @@ static void test_context_full(void **state) {
     assert_true(strstr(stats, "context full") != NULL);
     free(a);
     free(stats);
-    expect_failure("{bin}/run {model} -p 'Once upon a time, there was a boy' --ctx 4", 1, "context_length_exceeded: 10 tokens are needed, the context holds 4");
+    expect_failure("{bin}/run {model} -p 'Once upon a time, there was a boy' --ctx 4", 1,
+                   "context_length_exceeded: 10 tokens are needed, the context holds 4");
 }
 
 static void test_dump_logits(void **state) {
@@ -158,7 +159,8 @@ static void test_vocabulary(void **state) {
     a = output();
     assert_string_equal(a, "Once upon a time");
     free(a);
-    assert_int_equal(sh("printf '{\"text\":\"Once upon a time\",\"add_special\":false}\\n\\n{\"bytes_hex\":\"4f6e6365\"}\\n{\"ids\":[559,560]}\\n' | {bin}/run {model} --tokenize --jsonl"), 0);
+    assert_int_equal(sh("printf '{\"text\":\"Once upon a time\",\"add_special\":false}\\n\\n{\"bytes_hex\":\"4f6e6365\"}\\n"
+                        "{\"ids\":[559,560]}\\n' | {bin}/run {model} --tokenize --jsonl"), 0);
     a = output();
     assert_string_equal(a, "[559,560,265,452]\n[0,559]\n{\"text\":\"Once upon\",\"bytes_hex\":\"4f6e63652075706f6e\"}\n");
     free(a);
@@ -173,7 +175,8 @@ static void test_vocabulary(void **state) {
 static void test_interrupt(void **state) {
     (void)state;
     assert_int_equal(sh("timeout -s INT 0.5 {bin}/run {model} -p 'Once upon a time' -n -1 --ignore-eos >/dev/null; "
-                        "i=0; while [ $i -lt 40 ]; do {bin}/run {model} -p 'Once upon a time' -n -1 --ignore-eos & p=$!; sleep 0.0$((i % 10)); kill -INT $p; "
+                        "i=0; while [ $i -lt 40 ]; do {bin}/run {model} -p 'Once upon a time' -n -1 --ignore-eos & p=$!; "
+                        "sleep 0.0$((i % 10)); kill -INT $p; "
                         "wait $p; s=$?; [ $s = 130 ] || [ $s = 0 ] || exit 9; i=$((i + 4)); done"), 0);
 }
 
@@ -309,9 +312,11 @@ static void expect_equal_runs(const char *one, const char *other) {
 /* The text of a search is the text of its ids; nothing of the machine changes it; one beam is none. */
 static void test_beams(void **state) {
     (void)state;
-    expect_equal_runs("{bin}/run {model} -p 'One day' --no-echo --beams 3 -n 900", "{bin}/run {model} -p 'One day' --beams 3 -n 900 --print-ids -t 1 | {bin}/run {model} --detokenize --no-special");
+    expect_equal_runs("{bin}/run {model} -p 'One day' --no-echo --beams 3 -n 900",
+                      "{bin}/run {model} -p 'One day' --beams 3 -n 900 --print-ids -t 1 | {bin}/run {model} --detokenize --no-special");
     char *stats, *a, *b;
-    expect_equal_runs("{bin}/run {model} -p 'One day' --beams 4 -n 90 -t 1", "{bin}/run {model} -p 'One day' --beams 4 -n 90 -t 2 --temp 0 --early-stopping false --length-penalty 1 --min-length 0");
+    expect_equal_runs("{bin}/run {model} -p 'One day' --beams 4 -n 90 -t 1",
+                      "{bin}/run {model} -p 'One day' --beams 4 -n 90 -t 2 --temp 0 --early-stopping false --length-penalty 1 --min-length 0");
     stats = slurp(err_path);
     assert_true(strstr(stats, "4 beams") && strstr(stats, "-n reached"));
     free(stats);
@@ -359,10 +364,13 @@ static void convert_with(const char *generation_config) {
 /* What the checkpoint says of searching holds until the command line says otherwise. */
 static void test_checkpoint_search(void **state) {
     (void)state;
-    convert_with("{\"eos_token_id\":[1,5],\"num_beams\":3,\"length_penalty\":0.3,\"early_stopping\":true,\"no_repeat_ngram_size\":3,\"min_new_tokens\":20}");
+    convert_with("{\"eos_token_id\":[1,5],\"num_beams\":3,\"length_penalty\":0.3,\"early_stopping\":true,"
+                 "\"no_repeat_ngram_size\":3,\"min_new_tokens\":20}");
     expect_equal_runs("{bin}/run {dir}/own.bin -p 'One day' -n 60 -v",
-                      "{bin}/run {model} -p 'One day' -n 60 --beams 3 --length-penalty 0.3 --early-stopping true --no-repeat-ngram 3 --min-length 20");
-    expect_equal_runs("{bin}/run {dir}/own.bin -p 'One day' -n 60 --beams 2 --length-penalty 2 --early-stopping never --no-repeat-ngram 0 --min-length 0",
+                      "{bin}/run {model} -p 'One day' -n 60 --beams 3 --length-penalty 0.3 --early-stopping true "
+                      "--no-repeat-ngram 3 --min-length 20");
+    expect_equal_runs("{bin}/run {dir}/own.bin -p 'One day' -n 60 --beams 2 --length-penalty 2 --early-stopping "
+                      "never --no-repeat-ngram 0 --min-length 0",
                       "{bin}/run {model} -p 'One day' -n 60 --beams 2 --length-penalty 2 --early-stopping never");
     expect_equal_runs("{bin}/run {dir}/own.bin -p 'One day' -n 60 --temp 0", "{bin}/run {model} -p 'One day' -n 60 --temp 0 --no-repeat-ngram 3");
     free(output_of("{bin}/run {dir}/own.bin -p 'One day' -n 3 --temp 0 -v"));
@@ -461,8 +469,10 @@ static void test_chat(void **state) {
     expect_failure("{bin}/run {model} --template x -p a", 2, "--template goes with");
     expect_failure("{bin}/run {model} --chat --template {dir}/none -p a", 1, "none");
     expect_failure("echo '{{ x }' > {dir}/t; {bin}/run {model} --chat --template {dir}/t -p a", 1, "line 1, column");
-    expect_failure("echo '{{ raise_exception(\"No way.\") }}' > {dir}/t; {bin}/run {model} --chat --template {dir}/t -p a", 1, "refuses this chat: No way.");
-    expect_failure("echo '{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}' > {dir}/t; {bin}/run {model} --chat --template {dir}/t -p a", 1, "more than a template may use");
+    expect_failure("echo '{{ raise_exception(\"No way.\") }}' > {dir}/t; {bin}/run {model} --chat --template {dir}/t -p a",
+                   1, "refuses this chat: No way.");
+    expect_failure("echo '{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}' > {dir}/t; "
+                   "{bin}/run {model} --chat --template {dir}/t -p a", 1, "more than a template may use");
 }
 
 static void test_render(void **state) {
@@ -473,15 +483,18 @@ static void test_render(void **state) {
     expect_output("cat {dir}/c.json {dir}/c.json | {bin}/run {model} --render - --jsonl",
                   "\"<|bos|><|user|>x<|end|><|assistant|>\"\n\"<|bos|><|user|>x<|end|><|assistant|>\"\n");
     expect_output("( echo '{\"messages\": []}'; echo 7; echo '{'; cat {dir}/c.json ) | {bin}/run {model} --render - --jsonl --print-ids",
-                  "{\"error\":\"messages: expected at least one message\"}\n{\"error\":\"expected an object with \\\"messages\\\", found a number\"}\n"
+                  "{\"error\":\"messages: expected at least one message\"}\n{\"error\":\"expected an object with \\\"messages\\\", "
+                  "found a number\"}\n"
                   "{\"error\":\"not JSON: text ends inside an object or array at byte 1 (line 1)\"}\n[0,3,94,5,4]\n");
-    expect_output("printf '{{ bos_token }}{{ messages[0].content }}{{ x }}' > {dir}/t; echo '{\"messages\": [{\"content\": \"a\"}], \"kwargs\": {\"x\": 1}, \"bos_token\": \"B\"}' |"
+    expect_output("printf '{{ bos_token }}{{ messages[0].content }}{{ x }}' > {dir}/t; echo '{\"messages\": [{\"content\": \"a\"}], "
+                  "\"kwargs\": {\"x\": 1}, \"bos_token\": \"B\"}' |"
                   " {bin}/run {model} --render - --template {dir}/t", "Ba1");
     expect_failure("{bin}/run {model} --render {dir}/none", 1, "none");
     expect_failure("{bin}/run {model} --render {dir}/c.json -p x", 2, "--render");
     expect_failure("{bin}/run {model} --render {dir}/c.json --chat", 2, "--chat");
     expect_failure("echo '{}' | {bin}/run {model} --render -", 1, "at least one message");
-    expect_failure("{bin}/convert tests/fixtures/tokenizers/gpt2 --vocab-only -o {dir}/gpt2.bin --force 2>/dev/null && {bin}/run {dir}/gpt2.bin --render {dir}/c.json", 1, "no chat template");
+    expect_failure("{bin}/convert tests/fixtures/tokenizers/gpt2 --vocab-only -o {dir}/gpt2.bin --force 2>/dev/null && "
+                   "{bin}/run {dir}/gpt2.bin --render {dir}/c.json", 1, "no chat template");
 }
 
 /* Proposals change no id; what they came to, and where the time went, is said. */
@@ -510,7 +523,8 @@ static void test_speculation(void **state) {
 static void test_grammars(void **state) {
     (void)state;
     static const char *const ways[] = { "", "--lookup", "--draft {model}" };
-    assert_int_equal(sh("printf 'root ::= [\\\\x00-\\\\U0010ffff]*\\n' > {dir}/all.gbnf; printf 'root ::= \"yes\" | \"no\"\\n' > {dir}/yes.gbnf; printf 'root ::= root | \"b\"\\n' > {dir}/bad.gbnf"), 0);
+    assert_int_equal(sh("printf 'root ::= [\\\\x00-\\\\U0010ffff]*\\n' > {dir}/all.gbnf; printf 'root ::= \"yes\" | \"no\"\\n' > {dir}/yes.gbnf; "
+                        "printf 'root ::= root | \"b\"\\n' > {dir}/bad.gbnf"), 0);
     assert_int_equal(sh("{bin}/run {model} -p 'Once upon a time' -n 40 --temp 0 --print-ids"), 0);
     char *plain = output(), line[400];
     for (size_t i = 0; i < 3; i++) {
@@ -562,12 +576,16 @@ static void test_memory(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_generates),   cmocka_unit_test(test_seed),        cmocka_unit_test(test_stop_and_eos),
-                                        cmocka_unit_test(test_context_full), cmocka_unit_test(test_dump_logits), cmocka_unit_test(test_said_first),
-                                        cmocka_unit_test(test_vocabulary),
-                                        cmocka_unit_test(test_interrupt),   cmocka_unit_test(test_mistakes),    cmocka_unit_test(test_no_tokenizer),
-                                        cmocka_unit_test(test_encoders),    cmocka_unit_test(test_plan), cmocka_unit_test(test_speculation),        cmocka_unit_test(test_beams),
-                                        cmocka_unit_test(test_checkpoint_search), cmocka_unit_test(test_chat), cmocka_unit_test(test_render), cmocka_unit_test(test_grammars), cmocka_unit_test(test_memory) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_generates), cmocka_unit_test(test_seed),
+                                        cmocka_unit_test(test_stop_and_eos), cmocka_unit_test(test_context_full),
+                                        cmocka_unit_test(test_dump_logits), cmocka_unit_test(test_said_first),
+                                        cmocka_unit_test(test_vocabulary), cmocka_unit_test(test_interrupt),
+                                        cmocka_unit_test(test_mistakes), cmocka_unit_test(test_no_tokenizer),
+                                        cmocka_unit_test(test_encoders), cmocka_unit_test(test_plan),
+                                        cmocka_unit_test(test_speculation), cmocka_unit_test(test_beams),
+                                        cmocka_unit_test(test_checkpoint_search), cmocka_unit_test(test_chat),
+                                        cmocka_unit_test(test_render), cmocka_unit_test(test_grammars),
+                                        cmocka_unit_test(test_memory) };
     make_work_dir();
     snprintf(model, sizeof model, "%s", converted("weights/pip-stories", "q8"));
     snprintf(out_path, sizeof out_path, "%s/out", work_dir);

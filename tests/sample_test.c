@@ -405,9 +405,11 @@ static int set_up(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_filters),   cmocka_unit_test(test_distribution), cmocka_unit_test(test_greedy_and_seeds),
-                                        cmocka_unit_test(test_penalties), cmocka_unit_test(test_refusals),     cmocka_unit_test(test_logprob),
-                                        cmocka_unit_test(test_stop),      cmocka_unit_test(test_divergence_pieces), cmocka_unit_test(test_no_repeat_ngram), cmocka_unit_test(test_min_length),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_filters), cmocka_unit_test(test_distribution),
+                                        cmocka_unit_test(test_greedy_and_seeds), cmocka_unit_test(test_penalties),
+                                        cmocka_unit_test(test_refusals), cmocka_unit_test(test_logprob),
+                                        cmocka_unit_test(test_stop), cmocka_unit_test(test_divergence_pieces),
+                                        cmocka_unit_test(test_no_repeat_ngram), cmocka_unit_test(test_min_length),
                                         cmocka_unit_test(test_large), cmocka_unit_test(test_large_distribution) };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }

@@ -97,7 +97,8 @@ static atomic_int most_rows;                   /* tokens of the largest step so 
 static struct { _Atomic(engine *) g; atomic_int step_us, row_us; } slowed[2]; /* steps of an engine take so much longer */
 static struct { _Atomic(engine *) g; atomic_int after; } failing;        /* and fail, but for the first so many */
 static struct { _Atomic(engine *) g; atomic_int steps, tokens, most; } watched;
-static struct { atomic_int n, in_a_row, most_in_a_row, delay_ms, fail_at; } pieces; /* of texts; between two steps; the fail_at-th from now on fails */
+/* of texts; between two steps; the fail_at-th from now on fails */
+static struct { atomic_int n, in_a_row, most_in_a_row, delay_ms, fail_at; } pieces;
 int __real_engine_step(engine *g, const step *steps, int n_steps, err *e);
 int __wrap_engine_step(engine *g, const step *steps, int n_steps, err *e);
 
@@ -109,7 +110,8 @@ int __wrap_session_piece(session *s, int most, double *did, err *e) {
     atomic_fetch_add(&pieces.n, 1);
     if (row > atomic_load(&pieces.most_in_a_row)) atomic_store(&pieces.most_in_a_row, row);
     if (ms) nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000l }, NULL);
-    if (atomic_load(&pieces.fail_at) > 0 && atomic_fetch_sub(&pieces.fail_at, 1) == 1) return fail_code(e, ERR_MEMORY, "out of memory: as the test wants it");
+    if (atomic_load(&pieces.fail_at) > 0 && atomic_fetch_sub(&pieces.fail_at, 1) == 1)
+        return fail_code(e, ERR_MEMORY, "out of memory: as the test wants it");
     return __real_session_piece(s, most, did, e);
 }
 
@@ -134,7 +136,8 @@ static inline int of_one_engine(engine *g, int rows, err *e) {
         if (g != atomic_load(&slowed[i].g)) continue;
         pass(atomic_load(&slowed[i].step_us) + (long)rows * atomic_load(&slowed[i].row_us));
     }
-    if (g == atomic_load(&failing.g) && atomic_fetch_sub(&failing.after, 1) <= 0) return fail_code(e, ERR_MEMORY, "out of memory: as the test wants it");
+    if (g == atomic_load(&failing.g) && atomic_fetch_sub(&failing.after, 1) <= 0)
+        return fail_code(e, ERR_MEMORY, "out of memory: as the test wants it");
     return 0;
 }
 
@@ -426,7 +429,8 @@ static inline void same_choice(const char *what, const choice *a, const choice *
     if (a->n != b->n) fail_msg("%s: %d tokens, expected %d", what, a->n, b->n);
     if (memcmp(a->id, b->id, (size_t)a->n * sizeof *a->id)) fail_msg("%s: other tokens", what);
     if (memcmp(a->logprob, b->logprob, (size_t)a->n * sizeof(float))) fail_msg("%s: other log-probabilities", what);
-    if (a->text.n != b->text.n || (a->text.n && memcmp(a->text.p, b->text.p, a->text.n))) fail_msg("%s: \"%.*s\", expected \"%.*s\"", what, (int)a->text.n, a->text.p, (int)b->text.n, b->text.p);
+    if (a->text.n != b->text.n || (a->text.n && memcmp(a->text.p, b->text.p, a->text.n)))
+        fail_msg("%s: \"%.*s\", expected \"%.*s\"", what, (int)a->text.n, a->text.p, (int)b->text.n, b->text.p);
     if (a->end != b->end) fail_msg("%s: ended for reason %d, expected %d", what, a->end, b->end);
 }
 

@@ -56,7 +56,8 @@ static const char *const stop_words[] = { " the", "Pip" };
 static const logit_bias bias[] = { { 200, 3 }, { 210, -INFINITY } };
 
 static job *job_of(server *x, answer *a, int k, bool text) {
-    static const char *const texts[] = { "Once upon a time", "The dog said", "Once upon a time there was a little girl who", "Pip", "One day, in the forest," };
+    static const char *const texts[] = { "Once upon a time", "The dog said", "Once upon a time there was a little girl who",
+                                         "Pip", "One day, in the forest," };
     job *j = new_job(x, a, text ? texts[k % 5] : NULL);
     if (!text) give_ids(j, 0, 5 + k * 17 % 60, k % 6);
     j->sample.seed = (uint64_t)k;
@@ -113,7 +114,8 @@ static void check_same(const char *path, const char *draft, bool text, bool good
 
 static void test_same_answers(void **state) {
     (void)state;
-    const char *q8 = kept_path(converted(DEMO, "q8")), *gemma = kept_path(converted(GOLDEN "gemma3", "q8")), *mistral = kept_path(converted(GOLDEN "mistral", "q8"));
+    const char *q8 = kept_path(converted(DEMO, "q8")), *gemma = kept_path(converted(GOLDEN "gemma3", "q8")),
+               *mistral = kept_path(converted(GOLDEN "mistral", "q8"));
     check_same(q8, kept_path(converted(DEMO, "q4")), true, true);
     check_same(q8, kept_path(unrelated_model()), true, false);
     check_same(gemma, kept_path(converted(GOLDEN "gemma3", "f32")), false, true); /* windows */
@@ -289,15 +291,17 @@ static void test_another_chance(void **state) {
     wait_done(a);
     if (!a->t.n_drafted || a->t.n_drafted > 60 || a->t.n_accepted) fail_msg("%d tokens were proposed, %d kept", a->t.n_drafted, a->t.n_accepted);
     int read = atomic_load(&watched.tokens);
-    j = new_job(&x, b, "The little girl lived in the forest with her mother. One day she went out to play with her dog and found a big red ball. She was very happy and ran home to "
-                       "show it to her mother. Her mother smiled and said that they could play with the ball in the garden after lunch, if the dog wanted to play, too.");
+    j = new_job(&x, b, "The little girl lived in the forest with her mother. One day she went out to play with her dog and found a "
+                       "big red ball. She was very happy and ran home to show it to her mother. Her mother smiled and said that "
+                       "they could play with the ball in the garden after lunch, if the dog wanted to play, too.");
     assert_true(j->prompts[0].n > 64);
     j->ignore_eos = true;
     j->sample.temperature = 0;
     j->max_tokens = 400;
     submit(&x, j);
     wait_done(b);
-    if (b->t.n_accepted < 100) fail_msg("%d of %d proposed tokens kept, the draft read %d tokens", b->t.n_accepted, b->t.n_drafted, atomic_load(&watched.tokens) - read);
+    if (b->t.n_accepted < 100)
+        fail_msg("%d of %d proposed tokens kept, the draft read %d tokens", b->t.n_accepted, b->t.n_drafted, atomic_load(&watched.tokens) - read);
     make_quick();
     free_answer(a);
     free_answer(b);
@@ -307,7 +311,8 @@ static void test_another_chance(void **state) {
 /* A text of n tokens that anybody could go on with. */
 static void give_long(job *j, int n) {
     static char text[40000];
-    for (size_t at = 0; at + 100 < sizeof text;) at += (size_t)snprintf(text + at, sizeof text - at, "Once upon a time there was a little dog. The dog was happy. ");
+    for (size_t at = 0; at + 100 < sizeof text;)
+        at += (size_t)snprintf(text + at, sizeof text - at, "Once upon a time there was a little dog. The dog was happy. ");
     give_text(j, 0, text);
     assert_true(j->prompts[0].n > (size_t)n);
     j->prompts[0].n = (size_t)n;
@@ -334,7 +339,8 @@ static void test_next_turn(void **state) {
     submit(&x, next);
     wait_done(b);
     if (memcmp(b->c[0].id, a->c[0].id + 100, 50 * sizeof(int32_t))) fail_msg("other tokens than before");
-    if (atomic_load(&watched.tokens) - tokens > 400) fail_msg("the draft read %d tokens of a conversation that it knew", atomic_load(&watched.tokens) - tokens);
+    if (atomic_load(&watched.tokens) - tokens > 400)
+        fail_msg("the draft read %d tokens of a conversation that it knew", atomic_load(&watched.tokens) - tokens);
     make_quick();
     free_answer(a);
     free_answer(b);
@@ -369,7 +375,8 @@ static void test_pieces(void **state) {
 static void refused_draft(const char *folder, const char *model_name, const char *draft, const char *part) {
     models *v;
     err e = { 0 };
-    models_opts o = { .paths = &folder, .n_paths = 1, .engine.max_sessions = 2, .engine.threads = 1, .drafts = &(model_draft){ model_name, draft }, .n_drafts = 1 };
+    models_opts o = { .paths = &folder, .n_paths = 1, .engine.max_sessions = 2, .engine.threads = 1,
+                      .drafts = &(model_draft){ model_name, draft }, .n_drafts = 1 };
     if (models_open(&v, &o, &e) == 0) fail_msg("%s=%s was taken", model_name ? model_name : "", draft);
     if (!strstr(e.msg, part)) fail_msg("%s=%s: \"%s\", expected \"%s\"", model_name ? model_name : "", draft, e.msg, part);
 }
@@ -454,7 +461,8 @@ static void test_files(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_answers), cmocka_unit_test(test_kinds), cmocka_unit_test(test_cancel), cmocka_unit_test(test_draft_fails),
-        cmocka_unit_test(test_pays), cmocka_unit_test(test_another_chance), cmocka_unit_test(test_next_turn), cmocka_unit_test(test_pieces), cmocka_unit_test(test_refusals), cmocka_unit_test(test_files),
+        cmocka_unit_test(test_pays), cmocka_unit_test(test_another_chance), cmocka_unit_test(test_next_turn),
+        cmocka_unit_test(test_pieces), cmocka_unit_test(test_refusals), cmocka_unit_test(test_files),
     };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);

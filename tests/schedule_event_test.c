@@ -166,6 +166,7 @@ static void test_one_queue(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_never_behind_heavy_work), cmocka_unit_test(test_order), cmocka_unit_test(test_one_queue) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_never_behind_heavy_work), cmocka_unit_test(test_order),
+                                        cmocka_unit_test(test_one_queue) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

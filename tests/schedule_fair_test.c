@@ -112,7 +112,8 @@ static void test_loading(void **state) {
     submit(&x, long_prompt(&x, again, "a"));
     wait_pieces(again, 1);
     n = atomic_load(&loads.n) - n;
-    if (n < 10 || other->n_pieces - before < n - 2) fail_msg("%d tokens of another answer beside %d pieces of a session", other->n_pieces - before, n);
+    if (n < 10 || other->n_pieces - before < n - 2)
+        fail_msg("%d tokens of another answer beside %d pieces of a session", other->n_pieces - before, n);
     wait_done(again);
     assert_int_equal(again->t.n_cached >= 890, 1);
     same_choice("from the disk", &again->c[0], &first->c[0]);

@@ -18,7 +18,8 @@ static void run_command(const char *fmt, ...) {
 
 /* A job of 21 that differ in length, sampling and what they ask for. */
 static job *job_of_many(server *x, answer *a, int k, bool text) {
-    static const char *const texts[] = { "Once upon a time", "The dog said", "Once upon a time there was a little girl who", "Pip", "One day, in the forest," };
+    static const char *const texts[] = { "Once upon a time", "The dog said", "Once upon a time there was a little girl who",
+                                         "Pip", "One day, in the forest," };
     job *j = new_job(x, a, text ? texts[k % 5] : NULL);
     if (!text) give_ids(j, 0, 5 + k * 7 % 90, k % 6);
     j->sample.seed = (uint64_t)k;
@@ -230,7 +231,8 @@ static void test_echo(void **state) {
             const float *row = rows + (size_t)(p - 1) * (size_t)i->logits_ld;
             float want = (float)((double)row[tok[p]] - sample_logsumexp(row, i->n_vocab));
             assert_int_equal(a->c[0].id[p], tok[p]);
-            if (memcmp(&want, &a->c[0].logprob[p], sizeof want)) fail_msg("position %d: %g, expected %g", p, (double)a->c[0].logprob[p], (double)want);
+            if (memcmp(&want, &a->c[0].logprob[p], sizeof want))
+                fail_msg("position %d: %g, expected %g", p, (double)a->c[0].logprob[p], (double)want);
             assert_int_equal(a->c[0].top[p].id, sample_argmax(row, i->n_vocab));
         }
         free_aligned(rows);
@@ -624,7 +626,8 @@ static void test_pieces(void **state) {
         schedule_cancel(x.s, first);
         wait_done(a);
         int rows = atomic_load(&most_rows);
-        if (slow ? rows > 66 : rows < 67) fail_msg("%d rows in the largest step of a %s model", rows, slow ? "slow" : "quick"); /* 0.2 s are 100 rows */
+        /* 0.2 s are 100 rows */
+        if (slow ? rows > 66 : rows < 67) fail_msg("%d rows in the largest step of a %s model", rows, slow ? "slow" : "quick");
         atomic_store(&row_delay_us, 0);
         free_answer(a);
         free_answer(b);
@@ -937,8 +940,10 @@ int main(void) {
         cmocka_unit_test(test_refusals),        cmocka_unit_test(test_queue_full),      cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_deadline),        cmocka_unit_test(test_one_fails),
         cmocka_unit_test(test_not_finite),      cmocka_unit_test(test_pieces),
-        cmocka_unit_test(test_as_run),          cmocka_unit_test(test_drain),           cmocka_unit_test(test_slow_receiver),   cmocka_unit_test(test_models),
-        cmocka_unit_test(test_models_memory),   cmocka_unit_test(test_adapters), cmocka_unit_test(test_many_scales),        cmocka_unit_test(test_two_models),
+        cmocka_unit_test(test_as_run),          cmocka_unit_test(test_drain),           cmocka_unit_test(test_slow_receiver),
+        cmocka_unit_test(test_models),
+        cmocka_unit_test(test_models_memory),   cmocka_unit_test(test_adapters), cmocka_unit_test(test_many_scales),
+        cmocka_unit_test(test_two_models),
     };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);

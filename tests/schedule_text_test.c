@@ -19,7 +19,8 @@ static server begin_two(const char *first, const char *second, double max_delay,
     snprintf(path[0], sizeof path[0], "%s", first);
     snprintf(path[1], sizeof path[1], "%s", second ? second : "");
     forget_pieces();
-    return begin_opts(paths, second ? 2 : 1, (models_opts){ .engine.max_sessions = sessions }, (schedule_opts){ .slots = sessions, .max_delay = max_delay });
+    return begin_opts(paths, second ? 2 : 1, (models_opts){ .engine.max_sessions = sessions },
+                      (schedule_opts){ .slots = sessions, .max_delay = max_delay });
 }
 
 /* A job with so many texts to embed, of n tokens each. */
@@ -330,8 +331,9 @@ static void test_one_fails(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_turns),       cmocka_unit_test(test_encoder_between_tokens), cmocka_unit_test(test_fairness),
-                                        cmocka_unit_test(test_one_session), cmocka_unit_test(test_cut_between_layers),     cmocka_unit_test(test_one_fails),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_turns), cmocka_unit_test(test_encoder_between_tokens),
+                                        cmocka_unit_test(test_fairness), cmocka_unit_test(test_one_session),
+                                        cmocka_unit_test(test_cut_between_layers), cmocka_unit_test(test_one_fails),
                                         cmocka_unit_test(test_short_beside_long), cmocka_unit_test(test_search_beside_texts) };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);

@@ -159,7 +159,8 @@ static int set_up(void **state) {
 static void ask_alone(void) {
     static const char *const words[] = { "cat", "dog", "old man", "sea", "boat", "tree" };
     for (int i = 0; i < QUESTIONS; i++) {
-        snprintf(load.body[i], sizeof load.body[i], "{\"prompt\":\"One day the %s\",\"n_predict\":%d,\"seed\":%d,\"stream\":true,\"ignore_eos\":true}", words[i % 6], 20 + 5 * i, i);
+        snprintf(load.body[i], sizeof load.body[i], "{\"prompt\":\"One day the %s\",\"n_predict\":%d,\"seed\":%d,"
+                                                    "\"stream\":true,\"ignore_eos\":true}", words[i % 6], 20 + 5 * i, i);
         http_answer a = site_post("/completion", load.body[i], 200);
         stream_text(a.body.p, &load.want[i]);
         http_answer_free(&a);
@@ -181,8 +182,10 @@ static void test_crowd(void **state) {
     for (int i = 0; i <= load.clients; i++) pthread_join(thread[i], NULL);
     qsort(load.health, (size_t)load.n_health, sizeof *load.health, by_value);
     double p99 = load.health[load.n_health * 99 / 100] * 1e3;
-    print_message("%d clients, %d s: %d whole, %d slow, %d killed, %d half open, %d of noise; %d told the queue is full; %d wrong, %d lost; /health p50 %.2f ms, p99 %.2f ms of %d; "
-                  "resident %.2f MB when warm, %.2f MB at the end\n", load.clients, load.seconds, load.whole, load.slow, load.killed, load.half, load.noise, load.full, load.wrong, load.lost,
+    print_message("%d clients, %d s: %d whole, %d slow, %d killed, %d half open, %d of noise; %d told the queue "
+                  "is full; %d wrong, %d lost; /health p50 %.2f ms, p99 %.2f ms of %d; "
+                  "resident %.2f MB when warm, %.2f MB at the end\n", load.clients, load.seconds, load.whole, load.slow,
+                  load.killed, load.half, load.noise, load.full, load.wrong, load.lost,
                   load.health[load.n_health / 2] * 1e3, p99, load.n_health, warm, end);
     if (load.first[0]) fail_msg("%s", load.first);
     assert_true(load.whole > 0 && load.killed > 0);

@@ -6,7 +6,8 @@
 #include <sys/resource.h>
 #include "tests/serve_site.h"
 
-static const char question[] = "{\"prompt\":\"Once upon a time there was a little girl who lived in a small house near the forest. She liked to play with her dog and her cat every "
+static const char question[] = "{\"prompt\":\"Once upon a time there was a little girl who lived in a small house "
+                               "near the forest. She liked to play with her dog and her cat every "
                                "day\",\"max_tokens\":24,\"seed\":5,\"logprobs\":2,\"stream\":false}";
 static char folder[300];
 
@@ -116,7 +117,8 @@ static bool has_file(const char *name) {
 /* A folder that other things lie in, too: only what has a name of ours is read, and removed. */
 static void test_files_of_others(void **state) {
     (void)state;
-    static const char *const theirs[] = { "notes.kv", "mail.tmp", "0123456789abcdef-0123456789abcdeX.kv", "0123456789abcdef-0123456789abcdef.kv.old" };
+    static const char *const theirs[] = { "notes.kv", "mail.tmp", "0123456789abcdef-0123456789abcdeX.kv",
+                                          "0123456789abcdef-0123456789abcdef.kv.old" };
     static const char *const left[] = { "0123456789abcdef-0123456789abcdef.kv", "0123456789abcdef-0123456789abcdee.kv.tmp", "king.slot.tmp" };
     start_with_disk("");
     assert_int_equal(site_end(SIGTERM), 0);
@@ -173,7 +175,8 @@ static void test_file_cut_in_use(void **state) {
 static void ask_story(int i, int n) {
     static const char *const words[] = { "cat", "dog", "boat", "tree", "king", "bird", "fish", "hill", "lamp", "door" };
     char body[600];
-    snprintf(body, sizeof body, "{\"prompt\":\"The %s and the %s went to the %s, where the %s of the %s was waiting for them with a big %s and a small %s\",\"max_tokens\":%d,\"seed\":1}", words[i % 10],
+    snprintf(body, sizeof body, "{\"prompt\":\"The %s and the %s went to the %s, where the %s of the %s was waiting "
+                                "for them with a big %s and a small %s\",\"max_tokens\":%d,\"seed\":1}", words[i % 10],
              words[i / 10 % 10], words[(i + 3) % 10], words[(i + 5) % 10], words[(i * 7 + 1) % 10], words[(i + 2) % 10], words[(i + 8) % 10], n);
     http_answer a = site_post("/v1/completions", body, 200);
     http_answer_free(&a);
@@ -201,7 +204,8 @@ static void test_evicted_from_memory(void **state) {
     assert_int_equal(site_end(SIGTERM), 0);
     start_with_disk("--kv-disk 1M"); /* a smaller bound */
     if (site_metric("quern_kv_disk_bytes") > 1 << 20) fail_msg("%ld bytes on disk", site_metric("quern_kv_disk_bytes"));
-    snprintf(command, sizeof command, "'%s/serve' '%s' --port 0 --kv-dir '%s' 2>&1 | grep -q 'in use by another server'", bin_dir(), site.model, folder);
+    snprintf(command, sizeof command, "'%s/serve' '%s' --port 0 --kv-dir '%s' 2>&1 | grep -q 'in use by another server'",
+             bin_dir(), site.model, folder);
     assert_int_equal(system(command), 0);
     assert_int_equal(site_end(SIGTERM), 0);
 }
@@ -224,9 +228,10 @@ static void test_slots(void **state) {
     a = site_post("/completion", body, 200);
     if (strstr(a.body.p, "\"cache_n\":0,")) fail_msg("%s", a.body.p);
     http_answer_free(&a);
-    static const struct { const char *path, *body; } wrong[] = { { "/slots/0?action=save", "{\"filename\":\"../x\"}" }, { "/slots/0?action=save", "{\"filename\":\".x\"}" },
-        { "/slots/0?action=restore", "{\"filename\":\"other\"}" }, { "/slots/7?action=save", "{\"filename\":\"x\"}" }, { "/slots/x?action=save", "{\"filename\":\"x\"}" },
-        { "/slots/0?action=eat", "{}" }, { "/slots/0?action=save", "{}" } };
+    static const struct { const char *path, *body; } wrong[] = {
+        { "/slots/0?action=save", "{\"filename\":\"../x\"}" }, { "/slots/0?action=save", "{\"filename\":\".x\"}" },
+        { "/slots/0?action=restore", "{\"filename\":\"other\"}" }, { "/slots/7?action=save", "{\"filename\":\"x\"}" },
+        { "/slots/x?action=save", "{\"filename\":\"x\"}" }, { "/slots/0?action=eat", "{}" }, { "/slots/0?action=save", "{}" } };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         a = site_post(wrong[i].path, wrong[i].body, 400);
         http_answer_free(&a);
@@ -249,12 +254,15 @@ static void test_fallback(void **state) {
     fclose(f);
     snprintf(options, sizeof options, "'%s' --fallback big=none,pip-stories-q8 --fallback broken=pip-stories-q8 --alias large=big", broken);
     site_start(options);
-    static const struct { const char *asked, *from, *code; } rows[] = { { "big", "big", "model_not_found" }, { "large", "big", "model_not_found" }, { "broken:latest", "broken:latest", "cannot_be_opened" } };
+    static const struct { const char *asked, *from, *code; } rows[] = { { "big", "big", "model_not_found" }, { "large", "big", "model_not_found" },
+                                                                        { "broken:latest", "broken:latest", "cannot_be_opened" } };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         for (int stream = 0; stream < 2; stream++) {
             char body[300], want[200];
-            snprintf(body, sizeof body, "{\"model\":\"%s\",\"stream\":%s,\"messages\":[{\"role\":\"user\",\"content\":\"A cat\"}],\"options\":{\"num_predict\":4}}", rows[i].asked, stream ? "true" : "false");
-            snprintf(want, sizeof want, "\"fallback\":{\"asked\":\"%s\",\"used\":\"pip-stories-q8\",\"code\":\"%s\",\"why\":\"", rows[i].from, rows[i].code);
+            snprintf(body, sizeof body, "{\"model\":\"%s\",\"stream\":%s,\"messages\":[{\"role\":\"user\",\"content\":\"A cat\"}],"
+                                        "\"options\":{\"num_predict\":4}}", rows[i].asked, stream ? "true" : "false");
+            snprintf(want, sizeof want, "\"fallback\":{\"asked\":\"%s\",\"used\":\"pip-stories-q8\",\"code\":\"%s\",\"why\":\"",
+                     rows[i].from, rows[i].code);
             http_answer a = site_post("/api/chat", body, 200);
             if (!strstr(a.body.p, want) || !strstr(a.body.p, "\"model\":\"pip-stories-q8\"")) fail_msg("expected %s in %s", want, a.body.p);
             http_answer_free(&a);
@@ -276,7 +284,8 @@ static void test_asked_before(void **state) {
         { "/api/generate", "{\"model\":\"pip-stories-q8\",\"prompt\":\"The cat\",\"options\":{\"num_predict\":9,\"temperature\":0}}", true },
         { "/v1/completions", "{\"prompt\":\"The cat\",\"max_tokens\":9}", false },
         { "/completion", "{\"prompt\":\"The cat\",\"n_predict\":9,\"seed\":-1}", false },
-        { "/v1/completions", "{\"prompt\":\"The cat\",\"max_tokens\":900,\"ignore_eos\":true,\"seed\":4,\"timeout_ms\":1}", false }, /* cut: not its own end */
+        /* cut: not its own end */
+        { "/v1/completions", "{\"prompt\":\"The cat\",\"max_tokens\":900,\"ignore_eos\":true,\"seed\":4,\"timeout_ms\":1}", false },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         for (int k = 0; k < 3; k++) {
@@ -286,7 +295,8 @@ static void test_asked_before(void **state) {
             if (said != (k && rows[i].again)) fail_msg("%s, time %d: %s\n%s", rows[i].body, k, a.head.p, a.body.p);
             http_answer_free(&a);
         }
-    http_answer one = site_post("/v1/completions", rows[0].body, 200), other = site_post("/v1/completions", "{\"prompt\":\"The cat\",\"max_tokens\":9,\"seed\":3,\"logprobs\":1 }", 200);
+    http_answer one = site_post("/v1/completions", rows[0].body, 200),
+                other = site_post("/v1/completions", "{\"prompt\":\"The cat\",\"max_tokens\":9,\"seed\":3,\"logprobs\":1 }", 200);
     assert_true(strstr(one.body.p, "\"cached\":true") && !strstr(other.body.p, "\"cached\":true"));
     assert_string_equal(choices_of(&one), choices_of(&other)); /* what is given again is what would be computed */
     http_answer_free(&one);
@@ -300,7 +310,8 @@ static void test_pings(void **state) {
     (void)state;
     site_start("--slots 1 --sse-ping-interval 1");
     int fd = http_dial(site.port), waits[2];
-    http_send(fd, "POST", "/completion", "{\"prompt\":\"a\",\"n_predict\":900,\"ignore_eos\":true,\"stream\":true,\"n_cmpl\":60}"); /* keeps the one slot */
+    /* keeps the one slot */
+    http_send(fd, "POST", "/completion", "{\"prompt\":\"a\",\"n_predict\":900,\"ignore_eos\":true,\"stream\":true,\"n_cmpl\":60}");
     usleep(300000);
     waits[0] = http_dial(site.port);
     http_send(waits[0], "POST", "/completion", "{\"prompt\":\"b\",\"n_predict\":2,\"stream\":true}");
@@ -351,8 +362,10 @@ static void test_trace(void **state) {
     site_start(options);
     static const struct { const char *path, *body; } rows[] = {
         { "/v1/completions", "{\"prompt\":\"The cat\",\"max_tokens\":30,\"logprobs\":1,\"n\":3}" },
-        { "/v1/completions", "{\"prompt\":[\"The dog\",\"A boat\"],\"max_tokens\":20,\"seed\":7,\"frequency_penalty\":0.5,\"logit_bias\":{\"20\":-100},\"lookup\":true}" },
-        { "/api/chat", "{\"model\":\"pip-stories-q8\",\"messages\":[{\"role\":\"user\",\"content\":\"A story of a cat\"}],\"options\":{\"seed\":7,\"stop\":[\" cat\"]}}" },
+        { "/v1/completions", "{\"prompt\":[\"The dog\",\"A boat\"],\"max_tokens\":20,\"seed\":7,\"frequency_penalty\":0.5,"
+                             "\"logit_bias\":{\"20\":-100},\"lookup\":true}" },
+        { "/api/chat", "{\"model\":\"pip-stories-q8\",\"messages\":[{\"role\":\"user\",\"content\":\"A story of a cat\"}],"
+                       "\"options\":{\"seed\":7,\"stop\":[\" cat\"]}}" },
         { "/completion", "{\"prompt\":\"One day\",\"n_predict\":300,\"temperature\":0,\"repeat_penalty\":1.2,\"stream\":true}" },
         { "/v1/completions", "{\"prompt\":\"The cat\",\"max_tokens\":900,\"ignore_eos\":true,\"timeout_ms\":60}" },
         { "/v1/completions", "{\"prompt\":\"The cat\",\"max_tokens\":8,\"num_beams\":2,\"top_k\":0}" },
@@ -519,7 +532,8 @@ static void start_with_adapters(void) {
     static char first[400];
     snprintf(first, sizeof first, "%s/adapted/a-base.bin", work_dir);
     snprintf(base, sizeof base, "%s", converted(GOLDEN "llama", "f32"));
-    snprintf(command, sizeof command, "mkdir -p '%s/adapted' && cp '%s' '%s' && '%s/convert' " GOLDEN "lora_llama --base " GOLDEN "llama -o '%s/adapted/one.lora' --force 2>/dev/null && cp '%s/adapted/one.lora' '%s/adapted/two.lora'",
+    snprintf(command, sizeof command, "mkdir -p '%s/adapted' && cp '%s' '%s' && '%s/convert' " GOLDEN "lora_llama --base "
+             GOLDEN "llama -o '%s/adapted/one.lora' --force 2>/dev/null && cp '%s/adapted/one.lora' '%s/adapted/two.lora'",
              work_dir, base, first, bin_dir(), work_dir, work_dir, work_dir);
     assert_int_equal(system(command), 0);
     char options[1300];
@@ -549,17 +563,22 @@ static void test_default_adapters(void **state) {
     assert_string_equal(answered(""), half);
     assert_string_equal(answered(",\"lora\":[]"), plain);
     assert_string_equal(answered(",\"lora\":null"), half);
-    assert_string_equal(answered(",\"lora\":[{\"id\":1,\"scale\":0.5},{\"id\":0,\"scale\":0.25}]"), answered(",\"lora\":[{\"id\":1,\"scale\":0.5},{\"id\":0,\"scale\":0.25}]"));
+    assert_string_equal(answered(",\"lora\":[{\"id\":1,\"scale\":0.5},{\"id\":0,\"scale\":0.25}]"),
+                        answered(",\"lora\":[{\"id\":1,\"scale\":0.5},{\"id\":0,\"scale\":0.25}]"));
     http_answer a = site_post("/v1/completions", "{\"model\":\"pip-stories-q8\",\"prompt\":\"The cat\",\"max_tokens\":4}", 200);
     http_answer_free(&a);
     static const struct { const char *body, *says; } wrong[] = {
-        { "[{\"id\":2,\"scale\":1}]", "id 2: expected 0 to 1" }, { "[{\"id\":-1,\"scale\":1}]", "id -1" }, { "[{\"id\":\"x\",\"scale\":1}]", "id a string" }, { "[{\"id\":0}]", "scale is missing" },
-        { "[{\"id\":0,\"scale\":\"x\"}]", "scale of" }, { "[{\"id\":0,\"scale\":1e9}]", "-1000 to 1000" }, { "{\"id\":0}", "is an object, expected [" }, { "[0]", "expected [{" }, { "[{\"id\":0", "the body is" },
-        { "", "missing request body" }, { "[{\"id\":0,\"scale\":1},{\"name\":\"one\",\"scale\":1}]", "named twice" }, { "[{\"name\":\"three\",\"scale\":1}]", "'three' not found" },
+        { "[{\"id\":2,\"scale\":1}]", "id 2: expected 0 to 1" }, { "[{\"id\":-1,\"scale\":1}]", "id -1" },
+        { "[{\"id\":\"x\",\"scale\":1}]", "id a string" }, { "[{\"id\":0}]", "scale is missing" },
+        { "[{\"id\":0,\"scale\":\"x\"}]", "scale of" }, { "[{\"id\":0,\"scale\":1e9}]", "-1000 to 1000" },
+        { "{\"id\":0}", "is an object, expected [" }, { "[0]", "expected [{" }, { "[{\"id\":0", "the body is" },
+        { "", "missing request body" }, { "[{\"id\":0,\"scale\":1},{\"name\":\"one\",\"scale\":1}]", "named twice" },
+        { "[{\"name\":\"three\",\"scale\":1}]", "'three' not found" },
         { "[{\"name\":\"three\",\"scale\":0}]", "'three' not found" },
         { "[{\"name\":\"../one\",\"scale\":1}]", "no file name" } };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) set_adapters("/lora-adapters", wrong[i].body, 400, wrong[i].says);
-    set_adapters("/lora-adapters?model=pip-stories-q8", "[{\"id\":0,\"scale\":1}]", 400, "one.lora"); /* it is of another shape: said now, not by each request */
+    /* it is of another shape: said now, not by each request */
+    set_adapters("/lora-adapters?model=pip-stories-q8", "[{\"id\":0,\"scale\":1}]", 400, "one.lora");
     set_adapters("/lora-adapters?model=none", "[]", 404, "not found");
     assert_string_equal(answered(""), half); /* what was refused changed nothing */
     set_adapters("/lora-adapters", "[{\"id\":0,\"scale\":0.25},{\"id\":1,\"scale\":0.5}]", 200, "success");
@@ -573,16 +592,22 @@ static void test_default_adapters(void **state) {
 static void test_adapter_among_models(void **state) {
     (void)state;
     static const struct { const char *method, *path, *body; int status; const char *says; } asked[] = {
-        { "GET", "/v1/models", "", 200, "\"id\":\"base\"" }, { "GET", "/api/tags", "", 200, "\"base:latest\"" }, { "GET", "/lora-adapters", "", 200, "\"name\":\"tuned\"" },
-        { "POST", "/v1/completions", "{\"model\":\"tuned\",\"prompt\":[5,9]}", 400, "model 'tuned' is a LoRA adapter, no model: ask for its model, and name it there: \\\"lora\\\": [{\\\"name\\\": \\\"tuned\\\"" },
-        { "POST", "/api/generate", "{\"model\":\"tuned.bin\",\"prompt\":\"x\"}", 400, "is a LoRA adapter" }, { "POST", "/completion", "{\"model\":\"words\",\"prompt\":\"x\"}", 400, "holds a tokenizer alone" },
-        { "POST", "/api/show", "{\"model\":\"tuned\"}", 400, "is a LoRA adapter" }, { "GET", "/v1/models/tuned", "", 404, "is a LoRA adapter" }, { "POST", "/api/pull", "{\"model\":\"tuned\"}", 400, "is a LoRA adapter" },
-        { "POST", "/v1/completions", "{\"model\":\"base\",\"prompt\":[5,9],\"max_tokens\":2,\"lora\":[{\"name\":\"tuned\",\"scale\":0.5}]}", 200, "\"completion_tokens\":2" },
+        { "GET", "/v1/models", "", 200, "\"id\":\"base\"" }, { "GET", "/api/tags", "", 200, "\"base:latest\"" },
+        { "GET", "/lora-adapters", "", 200, "\"name\":\"tuned\"" },
+        { "POST", "/v1/completions", "{\"model\":\"tuned\",\"prompt\":[5,9]}", 400,
+          "model 'tuned' is a LoRA adapter, no model: ask for its model, and name it there: \\\"lora\\\": [{\\\"name\\\": \\\"tuned\\\"" },
+        { "POST", "/api/generate", "{\"model\":\"tuned.bin\",\"prompt\":\"x\"}", 400, "is a LoRA adapter" },
+        { "POST", "/completion", "{\"model\":\"words\",\"prompt\":\"x\"}", 400, "holds a tokenizer alone" },
+        { "POST", "/api/show", "{\"model\":\"tuned\"}", 400, "is a LoRA adapter" }, { "GET", "/v1/models/tuned", "", 404, "is a LoRA adapter" },
+        { "POST", "/api/pull", "{\"model\":\"tuned\"}", 400, "is a LoRA adapter" },
+        { "POST", "/v1/completions", "{\"model\":\"base\",\"prompt\":[5,9],\"max_tokens\":2,\"lora\":[{\"name\":\"tuned\",\"scale\":0.5}]}",
+          200, "\"completion_tokens\":2" },
         { "POST", "/v1/completions", "{\"prompt\":[5,9],\"max_tokens\":2}", 200, "\"model\":\"base\"" } };
     char command[4000], models[400];
     const char *model = site.model;
     snprintf(models, sizeof models, "%s/mixed", work_dir);
-    snprintf(command, sizeof command, "mkdir -p '%s' && cp '%s' '%s/base.bin' && '%s/convert' " GOLDEN "lora_llama --base " GOLDEN "llama -o '%s/tuned.bin' 2>/dev/null && '%s/convert' weights/pip-stories --vocab-only -o '%s/words.bin' 2>/dev/null",
+    snprintf(command, sizeof command, "mkdir -p '%s' && cp '%s' '%s/base.bin' && '%s/convert' " GOLDEN "lora_llama --base " GOLDEN
+             "llama -o '%s/tuned.bin' 2>/dev/null && '%s/convert' weights/pip-stories --vocab-only -o '%s/words.bin' 2>/dev/null",
              models, converted(GOLDEN "llama", "f32"), models, bin_dir(), models, bin_dir(), models);
     assert_int_equal(system(command), 0);
     site.model = models;
@@ -591,11 +616,13 @@ static void test_adapter_among_models(void **state) {
     for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
         http_answer a;
         assert_int_equal(http_ask(site.port, asked[i].method, asked[i].path, asked[i].body, &a), 0);
-        if (a.status != asked[i].status || !strstr(a.body.p, asked[i].says)) fail_msg("%s %s: expected %d and %s, found %d: %s", asked[i].path, asked[i].body, asked[i].status, asked[i].says, a.status, a.body.p);
+        if (a.status != asked[i].status || !strstr(a.body.p, asked[i].says))
+            fail_msg("%s %s: expected %d and %s, found %d: %s", asked[i].path, asked[i].body, asked[i].status, asked[i].says, a.status, a.body.p);
         if (i < 2 && (strstr(a.body.p, "tuned") || strstr(a.body.p, "words"))) fail_msg("%s: %s", asked[i].path, a.body.p);
         http_answer_free(&a);
     }
-    snprintf(command, sizeof command, "mv '%s/base.bin' '%s/kept' && mv '%s/tuned.bin' '%s/other.bin' && mv '%s/kept' '%s/tuned.bin'", models, models, models, models, models, models);
+    snprintf(command, sizeof command, "mv '%s/base.bin' '%s/kept' && mv '%s/tuned.bin' '%s/other.bin' && mv '%s/kept' '%s/tuned.bin'",
+             models, models, models, models, models, models);
     assert_int_equal(system(command), 0); /* what a name stands for may change */
     http_answer a = site_post("/v1/completions", "{\"model\":\"tuned\",\"prompt\":[5,9],\"max_tokens\":2}", 200);
     http_answer_free(&a);
@@ -616,7 +643,8 @@ static void test_light_requests(void **state) {
     (void)state;
     enum { HEAVY = 9, BYTES = 6 << 20 };
     static const struct { const char *path; int status; } light[] = {
-        { "/v1/models", 200 }, { "/v1/models/pip-stories-q8", 200 }, { "/slots", 200 }, { "/api/tags", 200 }, { "/api/ps", 200 }, { "/api/version", 200 }, { "/metrics", 200 }, { "/health", 200 },
+        { "/v1/models", 200 }, { "/v1/models/pip-stories-q8", 200 }, { "/slots", 200 }, { "/api/tags", 200 }, { "/api/ps", 200 },
+        { "/api/version", 200 }, { "/metrics", 200 }, { "/health", 200 },
         { "/", 200 }, { "/none", 404 } };
     site_start("");
     http_answer a;
@@ -663,7 +691,8 @@ static void test_adapters_in_flight(void **state) {
     char want[6000], got[6000];
     snprintf(want, sizeof want, "%s", answered(""));
     int busy = http_dial(site.port), fd = http_dial(site.port);
-    http_send(busy, "POST", "/completion", "{\"prompt\":[[1,2],[1,3],[1,4],[1,5],[1,6],[1,7],[1,8],[1,9]],\"n_predict\":120,\"ignore_eos\":true,\"n_cmpl\":128}");
+    http_send(busy, "POST", "/completion", "{\"prompt\":[[1,2],[1,3],[1,4],[1,5],[1,6],[1,7],[1,8],[1,9]],\"n_predict\":120,"
+                                           "\"ignore_eos\":true,\"n_cmpl\":128}");
     site_wait_metric("llamacpp:requests_processing", 1);
     http_send(fd, "POST", "/completion", waiting);
     site_wait_metric("llamacpp:requests_deferred", 1);
@@ -685,7 +714,8 @@ int main(void) {
         cmocka_unit_test(test_evicted_from_memory), cmocka_unit_test(test_slots), cmocka_unit_test(test_saves_at_once),
         cmocka_unit_test(test_fallback), cmocka_unit_test(test_asked_before), cmocka_unit_test(test_pings), cmocka_unit_test(test_trace),
         cmocka_unit_test(test_full_disk), cmocka_unit_test(test_few_files), cmocka_unit_test(test_context_bound),
-        cmocka_unit_test(test_default_adapters), cmocka_unit_test(test_adapter_among_models), cmocka_unit_test(test_light_requests), cmocka_unit_test(test_adapters_in_flight),
+        cmocka_unit_test(test_default_adapters), cmocka_unit_test(test_adapter_among_models), cmocka_unit_test(test_light_requests),
+        cmocka_unit_test(test_adapters_in_flight),
     };
     return cmocka_run_group_tests(tests, set_up, site_close);
 }

@@ -63,7 +63,8 @@ static void test_names(void **state) {
 
 static void from_page(const char *origin, int status) {
     char text[400];
-    int n = snprintf(text, sizeof text, "POST /tokenize HTTP/1.1\r\nHost: localhost:%d\r\nOrigin: %s\r\nContent-Type: text/plain\r\nContent-Length: 15\r\nConnection: close\r\n\r\n{\"content\":\"x\"}", site.port, origin);
+    int n = snprintf(text, sizeof text, "POST /tokenize HTTP/1.1\r\nHost: localhost:%d\r\nOrigin: %s\r\nContent-Type: text/plain\r\n"
+                                        "Content-Length: 15\r\nConnection: close\r\n\r\n{\"content\":\"x\"}", site.port, origin);
     http_answer a = send_raw(text, (size_t)n);
     if (a.status != status) fail_msg("a page of %s: expected %d, found %d: %s", origin, status, a.status, a.body.p);
     if (status == 403 && !strstr(a.body.p, "--cors")) fail_msg("%s", a.body.p);
@@ -99,7 +100,8 @@ static const struct { const char *before, *options, *part; int status; } mistake
     { "", "--threads -1", "--threads: expected no negative number", 2 },
     { "", "--exact --cache-type q8", "--exact keeps its cache in f32", 1 },
     { "", "--cache-type q3", "expected f16 or q8, found \"q3\"", 2 },
-    { "", "--allow-host http://a.example", "--allow-host: expected a name such as llm.example.org, without scheme and port, or *, found \"http://a.example\"", 2 },
+    { "", "--allow-host http://a.example",
+      "--allow-host: expected a name such as llm.example.org, without scheme and port, or *, found \"http://a.example\"", 2 },
     { "", "--allow-host a.example:80", "--allow-host: expected a name", 2 },
     { "", "--cors example.org", "--cors: expected an origin such as https://example.org", 2 },
     { "", "--cors https://example.org/", "--cors: expected an origin", 2 },
@@ -127,7 +129,8 @@ static void test_mistakes(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++) {
         char command[1600], text[1600] = "";
-        snprintf(command, sizeof command, "%s timeout 60 '%s/serve' '%s' --port 0 %s 2>&1", mistakes[i].before, bin_dir(), site.model, mistakes[i].options);
+        snprintf(command, sizeof command, "%s timeout 60 '%s/serve' '%s' --port 0 %s 2>&1", mistakes[i].before, bin_dir(),
+                 site.model, mistakes[i].options);
         FILE *f = popen(command, "r");
         text[fread(text, 1, sizeof text - 1, f)] = 0;
         int rc = pclose(f);
@@ -143,7 +146,9 @@ static void test_names_of_no_model(void **state) {
     buf log = { 0 };
     site_start("--alias gpt=nobody --fallback pip-stories-q8=neither --cors https://example.org --alias fine=pip-stories-q8");
     site_log(&log);
-    if (!strstr(log.p, "--alias: model 'nobody' not found; there is: pip-stories-q8") || !strstr(log.p, "--fallback: model 'neither' not found") || strstr(log.p, "fine")) fail_msg("%s", log.p);
+    if (!strstr(log.p, "--alias: model 'nobody' not found; there is: pip-stories-q8") ||
+        !strstr(log.p, "--fallback: model 'neither' not found") || strstr(log.p, "fine"))
+        fail_msg("%s", log.p);
     assert_int_equal(site_end(SIGTERM), 0);
     buf_free(&log);
 }
@@ -152,12 +157,17 @@ static void test_names_of_no_model(void **state) {
 static void test_errors_of_http(void **state) {
     (void)state;
     static const struct { const char *bytes; int status; const char *shape; } rows[] = {
-        { "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n", 413, "{\"error\":{\"message\":\"a body of 99999999999 bytes, the most is 33554432\",\"type\":\"invalid_request_error\",\"code\":\"body_too_large\"" },
+        { "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n", 413,
+          "{\"error\":{\"message\":\"a body of 99999999999 bytes, the most is 33554432\",\"type\":\"invalid_request_error\","
+          "\"code\":\"body_too_large\"" },
         { "POST /api/chat HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n", 413, "{\"error\":\"a body of 99999999999 bytes" },
-        { "POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n", 413, "{\"type\":\"error\",\"error\":{\"message\":\"a body of 99999999999 bytes, the most is 33554432\",\"type\":\"request_too_large\"" },
+        { "POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n", 413,
+          "{\"type\":\"error\",\"error\":{\"message\":\"a body of 99999999999 bytes, the most is 33554432\",\"type\":\"request_too_large\"" },
         { "POST /completion HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n", 413, "\"code\":413,\"name\":\"body_too_large\"" },
-        { "POST /api/chat HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501, "{\"error\":\"Transfer-Encoding: gzip is not known here; expected chunked\"" },
-        { "POST /v1/messages HTTP/1.1\r\nno header\r\n\r\n", 400, "{\"type\":\"error\",\"error\":{\"message\":\"malformed request: a header line without a colon\"" },
+        { "POST /api/chat HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501,
+          "{\"error\":\"Transfer-Encoding: gzip is not known here; expected chunked\"" },
+        { "POST /v1/messages HTTP/1.1\r\nno header\r\n\r\n", 400,
+          "{\"type\":\"error\",\"error\":{\"message\":\"malformed request: a header line without a colon\"" },
         { "GET /api/tags HTTP/1.1\r\n\r\n", 400, "{\"error\":\"malformed request: no Host header\"" },
         { "GET /api/tags HTTP/2.0\r\n\r\n", 505, "{\"error\":\"HTTP/2.0 is not spoken here" },
         { "POST /api/chat HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "{\"error\":\"malformed request: a chunk's size" },
@@ -171,15 +181,19 @@ static void test_errors_of_http(void **state) {
     }
     static char large[80000]; /* a target, and headers, beyond their limits */
     for (int k = 0; k < 2; k++) {
-        int n = snprintf(large, sizeof large, k ? "GET /api/tags HTTP/1.1\r\nHost: a\r\nX: %070000d\r\n\r\n" : "GET /v1/messages/%070000d HTTP/1.1\r\n\r\n", 0);
+        int n = snprintf(large, sizeof large, k ? "GET /api/tags HTTP/1.1\r\nHost: a\r\nX: %070000d\r\n\r\n"
+                                                : "GET /v1/messages/%070000d HTTP/1.1\r\n\r\n", 0);
         http_answer a = send_raw(large, (size_t)n);
-        if (a.status != (k ? 431 : 414) || !strstr(a.body.p, k ? "{\"error\":\"the request's headers" : "{\"type\":\"error\",\"error\":{\"message\":\"the request's target")) fail_msg("%d %s", a.status, a.body.p);
+        if (a.status != (k ? 431 : 414) ||
+            !strstr(a.body.p, k ? "{\"error\":\"the request's headers" : "{\"type\":\"error\",\"error\":{\"message\":\"the request's target"))
+            fail_msg("%d %s", a.status, a.body.p);
         http_answer_free(&a);
     }
     site_end(SIGTERM);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_names), cmocka_unit_test(test_origins), cmocka_unit_test(test_mistakes), cmocka_unit_test(test_names_of_no_model), cmocka_unit_test(test_errors_of_http) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_names), cmocka_unit_test(test_origins), cmocka_unit_test(test_mistakes),
+                                        cmocka_unit_test(test_names_of_no_model), cmocka_unit_test(test_errors_of_http) };
     return cmocka_run_group_tests(tests, set_up, site_close);
 }

@@ -43,7 +43,8 @@ static int end_server(int sig) {
 }
 
 /* The demo model as if its checkpoint had another family's template. */
-static const char *const templates[] = { "qwen3", "qwen2.5", "llama3.1", "mistral-nemo", "xml", "deepseek", "deepseek-3.1", "function-gemma", "gemma4", "gemma-python", "mistral-named", "phi", "pythonic", "json" };
+static const char *const templates[] = { "qwen3", "qwen2.5", "llama3.1", "mistral-nemo", "xml", "deepseek", "deepseek-3.1",
+                                         "function-gemma", "gemma4", "gemma-python", "mistral-named", "phi", "pythonic", "json" };
 enum { PUBLISHED = 4 }; /* the others are shapes of our own */
 
 static const char *with_template(const char *name) {
@@ -51,7 +52,8 @@ static const char *with_template(const char *name) {
     char command[4000];
     snprintf(path, sizeof path, "%s/%s.bin", work_dir, name);
     snprintf(command, sizeof command,
-             "mkdir -p '%s/%s' && cp weights/pip-stories/*.json weights/pip-stories/model.safetensors '%s/%s/' && sed -i 's/\"chat_template\"/\"no_template\"/' '%s/%s/tokenizer_config.json' && "
+             "mkdir -p '%s/%s' && cp weights/pip-stories/*.json weights/pip-stories/model.safetensors '%s/%s/' && "
+             "sed -i 's/\"chat_template\"/\"no_template\"/' '%s/%s/tokenizer_config.json' && "
              "cp tests/fixtures/*_templates/%s.jinja '%s/%s/chat_template.jinja' && '%s/convert' '%s/%s' -o '%s' --force >/dev/null 2>&1",
              work_dir, name, work_dir, name, work_dir, name, name, work_dir, name, bin_dir(), work_dir, name, path);
     if (system(command)) fail_msg("%s", command);
@@ -65,7 +67,8 @@ static int set_up(void **state) {
     snprintf(path, sizeof path, "%s", converted("weights/pip-stories", "q8"));
     server.model = path;
     static char more[(sizeof templates / sizeof *templates) * 600];
-    for (size_t i = 0; i < sizeof templates / sizeof *templates; i++) snprintf(more + strlen(more), sizeof more - strlen(more), " '%s'", with_template(templates[i]));
+    for (size_t i = 0; i < sizeof templates / sizeof *templates; i++)
+        snprintf(more + strlen(more), sizeof more - strlen(more), " '%s'", with_template(templates[i]));
     return start_server(more);
 }
 
@@ -126,15 +129,21 @@ static void run_text(const char *options, buf *out) {
 static void test_the_same_everywhere(void **state) {
     (void)state;
     static const struct { const char *path, *body, *outer, *inner, *run; } rows[] = {
-        { "/completion", "{\"prompt\":\"Once upon a time\",\"n_predict\":40,\"seed\":5,\"min_p\":0", "content", NULL, "-p 'Once upon a time' --no-echo -n 40 --seed 5" },
-        { "/v1/completions", "{\"prompt\":\"Once upon a time\",\"max_tokens\":40,\"seed\":5,\"top_k\":40", "choices", "text", "-p 'Once upon a time' --no-echo -n 40 --seed 5" },
-        { "/v1/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":\"A story of a cat\"}],\"max_tokens\":40,\"seed\":7,\"top_k\":40", "choices", "content",
+        { "/completion", "{\"prompt\":\"Once upon a time\",\"n_predict\":40,\"seed\":5,\"min_p\":0", "content", NULL,
+          "-p 'Once upon a time' --no-echo -n 40 --seed 5" },
+        { "/v1/completions", "{\"prompt\":\"Once upon a time\",\"max_tokens\":40,\"seed\":5,\"top_k\":40", "choices",
+          "text", "-p 'Once upon a time' --no-echo -n 40 --seed 5" },
+        { "/v1/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":\"A story of a cat\"}],\"max_tokens\":40,\"seed\":7,\"top_k\":40",
+          "choices", "content",
           "--chat -p 'A story of a cat' -n 40 --seed 7" },
-        { "/api/chat", "{\"model\":\"pip-stories-q8\",\"messages\":[{\"role\":\"user\",\"content\":\"A story of a cat\"}],\"options\":{\"num_predict\":40,\"seed\":7}", "message", "content",
+        { "/api/chat", "{\"model\":\"pip-stories-q8\",\"messages\":[{\"role\":\"user\",\"content\":\"A story of a cat\"}],"
+                       "\"options\":{\"num_predict\":40,\"seed\":7}", "message", "content",
           "--chat -p 'A story of a cat' -n 40 --seed 7" },
-        { "/api/generate", "{\"model\":\"pip-stories-q8\",\"prompt\":\"A story of a cat\",\"options\":{\"num_predict\":40,\"temperature\":0}", "response", NULL,
+        { "/api/generate", "{\"model\":\"pip-stories-q8\",\"prompt\":\"A story of a cat\",\"options\":{\"num_predict\":40,\"temperature\":0}",
+          "response", NULL,
           "--chat -p 'A story of a cat' -n 40 --temp 0" },
-        { "/v1/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":\"A story of a cat\"}],\"temperature\":0,\"stop\":[\" cat\"]", "choices", "content",
+        { "/v1/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":\"A story of a cat\"}],\"temperature\":0,\"stop\":[\" cat\"]",
+          "choices", "content",
           "--chat -p 'A story of a cat' -n 300 --temp 0 --stop ' cat'" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -246,7 +255,8 @@ static void check_arguments(const char *text, size_t n) {
     err e = { 0 };
     if (json_parse(&a, text, n, &j, &e)) fail_msg("%s: %.*s", e.msg, (int)n, text);
     const json *city = json_get(j, "city"), *d = json_get(j, "days");
-    if (!city || city->type != JSON_STRING || j->n != 1u + (d != NULL) || (d && (json_int(d, &days) || days < 1 || days > 9))) fail_msg("%.*s", (int)n, text);
+    if (!city || city->type != JSON_STRING || j->n != 1u + (d != NULL) || (d && (json_int(d, &days) || days < 1 || days > 9)))
+        fail_msg("%.*s", (int)n, text);
     arena_free(&a);
 }
 
@@ -259,7 +269,8 @@ static void calls_of(const char *p, bool whole_only, buf *out, buf *reason) {
         arena a = { 0 };
         json *j;
         if (*from == '{' && json_parse(&a, from, n - (size_t)(from - p), &j, NULL) == 0) {
-            const json *c = json_get(j, "choices") ? json_get(j, "choices")->child : NULL, *m = json_get(c, "message"), *list = json_get(m ? m : json_get(c, "delta"), "tool_calls");
+            const json *c = json_get(j, "choices") ? json_get(j, "choices")->child : NULL, *m = json_get(c, "message"),
+                       *list = json_get(m ? m : json_get(c, "delta"), "tool_calls");
             const json *why = json_get(c, "finish_reason");
             if (why && why->type == JSON_STRING) buf_str(reason, why->s);
             for (const json *k = list ? list->child : NULL; k; k = k->next) {
@@ -280,9 +291,12 @@ static void calls_of(const char *p, bool whole_only, buf *out, buf *reason) {
 
 static void test_calls_always_validate(void **state) {
     (void)state;
-    static const char body[] = "{\"model\":\"%s\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"max_tokens\":%d,\"seed\":%d,\"temperature\":1.5,\"top_k\":0,\"stream\":%s,\"tool_choice\":\"required\",\"parallel_tool_calls\":%s,"
-                               "\"chat_template_kwargs\":{\"enable_thinking\":false},\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"weather\",\"parameters\":{\"type\":\"object\",\"properties\":"
-                               "{\"city\":{\"type\":\"string\",\"maxLength\":12},\"days\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":9}},\"required\":[\"city\"],\"additionalProperties\":false}}}]}";
+    static const char body[] = "{\"model\":\"%s\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"max_tokens\":%d,"
+                               "\"seed\":%d,\"temperature\":1.5,\"top_k\":0,\"stream\":%s,\"tool_choice\":\"required\",\"parallel_tool_calls\":%s,"
+                               "\"chat_template_kwargs\":{\"enable_thinking\":false},\"tools\":[{\"type\":\"function\","
+                               "\"function\":{\"name\":\"weather\",\"parameters\":{\"type\":\"object\",\"properties\":"
+                               "{\"city\":{\"type\":\"string\",\"maxLength\":12},\"days\":{\"type\":\"integer\","
+                               "\"minimum\":1,\"maximum\":9}},\"required\":[\"city\"],\"additionalProperties\":false}}}]}";
     int ended = 0;
     for (size_t i = 0; i < sizeof templates / sizeof *templates; i++)
         for (int seed = 0; seed < (i < PUBLISHED ? 12 : 3); seed++) {
@@ -297,7 +311,8 @@ static void test_calls_always_validate(void **state) {
                 http_answer_free(&a);
             }
             ended += strcmp(why[0].p, "tool_calls") == 0;
-            if (strcmp(said[0].p, said[1].p) || strcmp(why[0].p, why[1].p)) fail_msg("%s, seed %d:\n%s %s\n%s %s", templates[i], seed, said[0].p, why[0].p, said[1].p, why[1].p);
+            if (strcmp(said[0].p, said[1].p) || strcmp(why[0].p, why[1].p))
+                fail_msg("%s, seed %d:\n%s %s\n%s %s", templates[i], seed, said[0].p, why[0].p, said[1].p, why[1].p);
             for (int k = 0; k < 2; k++) buf_free(&said[k]), buf_free(&why[k]);
         }
     if (ended < 30) fail_msg("only %d answers ended", ended);
@@ -306,8 +321,10 @@ static void test_calls_always_validate(void **state) {
 /* Its history with calls and results goes through the template; without a required call the model writes what it likes. */
 static void test_history_with_calls(void **state) {
     (void)state;
-    static const char body[] = "{\"model\":\"%s\",\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"id\":\"abcdefghi\",\"type\":\"function\","
-                               "\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"x\\\":1}\"}}]},{\"role\":\"tool\",\"tool_call_id\":\"abcdefghi\",\"content\":\"2\"}],"
+    static const char body[] = "{\"model\":\"%s\",\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\","
+                               "\"content\":\"\",\"tool_calls\":[{\"id\":\"abcdefghi\",\"type\":\"function\","
+                               "\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"x\\\":1}\"}}]},{\"role\":\"tool\","
+                               "\"tool_call_id\":\"abcdefghi\",\"content\":\"2\"}],"
                                "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"type\":\"object\"}}}]}";
     for (size_t i = 0; i < sizeof templates / sizeof *templates; i++) {
         char text[900];
@@ -376,7 +393,8 @@ static void test_a_client_that_goes(void **state) {
 /* 200 long prompts, left while they are worked on: most of them are never begun, and who asked beside them gets what he would alone. */
 static void test_gone_inside_a_prompt(void **state) {
     (void)state;
-    static const char cancelled[] = "quern_jobs_total{code=\"cancelled\"}", processing[] = "\nllamacpp:requests_processing", tokens[] = "\nllamacpp:prompt_tokens_total";
+    static const char cancelled[] = "quern_jobs_total{code=\"cancelled\"}", processing[] = "\nllamacpp:requests_processing",
+                      tokens[] = "\nllamacpp:prompt_tokens_total";
     enum { PROMPTS = 200, LENGTH = 900 };
     buf body = { 0 };
     buf_str(&body, "{\"max_tokens\":1,\"prompt\":[");
@@ -458,7 +476,8 @@ static void test_drain(void **state) {
 
 static void test_usage(void **state) {
     (void)state;
-    static const char *const wrong[] = { "--drain -1", "--max-connections -1", "--sse-ping-interval -1", "--max-delay -1", "--cache-type q3", "--slots 0" };
+    static const char *const wrong[] = { "--drain -1", "--max-connections -1", "--sse-ping-interval -1", "--max-delay -1",
+                                         "--cache-type q3", "--slots 0" };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         char command[1400];
         snprintf(command, sizeof command, "timeout 20 '%s/serve' '%s' --port 0 %s 2>/dev/null", bin_dir(), server.model, wrong[i]);
@@ -472,8 +491,10 @@ static void test_usage(void **state) {
 enum { DRAFTED = 8 };
 
 static const char *drafted_body(int k) {
-    static const char *const more[] = { "\"temperature\":0", "\"temperature\":0.9,\"logprobs\":2", "\"temperature\":0,\"stop\":[\" the\"]", "\"n\":2,\"temperature\":1",
-                                        "\"grammar\":\"root ::= [a-z ]{40} \\\".\\\"\",\"temperature\":0.7", "\"min_length\":40,\"temperature\":0", "\"lookup\":true,\"temperature\":0",
+    static const char *const more[] = { "\"temperature\":0", "\"temperature\":0.9,\"logprobs\":2",
+                                        "\"temperature\":0,\"stop\":[\" the\"]", "\"n\":2,\"temperature\":1",
+                                        "\"grammar\":\"root ::= [a-z ]{40} \\\".\\\"\",\"temperature\":0.7",
+                                        "\"min_length\":40,\"temperature\":0", "\"lookup\":true,\"temperature\":0",
                                         "\"speculative.n_max\":2,\"temperature\":0,\"repeat_penalty\":1.1" };
     static char body[DRAFTED][400];
     snprintf(body[k], sizeof body[k], "{\"prompt\":\"Once upon a time there was a\",\"max_tokens\":80,\"seed\":%d,%s}", k, more[k]);
@@ -532,7 +553,8 @@ static void test_drafts(void **state) {
         assert_true(metric("\nllamacpp:spec_decode_num_draft_tokens_total") >= metric("\nllamacpp:spec_decode_num_accepted_tokens_total"));
         about.n = 0;
         get_into("/api/ps", &about);
-        if (!strstr(about.p, i ? "\"draft\":{\"name\":\"unrelated-q4\",\"memory\":" : "\"draft\":{\"name\":\"pip-stories-q4\",\"memory\":")) fail_msg("%s", about.p);
+        if (!strstr(about.p, i ? "\"draft\":{\"name\":\"unrelated-q4\",\"memory\":" : "\"draft\":{\"name\":\"pip-stories-q4\",\"memory\":"))
+            fail_msg("%s", about.p);
         assert_int_equal(end_server(SIGTERM), 0);
         buf_free(&got);
     }
@@ -563,9 +585,11 @@ static void test_draft_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_same_everywhere), cmocka_unit_test(test_a_crowd_changes_nothing), cmocka_unit_test(test_all_is_allowed), cmocka_unit_test(test_calls_always_validate), cmocka_unit_test(test_history_with_calls),
+        cmocka_unit_test(test_the_same_everywhere), cmocka_unit_test(test_a_crowd_changes_nothing), cmocka_unit_test(test_all_is_allowed),
+        cmocka_unit_test(test_calls_always_validate), cmocka_unit_test(test_history_with_calls),
         cmocka_unit_test(test_errors), cmocka_unit_test(test_a_client_that_goes), cmocka_unit_test(test_gone_inside_a_prompt),
-        cmocka_unit_test(test_a_busy_port), cmocka_unit_test(test_drain), cmocka_unit_test(test_drafts), cmocka_unit_test(test_draft_refusals), cmocka_unit_test(test_usage),
+        cmocka_unit_test(test_a_busy_port), cmocka_unit_test(test_drain), cmocka_unit_test(test_drafts),
+        cmocka_unit_test(test_draft_refusals), cmocka_unit_test(test_usage),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -57,7 +57,8 @@ static sample_opts rules_of(float temperature) {
     return o;
 }
 
-static const char *const models[] = { "weights/pip-stories", "tests/fixtures/golden/gemma3", "tests/fixtures/golden/mistral", "tests/fixtures/golden/t5" };
+static const char *const models[] = { "weights/pip-stories", "tests/fixtures/golden/gemma3", "tests/fixtures/golden/mistral",
+                                      "tests/fixtures/golden/t5" };
 
 static void same_answers(engine *g, const speculate_opts *how, const char *what, speculation_figures *total) {
     for (int t = 0; t < 2; t++) {
@@ -177,7 +178,8 @@ static void test_same_ids(void **state) {
         { "sed -i 's/| trim//g' tokenizer_config.json", NULL },
         { "sed -i '/chat_template/d' tokenizer_config.json", NULL },
         { "sed -i 's/\"eos_token\": \"<|end|>\"/\"eos_token\": \"<|eos|>\"/' tokenizer_config.json", NULL },
-        { "sed -i 's/\"zzle\": 2122,/\"zzle\": 2575,/; s/dragon\": 2575,/dragon\": 2122,/' tokenizer.json", "tokenizers differ: token 2122 is \"zzle\" and \"\xc4\xa0" "dragon\";" },
+        { "sed -i 's/\"zzle\": 2122,/\"zzle\": 2575,/; s/dragon\": 2575,/dragon\": 2122,/' tokenizer.json",
+          "tokenizers differ: token 2122 is \"zzle\" and \"\xc4\xa0" "dragon\";" },
         { "sed -i '13s/true/false/' tokenizer.json", "tokenizers differ: token 0 is special in one of them;" },
         { "sed -i '4258,4261{H;d};4265G' tokenizer.json", "tokenizers differ: their merges differ, first in that of tokens " },
         { "sed -i 's/\"Isolated\"/\"Removed\"/' tokenizer.json", "tokenizers differ: rule 1 of their splitting into words is " },
@@ -189,19 +191,22 @@ static void test_same_ids(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         err e = { 0 };
         snprintf(folder, sizeof folder, "%s/varied-%zu", work_dir, i);
-        snprintf(command, sizeof command, "mkdir '%s' && cp weights/pip-stories/*.json weights/pip-stories/*.safetensors '%s' && cd '%s' && %s", folder, folder, folder, cases[i].edit);
+        snprintf(command, sizeof command, "mkdir '%s' && cp weights/pip-stories/*.json weights/pip-stories/*.safetensors '%s' && cd '%s' && %s",
+                 folder, folder, folder, cases[i].edit);
         if (system(command)) fail_msg("%s", command);
         engine *draft = open_or_fail(converted(folder, "q4"), (engine_opts){ .threads = 1 });
         int rc = speculate_check(engine_about(g), engine_about(draft), &e);
         if (rc && !cases[i].why) fail_msg("%s: %s", cases[i].edit, e.msg);
-        if (cases[i].why && (!rc || !strstr(e.msg, cases[i].why))) fail_msg("%s: \"%s\", expected \"%s\"", cases[i].edit, rc ? e.msg : "taken", cases[i].why);
+        if (cases[i].why && (!rc || !strstr(e.msg, cases[i].why)))
+            fail_msg("%s: \"%s\", expected \"%s\"", cases[i].edit, rc ? e.msg : "taken", cases[i].why);
         engine_close(draft);
     }
     engine_close(g);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_lookup), cmocka_unit_test(test_draft), cmocka_unit_test(test_find), cmocka_unit_test(test_pace), cmocka_unit_test(test_refusals), cmocka_unit_test(test_same_ids) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_lookup), cmocka_unit_test(test_draft), cmocka_unit_test(test_find),
+                                        cmocka_unit_test(test_pace), cmocka_unit_test(test_refusals), cmocka_unit_test(test_same_ids) };
     make_work_dir();
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     remove_work_dir();

@@ -73,12 +73,14 @@ static void one_chat(void *arg, const json *line, size_t number) {
         buf_free(&text);
     }
     chat_request q = { .messages = json_get(line, "messages"), .tools = json_get(line, "tools"), .kwargs = json_get(line, "kwargs"),
-                       .bos_token = json_get(line, "bos_token"), .eos_token = json_get(line, "eos_token"), .add_generation_prompt = add->type == JSON_TRUE };
+                       .bos_token = json_get(line, "bos_token"), .eos_token = json_get(line, "eos_token"),
+                       .add_generation_prompt = add->type == JSON_TRUE };
     int rc = chat_render(s->c, &q, &p, &e);
     bool same = prompt ? !rc && p.text.n == prompt->n && memcmp(p.text.p ? p.text.p : "", prompt->s, prompt->n) == 0 : rc != 0;
     if (prompt == NULL && strncmp(json_get(line, "error")->s, "TemplateError", 13) == 0) same = same && e.code == ERR_TEMPLATE_REFUSED;
     else if (prompt == NULL) same = same && e.code == ERR_INPUT;
-    if (!same && s->bad++ < 5) print_message("cases.jsonl line %zu: expected %s, found %s\n", number, prompt ? prompt->s : "a refusal", rc ? e.msg : p.text.p);
+    if (!same && s->bad++ < 5)
+        print_message("cases.jsonl line %zu: expected %s, found %s\n", number, prompt ? prompt->s : "a refusal", rc ? e.msg : p.text.p);
     s->n++;
     s->refused += rc != 0;
     chat_prompt_free(&p);
@@ -119,7 +121,8 @@ static void one_case(void *arg, const json *line, size_t number) {
     if (template_compile(&t, text->s, text->n, &e)) found = "compile";
     else if (template_render_with(t, s->vars, &o, &out, NULL, NULL, &e)) found = e.code == ERR_TEMPLATE_REFUSED ? "refused" : "render";
     bool same = want ? !*found && out.n == want->n && memcmp(out.p ? out.p : "", want->s, want->n) == 0 : json_is(error, found);
-    if (!same && s->bad++ < 10) print_message("line %zu: %s\n  expected %s\n  found    %s\n", number, text->s, want ? want->s : error->s, *found ? e.msg : out.p);
+    if (!same && s->bad++ < 10)
+        print_message("line %zu: %s\n  expected %s\n  found    %s\n", number, text->s, want ? want->s : error->s, *found ? e.msg : out.p);
     s->n++;
     template_free(t);
     buf_free(&out);
@@ -153,15 +156,19 @@ static int render_code(const char *text, const char *vars, err *e) {
 static void test_limits(void **state) {
     (void)state;
     static const char *const texts[] = {
-        "{{ 'x' * 1000000000 }}", "{{ [1] * 1000000000 }}", "{{ 'xxxxxxxxxx' * 9223372036854775807 }}", "{{ range(1000000000) }}", "{{ range(100001) }}",
+        "{{ 'x' * 1000000000 }}", "{{ [1] * 1000000000 }}", "{{ 'xxxxxxxxxx' * 9223372036854775807 }}",
+        "{{ range(1000000000) }}", "{{ range(100001) }}",
         "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
         "{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}",
         "{% set ns = namespace(s='x') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
         "{% set ns = namespace(s=[1]) %}{% for i in range(60) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s }}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{% macro f(n) %}{{ f(n) ~ f(n) }}{% endmacro %}{{ f(1) }}",
-        "{% set ns = namespace() %}{% set ns.ns = ns %}{{ ns }}", "{{ '%1000000000d' % 5 }}", "{{ '%*d' % (1000000000, 5) }}", "{{ '{:1000000000}'.format(5) }}",
-        "{{ 'x'.center(100000000000) }}", "{{ 'x'.zfill(100000000000) }}", "{{ 'x' | indent(1000000000) }}", "{{ [1] | batch(1000000000, 1) | list }}",
-        "{{ [1] | slice(1000000000) | list }}", "{{ [1] | tojson(indent=1000000000) }}", "{{ 2 ** 64 }}", "{{ 9223372036854775807 + 1 }}", "{{ -9223372036854775807 - 2 }}",
+        "{% set ns = namespace() %}{% set ns.ns = ns %}{{ ns }}", "{{ '%1000000000d' % 5 }}", "{{ '%*d' % (1000000000, 5) }}",
+        "{{ '{:1000000000}'.format(5) }}",
+        "{{ 'x'.center(100000000000) }}", "{{ 'x'.zfill(100000000000) }}", "{{ 'x' | indent(1000000000) }}",
+        "{{ [1] | batch(1000000000, 1) | list }}",
+        "{{ [1] | slice(1000000000) | list }}", "{{ [1] | tojson(indent=1000000000) }}", "{{ 2 ** 64 }}",
+        "{{ 9223372036854775807 + 1 }}", "{{ -9223372036854775807 - 2 }}",
         "{{ 'x'.replace('', 'y' * 10000000).replace('', 'z' * 10000000) }}", "{{ ('x' * 1000000).split('x') | join('y' * 1000000) }}",
         "{% for i in range(100000) %}{{ 'x' * 10000 }}{% endfor %}", "{{ 'a\tb'.expandtabs(1000000000) }}", "{{ big + 1 }}", "{{ -big }}",
         "{% set x = 'x' * 1000000 %}{% for i in range(100000) %}{% if x[::-1] == '' %}{% endif %}{% endfor %}",
@@ -184,9 +191,11 @@ static char *repeated(const char *left, const char *middle, const char *right, s
 /* Programs nested deeper than a stack should follow are refused when they are read; long ones that are not nested are fine. */
 static void test_nesting(void **state) {
     (void)state;
-    static const char *const deep[][3] = { { "{{ ((((((((", "1", ")))))))) }}" }, { "[", "1", "]" }, { "(", "1", ")" }, { "-", "1", "" }, { "not ", "1", "" },
+    static const char *const deep[][3] = { { "{{ ((((((((", "1", ")))))))) }}" }, { "[", "1", "]" }, { "(", "1", ")" },
+                                           { "-", "1", "" }, { "not ", "1", "" },
                                            { "{% if 1 %}", "x", "{% endif %}" }, { "{% for a in b %}", "x", "{% endfor %}" }, { "{'a':", "1", "}" },
-                                           { "a[", "1", "]" }, { "f(", "1", ")" }, { "1 if 1 else ", "1", "" }, { "", "a", ".b" }, { "", "a", "|upper" }, { "", "a", " is defined" } };
+                                           { "a[", "1", "]" }, { "f(", "1", ")" }, { "1 if 1 else ", "1", "" }, { "", "a", ".b" },
+                                           { "", "a", "|upper" }, { "", "a", " is defined" } };
     for (size_t i = 0; i < sizeof deep / sizeof *deep; i++) {
         char *text = repeated(deep[i][0], deep[i][1], deep[i][2], 100000);
         buf b = { 0 };
@@ -200,7 +209,8 @@ static void test_nesting(void **state) {
         free(text);
         buf_free(&b);
     }
-    static const char *const longs[][3] = { { "", "{{ 1", " + 1" }, { "", "{{ 'a'", " ~ 'b'" }, { "", "{{ 1", " and 1" }, { "{{ 1 }}", "{{ 2", "" }, { "", "{{ [1", ", 1" } };
+    static const char *const longs[][3] = { { "", "{{ 1", " + 1" }, { "", "{{ 'a'", " ~ 'b'" }, { "", "{{ 1", " and 1" },
+                                            { "{{ 1 }}", "{{ 2", "" }, { "", "{{ [1", ", 1" } };
     for (size_t i = 0; i < sizeof longs / sizeof *longs; i++) {
         char *text = repeated(longs[i][0], longs[i][1], longs[i][2], 20000);
         buf b = { 0 }, out = { 0 };
@@ -281,7 +291,8 @@ static void expect_marks(const char *text, const char *vars, const char *want) {
 
 static void test_user_ranges(void **state) {
     (void)state;
-    static const char vars[] = "{\"s\": \"abc def\", \"u\": \" \xc3\xa9x \", \"l\": [\"p\", \"q\"], \"d\": {\"k\": \"v\", \"n\": 5}, \"q\": \"a\\\"b\\nc\"}";
+    static const char vars[] = "{\"s\": \"abc def\", \"u\": \" \xc3\xa9x \", \"l\": [\"p\", \"q\"], \"d\": {\"k\": \"v\", "
+                               "\"n\": 5}, \"q\": \"a\\\"b\\nc\"}";
     static const char *const cases[][2] = {
         { "x{{ s }}y", "x<abc def>y" },
         { "{{ 'x' + s + 'y' ~ s }}", "x<abc def>y<abc def>" },
@@ -460,7 +471,8 @@ static void test_injection_behind_normalization(void **state) {
     must(chat_open(&c, t, text, strlen(text), &e), &e);
     size_t plain[2], parsed_too[2];
     static const char *const chats[] = { "[{\"role\": \"user\", \"content\": \"a b\"}, {\"role\": \"user\", \"content\": \"c  d\"}]",
-                                         "[{\"role\": \"user\", \"content\": \"a </s> <s> b </s>\"}, {\"role\": \"user\", \"content\": \" </s> c  d\"}]" };
+                                         "[{\"role\": \"user\", \"content\": \"a </s> <s> b </s>\"}, {\"role\": \"user\", "
+                                         "\"content\": \" </s> c  d\"}]" };
     for (int i = 0; i < 2; i++) {
         encode_chat(c, chats[i], false, &v, &p);
         plain[i] = count(&v, tokenizer_eos(t));
@@ -507,7 +519,8 @@ static void test_places_of_templates(void **state) {
     expect_templates("J", "J");
     put_file("tokenizer_config.json", "{\"chat_template\": \"one\"}");
     expect_templates("one", "one");
-    put_file("tokenizer_config.json", "{\"chat_template\": [{\"name\": \"default\", \"template\": \"D\"}, {\"name\": \"tool_use\", \"template\": \"TT\"}, {\"name\": \"rag\", \"template\": \"R\"}]}");
+    put_file("tokenizer_config.json", "{\"chat_template\": [{\"name\": \"default\", \"template\": \"D\"}, {\"name\": \"tool_use\", "
+                                      "\"template\": \"TT\"}, {\"name\": \"rag\", \"template\": \"R\"}]}");
     expect_templates("D", "TT");
     put_file("tokenizer_config.json", "{\"chat_template\": [{\"name\": \"tool_use\", \"template\": \"TT\"}]}");
     expect_templates(NULL, "TT");
@@ -551,7 +564,8 @@ static void test_chat_requests(void **state) {
     chat_prompt p;
     static const char messages[] = "[{\"role\": \"user\", \"content\": null, \"reasoning\": \"r\"}]", kwargs[] = "{\"x\": 1}";
     e = (err){ 0 };
-    must(chat_render(c, &(chat_request){ .messages = parsed(&a, messages, strlen(messages)), .kwargs = parsed(&a, kwargs, strlen(kwargs)) }, &p, &e), &e);
+    must(chat_render(c, &(chat_request){ .messages = parsed(&a, messages, strlen(messages)),
+                                         .kwargs = parsed(&a, kwargs, strlen(kwargs)) }, &p, &e), &e);
     assert_string_equal(p.text.p, "[{'thinking': 'r', 'role': 'user', 'reasoning': 'r', 'reasoning_content': 'r'}]NoneNoneFalse<|bos|><|end|>1");
     chat_prompt_free(&p);
     arena_free(&a);

@@ -99,7 +99,8 @@ static int surround(struct build *b, const struct beside *by, err *e) {
 static int add_templates(struct build *b, const char *folder, const json *config, err *e) {
     struct slice text = { NULL, 0 }, tools = { NULL, 0 };
     const json *older = NULL;
-    if (folder && (read_optional(b, folder, "chat_template.jinja", &text, e) || read_optional(b, folder, "chat_templates/tool_use.jinja", &tools, e))) return -1;
+    if (folder && (read_optional(b, folder, "chat_template.jinja", &text, e) || read_optional(b, folder, "chat_templates/tool_use.jinja", &tools, e)))
+        return -1;
     if (text.p || tools.p) {
         b->chat_template = text;
         b->tool_template = tools;

@@ -1,7 +1,7 @@
 /* load_gguf: a vocabulary as llama.cpp's files have it. Byte-level BPE comes with merges and the name of its pre-tokenizer, which
  * stands for the rules of some tokenizer.json: the table here says them, and a name that is not in it is refused. SentencePiece
- * comes with scores; WordPiece with U+2581 at the beginnings of words, where the model has ## inside them. It owns what llama.cpp takes for granted where a file is silent. It must not know where the parts come from.
- */
+ * comes with scores; WordPiece with U+2581 at the beginnings of words, where the model has ## inside them. It owns what llama.cpp
+ * takes for granted where a file is silent. It must not know where the parts come from. */
 #include "tokenizer/load_gguf.h"
 
 #include "tokenizer/build.h"
@@ -232,7 +232,8 @@ static int wordpiece_token(struct build *b, const gguf_vocabulary *v, size_t id,
     char *copy = text->failed ? NULL : arena_copy(&b->mem, text->n ? text->p : "", text->n);
     if (!copy) return fail_memory(e, s.n, "a tokenizer");
     bool special = s.n && (type == TYPE_CONTROL || type == TYPE_UNKNOWN);
-    if (build_piece(b, (int64_t)id, (struct slice){ copy, text->n }, special ? PIECE_SPECIAL : type == TYPE_UNUSED ? 0 : PIECE_MODEL, 0, e)) return -1;
+    if (build_piece(b, (int64_t)id, (struct slice){ copy, text->n }, special ? PIECE_SPECIAL : type == TYPE_UNUSED ? 0 : PIECE_MODEL, 0, e))
+        return -1;
     return special ? build_added(b, (int32_t)id, ADDED_SPECIAL, e) : 0;
 }
 

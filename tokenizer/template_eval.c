@@ -183,7 +183,8 @@ static bool attribute(struct run *r, value v, const struct text *name, value *ou
         return p != NULL;
     }
     if (v.type == V_CYCLER && text_is(name, "current")) return *out = v.cycler->items.p[v.cycler->at], true;
-    if (v.type == V_MACRO && text_is(name, "name") && v.macro->node->kind == N_MACRO) return *out = (value){ V_STRING, { .s = (struct text *)&v.macro->node->name->text } }, true;
+    if (v.type == V_MACRO && text_is(name, "name") && v.macro->node->kind == N_MACRO)
+        return *out = (value){ V_STRING, { .s = (struct text *)&v.macro->node->name->text } }, true;
     if (unsafe_method(v, name)) {
         struct sink k = { 0 };
         sink_fmt(r, &k, "access to attribute '%.*s' of '%s' object is unsafe", (int)(name->n < 60 ? name->n : 60), name->p, type_name(v));

@@ -155,7 +155,8 @@ static void bind_rest(struct run *r, struct scope *s, const struct signature *g,
     int extra = c->n > g->n_params ? c->n - g->n_params : 0;
     for (int i = 0; i < c->n_kw; i++) {
         if (is_param(g, c->kw[i].name) || text_is(c->kw[i].name, "caller")) continue;
-        if (!g->uses_kwargs) run_fail(r, "the macro takes no keyword argument '%.*s'", (int)(c->kw[i].name->n < 60 ? c->kw[i].name->n : 60), c->kw[i].name->p);
+        if (!g->uses_kwargs)
+            run_fail(r, "the macro takes no keyword argument '%.*s'", (int)(c->kw[i].name->n < 60 ? c->kw[i].name->n : 60), c->kw[i].name->p);
         dict_set(r, d, (value){ V_STRING, { .s = (struct text *)c->kw[i].name } }, c->kw[i].v);
     }
     if (extra && !g->uses_varargs) run_fail(r, "the macro takes not more than %d argument(s)", g->n_params);
@@ -177,7 +178,8 @@ value call_macro(struct run *r, const struct macro *m, const struct call *c, con
     s->parent = m->scope;
     for (const struct node *p = g->params; p; p = p->next, i++) {
         const struct keyword *k = keyword_of(c, p->name);
-        if (k && i < c->n) run_fail(r, "the macro got multiple values for argument '%.*s'", (int)(p->name->text.n < 60 ? p->name->text.n : 60), p->name->text.p);
+        if (k && i < c->n)
+            run_fail(r, "the macro got multiple values for argument '%.*s'", (int)(p->name->text.n < 60 ? p->name->text.n : 60), p->name->text.p);
         value v = i < c->n ? c->p[i] : k ? k->v : p->a ? eval(r, s, p->a) : undefined_value(r, "a parameter was not provided", NULL, NONE);
         set_variable(r, s, p->name, v);
     }

@@ -92,7 +92,8 @@ static value filter_indent(struct run *r, value v, const value *arg) {
 
 /* length, killwords, end, leeway */
 static value filter_truncate(struct run *r, value v, const value *arg) {
-    int64_t length = given(arg[0]) ? want_int(r, arg[0], "truncate") : 255, leeway = given(arg[3]) && arg[3].type != V_NONE ? want_int(r, arg[3], "truncate") : 5;
+    int64_t length = given(arg[0]) ? want_int(r, arg[0], "truncate") : 255,
+            leeway = given(arg[3]) && arg[3].type != V_NONE ? want_int(r, arg[3], "truncate") : 5;
     value end = given(arg[2]) ? arg[2] : string_of(r, "..."), sep[2] = { string_of(r, " "), int_value(1) };
     int64_t end_length = length_of(r, end);
     if (length < end_length || leeway < 0) run_fail(r, "expected length >= %lld and leeway >= 0", (long long)end_length);
@@ -111,7 +112,8 @@ static value filter_wordcount(struct run *r, value v, const value *arg) {
     tick(r, s->n / 8);
     for (size_t i = 0; i < s->n; i += (size_t)len) {
         uint32_t c = utf8_next(s->p + i, &len);
-        bool word = c == '_' || uni_in(c, 1u << UNI_LU | 1u << UNI_LL | 1u << UNI_LT | 1u << UNI_LM | 1u << UNI_LO | 1u << UNI_ND | 1u << UNI_NL | 1u << UNI_NO);
+        bool word = c == '_' ||
+                    uni_in(c, 1u << UNI_LU | 1u << UNI_LL | 1u << UNI_LT | 1u << UNI_LM | 1u << UNI_LO | 1u << UNI_ND | 1u << UNI_NL | 1u << UNI_NO);
         n += word && !inside;
         inside = word;
     }
@@ -186,7 +188,8 @@ static bool parse_int(struct run *r, const struct text *s, int base, value *out)
     for (end = p; *end; end++) {
         int d = *end >= '0' && *end <= '9' ? *end - '0' : (*end | 32) >= 'a' && (*end | 32) <= 'z' ? (*end | 32) - 'a' + 10 : 99;
         if (d >= base) return false;
-        if (__builtin_mul_overflow(i, base, &i) || __builtin_add_overflow(i, *plain == '-' ? -d : d, &i)) run_limit(r, "a whole number beyond 64 bits");
+        if (__builtin_mul_overflow(i, base, &i) || __builtin_add_overflow(i, *plain == '-' ? -d : d, &i))
+            run_limit(r, "a whole number beyond 64 bits");
     }
     *out = int_value(i);
     return true;
@@ -338,7 +341,10 @@ const char *refused_filter(const char *name, size_t n) {
 /* ---- tests ---- */
 
 static bool test_boolean(struct run *r, value v, const value *arg) { return (void)r, (void)arg, v.type == V_BOOL; }
-static bool test_callable(struct run *r, value v, const value *arg) { return (void)r, (void)arg, v.type == V_UNDEFINED || v.type == V_MACRO || v.type == V_METHOD || v.type == V_FUNCTION || v.type == V_JOINER || v.type == V_LOOP; }
+static bool test_callable(struct run *r, value v, const value *arg) {
+    return (void)r, (void)arg, v.type == V_UNDEFINED || v.type == V_MACRO || v.type == V_METHOD || v.type == V_FUNCTION ||
+           v.type == V_JOINER || v.type == V_LOOP;
+}
 static bool test_defined(struct run *r, value v, const value *arg) { return (void)r, (void)arg, v.type != V_UNDEFINED; }
 static bool test_undefined(struct run *r, value v, const value *arg) { return (void)r, (void)arg, v.type == V_UNDEFINED; }
 static bool test_none(struct run *r, value v, const value *arg) { return (void)r, (void)arg, v.type == V_NONE; }
@@ -351,7 +357,10 @@ static bool test_string(struct run *r, value v, const value *arg) { return (void
 static bool test_mapping(struct run *r, value v, const value *arg) { return (void)r, (void)arg, v.type == V_DICT; }
 static bool test_iterable(struct run *r, value v, const value *arg) { return (void)r, (void)arg, is_iterable(v); }
 static bool test_escaped(struct run *r, value v, const value *arg) { return (void)r, (void)arg, v.type == V_STRING && v.s->markup; }
-static bool test_sequence(struct run *r, value v, const value *arg) { return (void)r, (void)arg, v.type == V_UNDEFINED || v.type == V_STRING || v.type == V_LIST || v.type == V_TUPLE || v.type == V_DICT || v.type == V_RANGE; }
+static bool test_sequence(struct run *r, value v, const value *arg) {
+    return (void)r, (void)arg, v.type == V_UNDEFINED || v.type == V_STRING || v.type == V_LIST || v.type == V_TUPLE ||
+           v.type == V_DICT || v.type == V_RANGE;
+}
 static bool test_lower(struct run *r, value v, const value *arg) { return (void)arg, text_is_case(to_string(r, v, false).s, false); }
 static bool test_upper(struct run *r, value v, const value *arg) { return (void)arg, text_is_case(to_string(r, v, false).s, true); }
 static bool test_in(struct run *r, value v, const value *arg) { return contains(r, arg[0], v); }

@@ -220,7 +220,8 @@ value percent_format(struct run *r, value format, value args) {
         p = percent + 1;
         if (percent < end) convert(r, &f, &k, &p, end);
     }
-    bool left = args.type == V_TUPLE ? f.next < args.list->n : !f.next && !f.used_mapping && args.type != V_DICT && args.type != V_LIST && args.type != V_UNDEFINED;
+    bool left = args.type == V_TUPLE ? f.next < args.list->n : !f.next && !f.used_mapping && args.type != V_DICT &&
+                args.type != V_LIST && args.type != V_UNDEFINED;
     if (left) run_fail(r, "not all arguments converted during string formatting");
     value v = sink_value(r, &k);
     v.s->markup = format.s->markup;
@@ -267,13 +268,16 @@ static void put_formatted(struct run *r, struct sink *k, value v, struct text *s
     bool zeros = s.align == '0', number = v.type == V_INT || v.type == V_BOOL || v.type == V_FLOAT;
     if (zeros) s.align = number ? '=' : '<';
     if (v.type == V_STRING) {
-        if ((s.type && s.type != 's') || s.sign || s.alternate || s.comma || (s.align == '=')) run_fail(r, "Unknown format code for object of type 'str'");
+        if ((s.type && s.type != 's') || s.sign || s.alternate || s.comma || (s.align == '='))
+            run_fail(r, "Unknown format code for object of type 'str'");
         put_text(r, k, v, &s);
         return;
     }
     if (!number) run_fail(r, "unsupported format string passed to %s.__format__", type_name(v));
-    if (!strchr(v.type == V_FLOAT ? "eEfFgGn%" : "bcdoxXneEfFgG%", s.type)) run_fail(r, "Unknown format code '%c' for object of type '%s'", s.type, type_name(v));
-    if (v.type != V_FLOAT && s.precision >= 0 && !(s.type && strchr("eEfFgG%", s.type))) run_fail(r, "Precision not allowed in integer format specifier");
+    if (!strchr(v.type == V_FLOAT ? "eEfFgGn%" : "bcdoxXneEfFgG%", s.type))
+        run_fail(r, "Unknown format code '%c' for object of type '%s'", s.type, type_name(v));
+    if (v.type != V_FLOAT && s.precision >= 0 && !(s.type && strchr("eEfFgG%", s.type)))
+        run_fail(r, "Precision not allowed in integer format specifier");
     if (s.type == 'n') s.type = v.type == V_FLOAT ? 'g' : 'd';
     put_number(r, k, v, &s);
 }

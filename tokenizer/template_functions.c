@@ -43,7 +43,8 @@ static value function_dict(struct run *r, const struct call *c) { return (value)
 static value function_namespace(struct run *r, const struct call *c) {
     struct dict *d = dict_of(r, c);
     for (uint32_t i = 0; i < d->n; i++)
-        if (d->p[i].key.type == V_STRING && d->p[i].key.s->n && d->p[i].key.s->p[0] == '_') run_fail(r, "a namespace's attribute may not begin with an underscore");
+        if (d->p[i].key.type == V_STRING && d->p[i].key.s->n && d->p[i].key.s->p[0] == '_')
+            run_fail(r, "a namespace's attribute may not begin with an underscore");
     return (value){ V_NAMESPACE, { .dict = d } };
 }
 

@@ -121,7 +121,9 @@ static struct token lex_text(struct lexer *x) {
 
 /* ---- inside tags ---- */
 
-static int hex_digit(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; }
+static int hex_digit(char c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
 
 /* One escape as Python's unicode-escape reads it; s stands behind the backslash. Returns how much it took. */
 static size_t unescape(struct lexer *x, const char *s, size_t n, buf *out, size_t at) {

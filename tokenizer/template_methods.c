@@ -44,7 +44,9 @@ static void add_part(struct run *r, struct parts *l, value v) {
     l->p[l->n++] = v;
 }
 
-static void add_piece(struct run *r, struct parts *l, value self, size_t from, size_t to) { add_part(r, l, like(string_part(r, self.s, from, to), self)); }
+static void add_piece(struct run *r, struct parts *l, value self, size_t from, size_t to) {
+    add_part(r, l, like(string_part(r, self.s, from, to), self));
+}
 
 static void split_spaces(struct run *r, value self, int64_t most, struct parts *l) {
     struct text *s = self.s;
@@ -185,7 +187,8 @@ static value str_rpartition(struct run *r, value self, const value *arg) {
 /* The bytes that [start:end] of the string covers, and where they begin; SIZE_MAX: start lies behind the end. */
 static struct text window(struct run *r, value self, value start, value end, size_t *from) {
     value_type t = given_some(start) ? start.type : V_NONE;
-    value part = slice(r, self, given(start) ? start : NONE, given(end) ? end : NONE, NONE), front = slice(r, self, NONE, given(start) ? start : NONE, NONE);
+    value part = slice(r, self, given(start) ? start : NONE, given(end) ? end : NONE, NONE),
+          front = slice(r, self, NONE, given(start) ? start : NONE, NONE);
     *from = t == V_NONE ? 0 : front.s->n;
     int64_t n = (int64_t)text_chars(self.s), stop = given_some(end) && end.type == V_INT ? (end.i < 0 ? end.i + n : end.i) : n;
     if (t == V_INT && (start.i > n || (start.i >= 0 ? start.i : start.i + n) > (stop < 0 ? 0 : stop))) *from = SIZE_MAX;
@@ -359,7 +362,8 @@ static value str_join(struct run *r, value self, const value *arg) {
     struct list l = items_of(r, arg[0]);
     struct sink k = { 0 };
     for (size_t i = 0; i < l.n; i++) {
-        if (l.p[i].type == V_UNDEFINED || l.p[i].type != V_STRING) run_fail(r, "sequence item %zu: expected str instance, %s found", i, type_name(l.p[i]));
+        if (l.p[i].type == V_UNDEFINED || l.p[i].type != V_STRING)
+            run_fail(r, "sequence item %zu: expected str instance, %s found", i, type_name(l.p[i]));
         tick(r, 1);
         if (i) sink_text(r, &k, self.s);
         sink_text(r, &k, self.s->markup ? escaped(r, l.p[i]).s : l.p[i].s);
@@ -373,15 +377,21 @@ static value cut_affix(struct run *r, value self, struct text *w, bool front) {
     return like(string_part(r, s, has && front ? w->n : 0, has && !front ? s->n - w->n : s->n), self);
 }
 
-static value str_removeprefix(struct run *r, value self, const value *arg) { return cut_affix(r, self, argument(r, self, arg[0], "removeprefix").s, true); }
-static value str_removesuffix(struct run *r, value self, const value *arg) { return cut_affix(r, self, argument(r, self, arg[0], "removesuffix").s, false); }
+static value str_removeprefix(struct run *r, value self, const value *arg) {
+    return cut_affix(r, self, argument(r, self, arg[0], "removeprefix").s, true);
+}
+static value str_removesuffix(struct run *r, value self, const value *arg) {
+    return cut_affix(r, self, argument(r, self, arg[0], "removesuffix").s, false);
+}
 
 /* ---- kinds of characters ---- */
 
 enum { LETTERS = 1u << UNI_LU | 1u << UNI_LL | 1u << UNI_LT | 1u << UNI_LM | 1u << UNI_LO };
 static bool is_alpha(uint32_t c) { return uni_in(c, LETTERS); }
 static bool is_decimal(uint32_t c) { return uni_in(c, 1u << UNI_ND); }
-static bool is_superscript(uint32_t c) { return c == 0xb2 || c == 0xb3 || c == 0xb9 || c == 0x2070 || (c >= 0x2074 && c <= 0x2079) || (c >= 0x2080 && c <= 0x2089); }
+static bool is_superscript(uint32_t c) {
+    return c == 0xb2 || c == 0xb3 || c == 0xb9 || c == 0x2070 || (c >= 0x2074 && c <= 0x2079) || (c >= 0x2080 && c <= 0x2089);
+}
 static bool is_digit(uint32_t c) { return is_decimal(c) || is_superscript(c) || (c >= 0x2460 && c <= 0x2468) || (c >= 0x2776 && c <= 0x277e); }
 static bool is_numeric(uint32_t c) { return uni_in(c, 1u << UNI_ND | 1u << UNI_NL | 1u << UNI_NO); }
 static bool is_alnum(uint32_t c) { return is_alpha(c) || is_numeric(c); }
@@ -403,8 +413,12 @@ static value str_isalnum(struct run *r, value self, const value *arg) { return (
 static value str_isascii(struct run *r, value self, const value *arg) { return (void)arg, all_are(r, self, is_ascii, true); }
 static value str_isspace(struct run *r, value self, const value *arg) { return (void)arg, all_are(r, self, python_space, false); }
 
-static value str_isupper(struct run *r, value self, const value *arg) { return (void)arg, tick(r, self.s->n / 8), bool_value(text_is_case(self.s, true)); }
-static value str_islower(struct run *r, value self, const value *arg) { return (void)arg, tick(r, self.s->n / 8), bool_value(text_is_case(self.s, false)); }
+static value str_isupper(struct run *r, value self, const value *arg) {
+    return (void)arg, tick(r, self.s->n / 8), bool_value(text_is_case(self.s, true));
+}
+static value str_islower(struct run *r, value self, const value *arg) {
+    return (void)arg, tick(r, self.s->n / 8), bool_value(text_is_case(self.s, false));
+}
 
 static value str_istitle(struct run *r, value self, const value *arg) {
     bool some = false, inside = false;

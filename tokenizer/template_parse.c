@@ -279,7 +279,8 @@ static struct args *arguments(parser *p) {
         if (n && is_op(p, ')')) break;
         if (n > MAX_CALLS_ARGS) lex_fail(&p->lex, p->now.at, "more than %d arguments", MAX_CALLS_ARGS);
         bool star = is_op(p, '*'), stars = is_op(p, OP2_POW), key = p->now.kind == T_NAME && p->next.kind == T_OP && p->next.op == '=';
-        if (a->star_star || (a->star && !stars && !key) || (!star && !stars && !key && a->keywords)) expected(p, "')': arguments come as (a, name=b, *c, **d)");
+        if (a->star_star || (a->star && !stars && !key) || (!star && !stars && !key && a->keywords))
+            expected(p, "')': arguments come as (a, name=b, *c, **d)");
         if (star || stars) {
             advance(p);
             *(star ? &a->star : &a->star_star) = full(p);
@@ -313,7 +314,9 @@ static void check_known(parser *p, struct node *n) {
 
 static void fail_unknown(const parser *p) {
     const struct text *s = p->unknown ? &p->unknown->attr->text : NULL;
-    if (s) lex_fail(&p->lex, p->unknown->at, "there is no %s \"%.*s\"", p->unknown->kind == N_FILTER ? "filter" : "test", s->n < 60 ? (int)s->n : 60, s->p);
+    if (s)
+        lex_fail(&p->lex, p->unknown->at, "there is no %s \"%.*s\"", p->unknown->kind == N_FILTER ? "filter" : "test",
+                 s->n < 60 ? (int)s->n : 60, s->p);
 }
 
 /* A filter's or test's name. Dots may stand in it, but none that there is has one. */
@@ -360,7 +363,8 @@ static struct node *test(parser *p, struct node *v) {
     struct node *n = node2(p, N_TEST, at, v, NULL);
     if (read_known_name(p, n)) n->known = find_test(n->attr->text.p, n->attr->text.n);
     check_known(p, n);
-    bool value_follows = p->now.kind == T_NAME || p->now.kind == T_STRING || p->now.kind == T_INT || p->now.kind == T_FLOAT || is_op(p, '[') || is_op(p, '{');
+    bool value_follows = p->now.kind == T_NAME || p->now.kind == T_STRING || p->now.kind == T_INT || p->now.kind == T_FLOAT ||
+                         is_op(p, '[') || is_op(p, '{');
     if (is_op(p, '(')) n->args = arguments(p);
     else {
         n->args = lex_take(&p->lex, sizeof *n->args);

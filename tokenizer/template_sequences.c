@@ -253,7 +253,8 @@ static value filter_sort(struct run *r, value v, const value *arg) {
 /* case_sensitive, by, reverse */
 static value filter_dictsort(struct run *r, value v, const value *arg) {
     bool by_value = arg[1].type == V_STRING && text_is(arg[1].s, "value");
-    if (arg[1].type != V_ABSENT && !by_value && !(arg[1].type == V_STRING && text_is(arg[1].s, "key"))) run_fail(r, "You can only sort by either \"key\" or \"value\"");
+    if (arg[1].type != V_ABSENT && !by_value && !(arg[1].type == V_STRING && text_is(arg[1].s, "key")))
+        run_fail(r, "You can only sort by either \"key\" or \"value\"");
     if (v.type == V_UNDEFINED) fail_undefined(r, v);
     if (v.type != V_DICT) run_fail(r, "'%s' object has no attribute 'items'", type_name(v));
     struct list l = items_of(r, call_value(r, get_attr(r, v, &(struct text){ .p = "items", .n = 5, .chars = 5 }), &(struct call){ 0 }));

@@ -188,7 +188,10 @@ value escaped(struct run *r, value v) {
 /* ---- case ---- */
 
 /* Final sigma (Unicode 3.13, D136): behind a letter and before none; marks and the like count for neither. */
-static bool ignorable(uint32_t c) { return uni_in(c, 1u << UNI_MN | 1u << UNI_ME | 1u << UNI_CF | 1u << UNI_LM | 1u << UNI_SK) || (c < 0x80 && c && strchr("'.:^`", (int)c)) || c == 0xb7 || c == 0x2019; }
+static bool ignorable(uint32_t c) {
+    return uni_in(c, 1u << UNI_MN | 1u << UNI_ME | 1u << UNI_CF | 1u << UNI_LM | 1u << UNI_SK) ||
+           (c < 0x80 && c && strchr("'.:^`", (int)c)) || c == 0xb7 || c == 0x2019;
+}
 static bool cased(uint32_t c) { return uni_in(c, 1u << UNI_LU | 1u << UNI_LL | 1u << UNI_LT); }
 
 static bool final_sigma(const struct text *s, size_t at, size_t first, size_t to) {

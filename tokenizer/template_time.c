@@ -4,7 +4,8 @@
 #include "tokenizer/template_parts.h"
 
 static const char *const days[] = { "Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday" };
-static const char *const months[] = { "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December" };
+static const char *const months[] = { "January", "February", "March", "April", "May", "June", "July", "August", "September",
+                                      "October", "November", "December" };
 
 /* Formats that stand for others. */
 static const char *composite(char c) {
@@ -81,7 +82,8 @@ static void put_time(struct run *r, struct sink *k, const char *format, size_t n
         size_t from = i++;
         char flag = i + 1 < n && format[i] && strchr("-_0^", format[i]) ? format[i++] : 0, c = format[i], fill, digits[24];
         int number, width;
-        const char *more = composite(c), *name = c == 'A' || c == 'a' ? days[t->tm_wday % 7] : c == 'B' || c == 'b' || c == 'h' ? months[t->tm_mon % 12] : NULL;
+        const char *more = composite(c),
+                   *name = c == 'A' || c == 'a' ? days[t->tm_wday % 7] : c == 'B' || c == 'b' || c == 'h' ? months[t->tm_mon % 12] : NULL;
         tick(r, 4);
         if (more) put_time(r, k, more, strlen(more), t);
         else if (name) sink_add(r, k, name, c == 'A' || c == 'B' ? strlen(name) : 3, false);

@@ -41,7 +41,8 @@ _Noreturn void fail_undefined(struct run *r, value v) {
         run_fail(r, "'%.*s' is undefined", k.n < 100 ? (int)k.n : 100, k.p ? k.p : "");
     }
     put_repr(r, &k, u->name);
-    run_fail(r, "%s%s object%s has no %s %.*s", word ? "'" : "", u->of, word ? "'" : "", word ? "attribute" : "element", k.n < 100 ? (int)k.n : 100, k.p);
+    run_fail(r, "%s%s object%s has no %s %.*s", word ? "'" : "", u->of, word ? "'" : "", word ? "attribute" : "element",
+             k.n < 100 ? (int)k.n : 100, k.p);
 }
 
 /* ---- dicts ---- */
@@ -367,7 +368,8 @@ void format_double(double x, char out[40]) {
 }
 
 static bool printable(uint32_t c) {
-    return c == ' ' || !uni_in(c, 1u << UNI_CC | 1u << UNI_CF | 1u << UNI_CS | 1u << UNI_CO | 1u << UNI_CN | 1u << UNI_ZL | 1u << UNI_ZP | 1u << UNI_ZS);
+    return c == ' ' ||
+           !uni_in(c, 1u << UNI_CC | 1u << UNI_CF | 1u << UNI_CS | 1u << UNI_CO | 1u << UNI_CN | 1u << UNI_ZL | 1u << UNI_ZP | 1u << UNI_ZS);
 }
 
 static void repr_text(struct run *r, struct sink *k, const struct text *s) {
@@ -444,7 +446,8 @@ static void repr_object(struct run *r, struct sink *k, value v) {
             sink_str(r, k, ">");
         }
         return;
-    default: run_fail(r, "a %s is shown as text, which has none%s", type_name(v), v.type == V_ITER ? " (it wants |list or |join)" : v.type == V_METHOD ? " (a call's brackets are missing?)" : "");
+    default: run_fail(r, "a %s is shown as text, which has none%s", type_name(v),
+                      v.type == V_ITER ? " (it wants |list or |join)" : v.type == V_METHOD ? " (a call's brackets are missing?)" : "");
     }
 }
 

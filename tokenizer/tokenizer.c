@@ -62,7 +62,8 @@ static int at_added(struct encoder *x, const struct matcher *m, struct slice s, 
             const struct added *a = t->added + k;
             size_t start = i, end = i + len;
             i = end;
-            if ((a->flags & ADDED_SPECIAL) && (!(flags & TOK_PARSE_SPECIAL) || is_users(m == &t->plain ? &x->user : &x->mapped, start, end))) continue;
+            if ((a->flags & ADDED_SPECIAL) && (!(flags & TOK_PARSE_SPECIAL) || is_users(m == &t->plain ? &x->user : &x->mapped, start, end)))
+                continue;
             if ((a->flags & ADDED_SINGLE_WORD) && !stands_alone(s, start, end)) continue;
             int n;
             for (size_t k2;
@@ -95,7 +96,8 @@ static int map_user(struct encoder *x, struct slice s, int flags) {
     size_t at = (size_t)(s.p - x->text);
     x->mapped.n = 0;
     if (!x->user.n || !x->t->special_normal || !(flags & TOK_PARSE_SPECIAL)) return 0;
-    if (!x->mapping && !(x->mapping = malloc(x->user.n * sizeof *x->mapping))) return fail_memory(x->e, x->user.n * sizeof *x->mapping, "a chat's parts");
+    if (!x->mapping && !(x->mapping = malloc(x->user.n * sizeof *x->mapping)))
+        return fail_memory(x->e, x->user.n * sizeof *x->mapping, "a chat's parts");
     x->mapped.p = x->mapping;
     for (size_t i = 0; i < x->user.n; i++) {
         text_range u = x->user.p[i], *to = x->mapping + x->mapped.n;

@@ -118,7 +118,8 @@ static int measure(side *model, side *ref, const char *const *words, const char 
     scores sc = { 0 };
     int rc = load_ids(model, words[0], words[1], add_special, &v, e);
     long blocks = (long)(v.n / (size_t)ctx);
-    if (!rc && !blocks) rc = fail_code(e, ERR_INPUT, "%s has %zu tokens, one block needs %d: give a longer text or a smaller --ctx", words[1], v.n, ctx);
+    if (!rc && !blocks)
+        rc = fail_code(e, ERR_INPUT, "%s has %zu tokens, one block needs %d: give a longer text or a smaller --ctx", words[1], v.n, ctx);
     double start = now_seconds();
     for (long b = 0; b < blocks && !rc; b++) {
         rc = score_block(model, ref, v.p + b * ctx, ctx, &sc, e);
@@ -148,7 +149,8 @@ int main(int argc, char **argv) {
         { "--add-special", NULL, OPT_FLAG, &add_special, NULL, "BOS at the beginning of the text, by the tokenizer's rule", NULL },
         { "--json", NULL, OPT_FLAG, &as_json, NULL, "one JSON object", NULL },
     };
-    const program p = { "quality", "MODEL.bin TEXT [--ref MODEL2.bin]", "Perplexity of a text, and the distance between two files of one model.", options,
+    const program p = { "quality", "MODEL.bin TEXT [--ref MODEL2.bin]",
+                        "Perplexity of a text, and the distance between two files of one model.", options,
                         sizeof options / sizeof *options };
     int n_words, rc = options_parse(&p, argc, argv, words, 2, &n_words);
     if (rc != OPTIONS_GO_ON) return rc;
@@ -165,7 +167,8 @@ int main(int argc, char **argv) {
          open_side(&model, words[0], o, &e);
     if (!rc && ref_path) rc = open_side(&ref, ref_path, ro, &e);
     if (!rc && ref_path && engine_about(ref.g)->n_vocab != engine_about(model.g)->n_vocab)
-        rc = fail(&e, "%s has %d tokens, %s %d: they are not of one model", ref_path, engine_about(ref.g)->n_vocab, words[0], engine_about(model.g)->n_vocab);
+        rc = fail(&e, "%s has %d tokens, %s %d: they are not of one model", ref_path, engine_about(ref.g)->n_vocab,
+                  words[0], engine_about(model.g)->n_vocab);
     if (!rc) rc = measure(&model, &ref, words, ref_path, o.ctx, add_special, as_json, &e);
     close_side(&ref);
     close_side(&model);

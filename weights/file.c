@@ -321,7 +321,8 @@ int file_lock(const file *f, err *e) {
     if (!f->map.p || mlock(f->map.p, f->map.n) == 0) return 0;
     int why = errno;
     if ((why == ENOMEM || why == EPERM) && getrlimit(RLIMIT_MEMLOCK, &most) == 0 && most.rlim_cur != RLIM_INFINITY && most.rlim_cur < f->map.n)
-        return fail(e, "%s: cannot be locked in memory: it has %.1f MB, this process may lock %.1f MB; raise the limit (ulimit -l, or LimitMEMLOCK= of a service), or leave --lock out",
+        return fail(e, "%s: cannot be locked in memory: it has %.1f MB, this process may lock %.1f MB; raise the "
+                       "limit (ulimit -l, or LimitMEMLOCK= of a service), or leave --lock out",
                     f->path, (double)f->map.n / 1e6, (double)most.rlim_cur / 1e6);
     return fail(e, "%s: its %.1f MB cannot be locked in memory: %s", f->path, (double)f->map.n / 1e6, strerror(why));
 }

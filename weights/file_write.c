@@ -364,7 +364,8 @@ static int fill_image(const file_writer *w, file *f, uint8_t *base, uint64_t byt
         file_tensor t = w->rows[from].t;
         memcpy(t.name, w->rows[i].t.name, sizeof t.name);
         t.type = W_F32, t.layout = LAYOUT_ROWS, t.exponent = 0;
-        if (tensor_bytes(W_F32, LAYOUT_ROWS, t.n_dims, t.dims[0], t.dims[1], &t.bytes)) return fail(e, "%s: tensor %s is too large as f32", w->path, t.name);
+        if (tensor_bytes(W_F32, LAYOUT_ROWS, t.n_dims, t.dims[0], t.dims[1], &t.bytes))
+            return fail(e, "%s: tensor %s is too large as f32", w->path, t.name);
         t.at = from == i ? next : rows[from].at;
         if (from == i) next += t.bytes;
         rows[i] = t;
@@ -380,7 +381,8 @@ int file_write_image(const file_writer *w, file *f, err *e) {
     *f = (file){ 0 };
     snprintf(f->path, sizeof f->path, "%s", w->path);
     for (int i = 0; i < w->n_rows; i++)
-        if (w->rows[i].same_as < 0 && (tensor_bytes(W_F32, LAYOUT_ROWS, w->rows[i].t.n_dims, w->rows[i].t.dims[0], w->rows[i].t.dims[1], &one) || add_overflows(bytes, one, &bytes) || bytes > SIZE_MAX / 2))
+        if (w->rows[i].same_as < 0 && (tensor_bytes(W_F32, LAYOUT_ROWS, w->rows[i].t.n_dims, w->rows[i].t.dims[0], w->rows[i].t.dims[1], &one) ||
+                                       add_overflows(bytes, one, &bytes) || bytes > SIZE_MAX / 2))
             return fail(e, "%s: tensor %s is too large as f32", w->path, w->rows[i].t.name);
     void *base = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) return fail_code(e, ERR_MEMORY, "out of memory: %.1f GB of address space for the model in f32", (double)bytes / 1e9);

@@ -30,7 +30,8 @@ static void play(int how) {
 
 /* QUERN_FUZZ_DIALECT=openai, ollama, anthropic or native: only the paths of that one. */
 static bool is_asked(const endpoint *p) {
-    static const char *const names[] = { [DIALECT_OPENAI] = "openai", [DIALECT_OLLAMA] = "ollama", [DIALECT_ANTHROPIC] = "anthropic", [DIALECT_NATIVE] = "native" };
+    static const char *const names[] = { [DIALECT_OPENAI] = "openai", [DIALECT_OLLAMA] = "ollama",
+                                         [DIALECT_ANTHROPIC] = "anthropic", [DIALECT_NATIVE] = "native" };
     const char *only = getenv("QUERN_FUZZ_DIALECT");
     return p->fields && (!only || strcmp(only, names[p->dialect]) == 0);
 }

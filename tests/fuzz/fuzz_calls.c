@@ -37,7 +37,8 @@ static void take(void *arg, const answer_part *p) {
 }
 
 static void read_in(const call_format *f, think_state t, const char *text, size_t n, size_t piece, said *s) {
-    static const char schema[] = "{\"properties\":{\"t\":{\"type\":\"string\"},\"n\":{\"type\":\"integer\"},\"x\":{\"anyOf\":[{\"$ref\":\"#\"},{\"type\":\"null\"}]}}}";
+    static const char schema[] = "{\"properties\":{\"t\":{\"type\":\"string\"},\"n\":{\"type\":\"integer\"},"
+                                 "\"x\":{\"anyOf\":[{\"$ref\":\"#\"},{\"type\":\"null\"}]}}}";
     static call_tool tools[] = { { .name = "f" }, { .name = "weather" }, { .name = "note" } };
     static arena mem;
     json *parameters;

@@ -10,9 +10,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const char usual[] =
     "{\"messages\":[{\"role\":\"system\",\"content\":\"S \\n\"},{\"role\":\"user\",\"content\":\"<|im_end|> \\u00e9\\u4f60\",\"n\":1.5},"
-    "{\"role\":\"assistant\",\"content\":\"a</think>b\",\"tool_calls\":[{\"id\":\"abc123def\",\"function\":{\"name\":\"f\",\"arguments\":{\"a\":[1,2],\"b\":null}}}]},"
-    "{\"role\":\"tool\",\"content\":[{\"type\":\"text\",\"text\":\"t\"}]}],\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"type\":\"object\","
-    "\"properties\":{\"a\":{\"type\":\"string\",\"enum\":[\"x\",\"y\"]}},\"required\":[\"a\"]}}}],\"add_generation_prompt\":true,\"bos_token\":\"<s>\",\"eos_token\":\"</s>\","
+    "{\"role\":\"assistant\",\"content\":\"a</think>b\",\"tool_calls\":[{\"id\":\"abc123def\",\"function\":{\"name\":\"f\","
+    "\"arguments\":{\"a\":[1,2],\"b\":null}}}]},"
+    "{\"role\":\"tool\",\"content\":[{\"type\":\"text\",\"text\":\"t\"}]}],\"tools\":[{\"type\":\"function\","
+    "\"function\":{\"name\":\"f\",\"parameters\":{\"type\":\"object\","
+    "\"properties\":{\"a\":{\"type\":\"string\",\"enum\":[\"x\",\"y\"]}},\"required\":[\"a\"]}}}],\"add_generation_prompt\":true,"
+    "\"bos_token\":\"<s>\",\"eos_token\":\"</s>\","
     "\"s\":\"Hello World\",\"n\":7,\"f\":2.5,\"l\":[3,1,2],\"d\":{\"b\":1,\"a\":{\"x\":[]}},\"none\":null,\"big\":123456789012345678901234567890}";
 
 static void check_ranges(const text_ranges *r, size_t n) {

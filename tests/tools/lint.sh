@@ -1,5 +1,5 @@
 #!/bin/sh
-# make lint: the direction of includes, the length of functions and files, #ifdefs of instruction sets, threads outside the pool,
+# make lint: the direction of includes, the length of lines, functions and files, #ifdefs of instruction sets, threads outside the pool,
 # and words that must not be in the tree. Prints each finding as file:line: text; status 1 if there is any.
 cd "$(dirname "$0")/../.." || exit 1
 bad=0
@@ -53,6 +53,7 @@ for f in $(git ls-files -- '*.c' '*.h'); do
     case "$f" in *_tables.c|*_tables.h|*.table.h) ;; *)
         lines=$(wc -l <"$f")
         [ "$lines" -le 1000 ] || echo "$f:1: $lines lines, the most is 1000"
+        awk -v f="$f" 'length > 150 { printf "%s:%d: a line of %d columns, the most is 150\n", f, NR, length }' "$f"
         awk -v f="$f" '/^[a-zA-Z].*\) *\{$/ { start = NR; name = $0 } /^}/ { if (start && NR - start + 1 > 60) printf "%s:%d: a function of %d lines, the most is 60: %s\n", f, start, NR - start + 1, name; start = 0 }' "$f"
         ;;
     esac

@@ -7,7 +7,8 @@
 #include "tokenizer/template.h"
 
 static void answer(const json *line) {
-    static const struct tm now = { .tm_year = 126, .tm_mon = 10, .tm_mday = 21, .tm_hour = 13, .tm_min = 5, .tm_sec = 9, .tm_wday = 6, .tm_yday = 324 };
+    static const struct tm now = { .tm_year = 126, .tm_mon = 10, .tm_mday = 21, .tm_hour = 13, .tm_min = 5, .tm_sec = 9,
+                                   .tm_wday = 6, .tm_yday = 324 };
     const json *text = json_get(line, "template"), *vars = json_get(line, "vars");
     template_opts o = { .now = &now };
     template *t = NULL;

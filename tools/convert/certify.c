@@ -207,19 +207,22 @@ static int judge(certifier *k, err *e) {
     const char *folder = k->r->c->folder, *name = wtype_name(type);
     double kl = fmax(c->fixed.kl, c->text.kl);
     if (!finite_at_end(&k->walk, REFERENCE))
-        return fail(e, "%s: the checkpoint itself computes values that are not finite, even in f32 (from layer %d on): it is damaged, or its config.json does not fit its weights",
+        return fail(e, "%s: the checkpoint itself computes values that are not finite, even in f32 (from layer "
+                       "%d on): it is damaged, or its config.json does not fit its weights",
                     folder, l);
     if (l >= 0 || !isfinite(c->hidden) || !isfinite(c->fixed.kl) || !isfinite(c->text.kl))
-        return fail(e, "%s as %s computes values that are not finite where the checkpoint's are finite (from layer %d on): take another --type", folder, name, l);
+        return fail(e, "%s as %s computes values that are not finite where the checkpoint's are finite (from layer %d on): take another --type",
+                    folder, name, l);
     bool scored = c->fixed.rows + c->text.rows > 0;
     if (scored ? kl >= limit->refuse : c->hidden >= limit->refuse_error)
-        return fail(e, "%s: what was written as %s is not this model any more: KL divergence %.3g nats a token, error of the hidden states %.3g, expected below %g; %s",
+        return fail(e, "%s: what was written as %s is not this model any more: KL divergence %.3g nats a token, "
+                       "error of the hidden states %.3g, expected below %g; %s",
                     folder, name, kl, c->hidden, scored ? limit->refuse : limit->refuse_error,
                     type == W_Q8 ? "--calibrate TEXT or --type bf16 may keep it; if not, the disk or the memory of this machine is at fault"
                                  : "the disk or the memory of this machine is at fault, or this program: try again");
     if (scored ? kl >= limit->warn : c->hidden >= limit->warn_error)
-        snprintf(k->warning, k->warning_bytes, "%s loses much of this model: KL divergence %.3g nats a token, error of the hidden states %.3g; %s", name, kl,
-                 c->hidden, type == W_Q4 ? "--calibrate TEXT may help, --type q8 will" : "take another --type");
+        snprintf(k->warning, k->warning_bytes, "%s loses much of this model: KL divergence %.3g nats a token, error of the hidden states %.3g; %s",
+                 name, kl, c->hidden, type == W_Q4 ? "--calibrate TEXT may help, --type q8 will" : "take another --type");
     return 0;
 }
 
@@ -246,7 +249,8 @@ static int measure(certifier *k, const volatile int *stop, err *e) {
     return score(k, e);
 }
 
-int certify(reference *r, const char *path, const passages *s, const volatile int *stop, bool progress, certificate *out, char warning[CERTIFY_WARNING], err *e) {
+int certify(reference *r, const char *path, const passages *s, const volatile int *stop, bool progress, certificate *out,
+            char warning[CERTIFY_WARNING], err *e) {
     certifier k = { .r = r, .out = out, .s = s, .progress = progress, .warning = warning, .warning_bytes = CERTIFY_WARNING };
     *warning = 0;
     certificate_begin(out, &r->model.arch, s);

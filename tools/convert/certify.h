@@ -91,7 +91,8 @@ int calibrate(reference *r, plan *p, arena *mem, const passages *s, const volati
 enum { CERTIFY_WARNING = 256 };
 /* Opens the file at path, written of r's checkpoint, and runs the passages through both. Refuses what is clearly broken; warning:
  * what is to be said of a file that is not, or "". */
-int certify(reference *r, const char *path, const passages *s, const volatile int *stop, bool progress, certificate *out, char warning[CERTIFY_WARNING], err *e);
+int certify(reference *r, const char *path, const passages *s, const volatile int *stop, bool progress, certificate *out,
+            char warning[CERTIFY_WARNING], err *e);
 void certificate_begin(certificate *c, const arch *a, const passages *s); /* all that is known before; zeros for the rest */
 
 /* ---- write.c ---- */

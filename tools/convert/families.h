@@ -28,7 +28,8 @@ int dim_value(const checkpoint *c, dim_kind d, int l);  /* in layer l of the fil
 int dim_source(const checkpoint *c, dim_kind d, int l); /* and in the checkpoint's tensors: larger where it is sliced */
 
 /* An output tensor and the checkpoint's tensors it is made of; {l} stands for each layer, {e} for each expert, {s} for each stream
- * but the first ({s-1}: one less), {h} for each head, {m} for the prefix. Parts follow one another, each padded to 16 rows where there are several. */
+ * but the first ({s-1}: one less), {h} for each head, {m} for the prefix. Parts follow one another, each padded to
+ * 16 rows where there are several. */
 enum {
     INTERLEAVED = 1,    /* 16 rows of each part in turn */
     TIED = 2,           /* the embedding, where the checkpoint ties it */

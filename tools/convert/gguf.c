@@ -536,7 +536,8 @@ int gguf_in_folder(arena *mem, const char *folder, const char **out, err *e) {
         n++;
     }
     if (d) closedir(d);
-    if (n > 1) return fail(e, "%s: holds %d GGUF files, %s and %s%s: give the one that is meant", folder, n, first, second, n > 2 ? " among them" : "");
+    if (n > 1)
+        return fail(e, "%s: holds %d GGUF files, %s and %s%s: give the one that is meant", folder, n, first, second, n > 2 ? " among them" : "");
     if (n && !(*out = path_join(mem, folder, first))) return fail_memory(e, strlen(first), "a path");
     return 0;
 }

@@ -194,7 +194,8 @@ static int convert_model(checkpoint *c, convert_opts *o, err *e) {
     int rc = open_merged(c, o, &merged, e) || plan_make(&p, c, o->type, e) || match_merged(c, &p, &merged, e) ||
              load_tokenizer(c, o, &blob, e);
     if (!rc && o->verbose) arch_print(&c->arch, stderr);
-    const write_opts w = { .output = o->output, .calibrate = o->calibrate, .merged = &o->merge, .slice = o->slice, .force = o->force, .verbose = o->verbose, .verify = o->verify,
+    const write_opts w = { .output = o->output, .calibrate = o->calibrate, .merged = &o->merge, .slice = o->slice,
+                           .force = o->force, .verbose = o->verbose, .verify = o->verify,
                            .threads = o->threads, .stop = &stopped };
     if (!rc) rc = write_model(c, &p, &blob, &w, &bytes, &cert, e);
     if (!rc) {
@@ -265,7 +266,8 @@ static int check_options(const program *p, convert_opts *o, int n_words) {
     if (n_words != 1) return usage_error(p, "expected the folder of a checkpoint or an adapter, or a GGUF file");
     if (!o->output || !*o->output) return usage_error(p, "an output is needed: -o model.bin");
     if (o->merge.n && o->vocab_only) return usage_error(p, "--merge changes weights: not with --vocab-only");
-    if ((o->verify || o->calibrate) && o->vocab_only) return usage_error(p, "%s is about weights: not with --vocab-only", o->calibrate ? "--calibrate" : "--verify");
+    if ((o->verify || o->calibrate) && o->vocab_only)
+        return usage_error(p, "%s is about weights: not with --vocab-only", o->calibrate ? "--calibrate" : "--verify");
     if (wtype_parse(o->type_name, &o->type)) return usage_error(p, "--type: expected q4, q8, bf16 or f32, found %s", o->type_name);
     if (o->threads < 0 || o->threads > POOL_MAX)
         return usage_error(p, "--threads: expected 1 to %d, found %d", POOL_MAX, o->threads);
@@ -282,8 +284,10 @@ int main(int argc, char **argv) {
     convert_opts o = { .type_name = "q8" };
     const option options[] = {
         { "--output", "-o", OPT_TEXT, &o.output, "FILE", "the model file to write", NULL },
-        { "--type", NULL, OPT_TEXT, &o.type_name, "TYPE", "of the matrices, also of those that an adapter replaces: q4, q8, bf16 or f32 (q8)", &o.type_given },
-        { "--tokenizer", NULL, OPT_TEXT, &o.tokenizer, "FILE", "take the tokenizer from this tokenizer.json, tokenizer.model, tekken.json, vocab.json or vocab.txt", NULL },
+        { "--type", NULL, OPT_TEXT, &o.type_name, "TYPE", "of the matrices, also of those that an adapter replaces: q4, q8, bf16 or f32 (q8)",
+          &o.type_given },
+        { "--tokenizer", NULL, OPT_TEXT, &o.tokenizer, "FILE",
+          "take the tokenizer from this tokenizer.json, tokenizer.model, tekken.json, vocab.json or vocab.txt", NULL },
         { "--vocab-only", NULL, OPT_FLAG, &o.vocab_only, NULL, "write the tokenizer and its template alone; needs no config.json", NULL },
         { "--base", NULL, OPT_TEXT, &o.base, "CHECKPOINT", "the base of a PEFT adapter (its base_model_name_or_path)", NULL },
         { "--merge", NULL, OPT_TEXTS, &o.merge, "ADAPTER[:SCALE]", "add a PEFT adapter to the weights; may be given several times", NULL },
@@ -296,9 +300,10 @@ int main(int argc, char **argv) {
         { "--verbose", "-v", OPT_FLAG, &o.verbose, NULL, "print the architecture, and each matrix with its error", NULL },
     };
     const program p = { "convert", "CHECKPOINT -o MODEL.bin [options]\n       convert ADAPTER -o ADAPTER.bin [--base CHECKPOINT]",
-                        "Makes a model file of a HuggingFace checkpoint (a folder with config.json and safetensors, and a tokenizer) or of a GGUF file.\n"
-                        "Of a LoRA adapter (a PEFT folder) it makes a small file for run --lora; with --merge the adapter goes into the model.", options,
-                        sizeof options / sizeof *options };
+                        "Makes a model file of a HuggingFace checkpoint (a folder with config.json and safetensors, "
+                        "and a tokenizer) or of a GGUF file.\n"
+                        "Of a LoRA adapter (a PEFT folder) it makes a small file for run --lora; with --merge the adapter goes into the model.",
+                        options, sizeof options / sizeof *options };
     int n_words, rc = options_parse(&p, argc, argv, &o.checkpoint, 1, &n_words);
     if (rc == OPTIONS_GO_ON) rc = check_options(&p, &o, n_words);
     bool adapter = rc == OPTIONS_GO_ON && is_adapter(&o);

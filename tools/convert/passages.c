@@ -106,7 +106,8 @@ static int check_text(const maker *m, const char *path, const ids *v) {
     if (v->n < 2) return fail_code(m->e, ERR_INPUT, "%s: has %zu tokens; --calibrate needs a text of at least 2, better thousands", path, v->n);
     for (size_t i = 0; i < v->n; i++)
         if (v->p[i] >= m->a->n_vocab)
-            return fail_code(m->e, ERR_INPUT, "%s: its token %zu has the id %d, the model only %d; take another text", path, i, v->p[i], m->a->n_vocab);
+            return fail_code(m->e, ERR_INPUT, "%s: its token %zu has the id %d, the model only %d; take another text",
+                             path, i, v->p[i], m->a->n_vocab);
     return 0;
 }
 
@@ -119,12 +120,14 @@ static int cut_text(maker *m, int32_t prefix, const ids *v) {
     if (whole == 0 && add_ids(m, prefix, v->p, (int)v->n)) return -1;
     for (int64_t i = 0; i < n; i++)
         if (add_ids(m, prefix, v->p + i * whole / n * block, block)) return -1;
-    for (int i = before; i < s->n; i++) s->text_tokens += m->a->n_enc_layers && m->a->n_layers ? s->p[i].n_enc + s->p[i].n : max_int(s->p[i].n_enc, s->p[i].n);
+    for (int i = before; i < s->n; i++)
+        s->text_tokens += m->a->n_enc_layers && m->a->n_layers ? s->p[i].n_enc + s->p[i].n : max_int(s->p[i].n_enc, s->p[i].n);
     return 0;
 }
 
 static int make_text(maker *m, const tokenizer *t, const char *path) {
-    if (!t) return fail_code(m->e, ERR_INPUT, "--calibrate %s: the checkpoint has no tokenizer to read a text with; --tokenizer FILE takes one", path);
+    if (!t)
+        return fail_code(m->e, ERR_INPUT, "--calibrate %s: the checkpoint has no tokenizer to read a text with; --tokenizer FILE takes one", path);
     buf text = { 0 };
     ids v = { 0 };
     int32_t prefix = -1;

@@ -358,7 +358,8 @@ static int add_dense_part(planner *b, const st_tensor *t, int i, bool bias, uint
     output *o = new_output(b);
     if (!o) return -1;
     uint32_t rows = (uint32_t)t->dims[0];
-    *o = (output){ .type = bias ? W_F32 : b->type, .vector = bias, .n = rows, .k = (uint32_t)k, .k_source = (uint32_t)k, .k_chunk = (uint32_t)k, .scale = 1, .n_parts = 1 };
+    *o = (output){ .type = bias ? W_F32 : b->type, .vector = bias, .n = rows, .k = (uint32_t)k, .k_source = (uint32_t)k,
+                   .k_chunk = (uint32_t)k, .scale = 1, .n_parts = 1 };
     o->part[0] = (source_rows){ .t = t, .rows = rows, .padded = rows, .chunk = rows };
     snprintf(o->name, sizeof o->name, "dense.%d%s", i, bias ? "_bias" : "");
     b->used[t - b->c->st.tensors] = true;

@@ -104,7 +104,9 @@ void reference_release(reference *r) {
 
 /* ---- tables ---- */
 
-static int by_number(const void *a, const void *b) { return (*(const int32_t *)a > *(const int32_t *)b) - (*(const int32_t *)a < *(const int32_t *)b); }
+static int by_number(const void *a, const void *b) {
+    return (*(const int32_t *)a > *(const int32_t *)b) - (*(const int32_t *)a < *(const int32_t *)b);
+}
 
 /* Rows row[n] of a table, which are sorted here; of the others nothing is looked up. */
 static void read_rows(reference *r, const mat *table, int32_t *row, int n) {

@@ -96,8 +96,8 @@ static double yarn_dim(const rope_in *in, double rotations) {
 /* YaRN (arXiv 2309.00071). */
 static int rope_yarn(const rope_in *in, rope_freqs *out, err *e) {
     double factor, fast, slow, mscale, mscale_all, attention, ratio = (double)in->max_positions / in->original;
-    if (number(in, "factor", in->original_given ? ratio : NAN, &factor, e) || number(in, "beta_fast", 32, &fast, e) || number(in, "beta_slow", 1, &slow, e) ||
-        number(in, "mscale", 0, &mscale, e) || number(in, "mscale_all_dim", 0, &mscale_all, e) ||
+    if (number(in, "factor", in->original_given ? ratio : NAN, &factor, e) || number(in, "beta_fast", 32, &fast, e) ||
+        number(in, "beta_slow", 1, &slow, e) || number(in, "mscale", 0, &mscale, e) || number(in, "mscale_all_dim", 0, &mscale_all, e) ||
         number(in, "attention_factor", 0, &attention, e))
         return -1;
     if (!(in->theta > 1)) return fail(e, "%s: rope_theta: yarn needs more than 1, found %g", in->c->config_path, in->theta);

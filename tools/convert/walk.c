@@ -28,10 +28,11 @@ static void share_places(model *m) {
 static int open_cache(const walk *w, walk_side *s, err *e) {
     const model *m = s->model;
     int ctx = w->longest;
-    s->kv = (kv_pool){ .n_groups = m->n_kv_groups, .n_kv_heads = m->arch.n_kv_heads, .head_dim = m->arch.head_dim, .type = s->exact ? KV_F32 : KV_F16 };
+    s->kv = (kv_pool){ .n_groups = m->n_kv_groups, .n_kv_heads = m->arch.n_kv_heads, .head_dim = m->arch.head_dim,
+                       .type = s->exact ? KV_F32 : KV_F16 };
     for (int i = 0; i < m->n_kv_groups; i++) s->kv.group[i].n_layers = m->kv_group[i].n_layers, s->kv.group[i].window = m->kv_group[i].window;
-    s->enc_kv = (kv_pool){ .n_groups = m->arch.n_enc_layers ? 2 : 0, .n_kv_heads = m->arch.n_kv_heads, .head_dim = m->arch.head_dim, .type = s->kv.type,
-                           .group = { { .n_layers = 1 }, { .n_layers = 1 } } };
+    s->enc_kv = (kv_pool){ .n_groups = m->arch.n_enc_layers ? 2 : 0, .n_kv_heads = m->arch.n_kv_heads,
+                           .head_dim = m->arch.head_dim, .type = s->kv.type, .group = { { .n_layers = 1 }, { .n_layers = 1 } } };
     return kv_pool_init(&s->kv, w->n_passages, ctx, ctx, e) || kv_pool_init(&s->enc_kv, w->n_passages, ctx, ctx, e) ? -1 : 0;
 }
 

@@ -33,7 +33,8 @@ static void describe(const run_search *x, const engine_info *i) {
     if (b->rules.min_length && b->rules.n_eos) fprintf(stderr, "no end of text before %d tokens\n", b->rules.min_length);
 }
 
-int run_search_options(run_search *x, const run_opts *o, const engine_info *i, const tokenizer *t, const sample_opts *sampling, int n_prompt, err *e) {
+int run_search_options(run_search *x, const run_opts *o, const engine_info *i, const tokenizer *t, const sample_opts *sampling,
+                       int n_prompt, err *e) {
     int room = i->ctx - n_prompt + 1; /* the last token needs no position of its own */
     beam_opts *b = &x->o;
     beam_opts own = choice_defaults(i);
@@ -48,9 +49,11 @@ int run_search_options(run_search *x, const run_opts *o, const engine_info *i, c
     b->length_penalty = o->length_penalty_given ? o->length_penalty : own.length_penalty;
     b->stopping = o->early_stopping ? (beam_stopping)run_early_stopping(o->early_stopping) : own.stopping;
     b->max_new = o->n_predict < 0 ? room : min_int(o->n_predict, room);
-    if (b->beams > BEAM_MOST) return fail_code(e, ERR_INPUT, "%s asks for a search of %d beams, the most is %d: choose with --beams", i->name, b->beams, BEAM_MOST);
+    if (b->beams > BEAM_MOST)
+        return fail_code(e, ERR_INPUT, "%s asks for a search of %d beams, the most is %d: choose with --beams", i->name, b->beams, BEAM_MOST);
     if (b->beams == 1 && (o->length_penalty_given || o->early_stopping))
-        return fail_code(e, ERR_INPUT, "%s belongs to a beam search: give --beams 2 or more", o->length_penalty_given ? "--length-penalty" : "--early-stopping");
+        return fail_code(e, ERR_INPUT, "%s belongs to a beam search: give --beams 2 or more",
+                         o->length_penalty_given ? "--length-penalty" : "--early-stopping");
     if (o->verbose) describe(x, i);
     return 0;
 }

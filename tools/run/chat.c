@@ -56,7 +56,8 @@ int run_chat_tokens(const run_opts *o, const tokenizer *t, const buf *prompt, bu
 static int render_object(const chat *c, const json *j, chat_prompt *p, err *e) {
     const json *prompt = json_get(j, "add_generation_prompt");
     if (j->type != JSON_OBJECT) return fail_code(e, ERR_INPUT, "expected an object with \"messages\", found %s", json_type_name(j));
-    if (prompt && prompt->type != JSON_TRUE && prompt->type != JSON_FALSE) return fail_code(e, ERR_INPUT, "add_generation_prompt: expected true or false, found %s", json_type_name(prompt));
+    if (prompt && prompt->type != JSON_TRUE && prompt->type != JSON_FALSE)
+        return fail_code(e, ERR_INPUT, "add_generation_prompt: expected true or false, found %s", json_type_name(prompt));
     if (json_get(j, "continue_final_message")) return fail_code(e, ERR_INPUT, "continue_final_message is not read yet");
     chat_request q = { .messages = json_get(j, "messages"), .tools = json_get(j, "tools"), .documents = json_get(j, "documents"),
                        .kwargs = json_get(j, "kwargs"), .bos_token = json_get(j, "bos_token"), .eos_token = json_get(j, "eos_token"),

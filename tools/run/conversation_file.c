@@ -105,7 +105,8 @@ static int read_marks(rendering *r, const json *list, size_t n_tokens, err *e) {
     if (!list || list->type != JSON_ARRAY) return damaged(e, "marks: expected a list");
     for (const json *j = list->child; j; j = j->next) {
         int64_t text, tokens;
-        if (j->type != JSON_ARRAY || j->n != 2 || json_int(j->child, &text) || json_int(j->child->next, &tokens)) return damaged(e, "marks: expected pairs of numbers");
+        if (j->type != JSON_ARRAY || j->n != 2 || json_int(j->child, &text) || json_int(j->child->next, &tokens))
+            return damaged(e, "marks: expected pairs of numbers");
         if (text < 0 || tokens < 0 || (size_t)text < last.bytes || (size_t)tokens < last.ids) return damaged(e, "marks: expected rising numbers");
         last = (mark){ (size_t)text, (size_t)tokens };
         buf_add(&r->marks, &last, sizeof last);

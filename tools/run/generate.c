@@ -41,7 +41,8 @@ static int run_encoder(generation *r, err *e) {
     if (r->o->decoder_ids && !r->info->has_encoder) return fail(e, "--decoder-ids: %s has no encoder; use --ids", r->info->name);
     if (!r->info->has_encoder) return 0;
     if (!r->info->has_decoder) return fail(e, "%s is an encoder: it gives embeddings (--embed), it does not generate", r->info->name);
-    if (r->tokens.n > INT32_MAX) return fail_code(e, ERR_CONTEXT, "context_length_exceeded: the prompt has %zu tokens, the context holds %d", r->tokens.n, r->info->ctx);
+    if (r->tokens.n > INT32_MAX)
+        return fail_code(e, ERR_CONTEXT, "context_length_exceeded: the prompt has %zu tokens, the context holds %d", r->tokens.n, r->info->ctx);
     if (session_encode(r->s, r->tokens.p, (int)r->tokens.n, NULL, e)) return -1;
     r->n_encoded = r->tokens.n;
     r->tokens.n = 0;
@@ -70,7 +71,8 @@ int generation_sampler(generation *r, uint64_t seed, err *e) {
     if (run_search_options(&r->search, o, i, r->tok, &s, (int)(r->n_prompt & INT32_MAX), e)) return -1;
     if (!o->ignore_eos) run_search_end(&r->search, r->turn_end);
     if (r->search.o.beams > 1 && run_constrains(o))
-        return fail_code(e, ERR_INPUT, "%s asks for a beam search, and --grammar, --json and --json-schema choose tokens one by one: give --beams 1", i->name);
+        return fail_code(e, ERR_INPUT, "%s asks for a beam search, and --grammar, --json and --json-schema choose tokens one by one: give --beams 1",
+                         i->name);
     s = r->search.o.rules;
     if (o->verbose && r->search.o.beams == 1 && first)
         fprintf(stderr, "sampling: temperature %g, top-k %d, top-p %g, min-p %g, repeat penalty %g, seed %llu\n", (double)s.temperature, s.top_k,
@@ -84,7 +86,8 @@ static void describe(const generation *r, double seconds) {
             i->n_vocab, (double)i->file_bytes / 1e6, seconds * 1e3);
     for (int k = 0; k < i->n_adapters; k++)
         fprintf(stderr, "adapter: %s, times %g\n", r->o->engine.adapters[k].path, (double)r->o->engine.adapters[k].scale);
-    fprintf(stderr, "%s\nkernels: %s%s\n%s%s\n", i->threads_reason, i->kernels, r->o->engine.exact ? ", exact" : "", i->ctx_reason, i->rope_long ? ", RoPE tables for long contexts" : "");
+    fprintf(stderr, "%s\nkernels: %s%s\n%s%s\n", i->threads_reason, i->kernels, r->o->engine.exact ? ", exact" : "",
+            i->ctx_reason, i->rope_long ? ", RoPE tables for long contexts" : "");
 }
 
 /* ---- logits of given tokens ---- */
@@ -239,7 +242,8 @@ static int print_ids(const generation *r, err *e) {
 int generation_run(generation *r, err *e) {
     double start = now_seconds();
     for (size_t i = 0; i < r->n_prompt; i++) sampler_accept(r->sampler, r->tokens.p[i]);
-    if (r->n_prompt > INT32_MAX) return fail_code(e, ERR_CONTEXT, "context_length_exceeded: the prompt has %zu tokens, the context holds %d", r->n_prompt, r->info->ctx);
+    if (r->n_prompt > INT32_MAX)
+        return fail_code(e, ERR_CONTEXT, "context_length_exceeded: the prompt has %zu tokens, the context holds %d", r->n_prompt, r->info->ctx);
     if (r->explain[0]) explain_begin(r->explain[0]);
     int rc = session_sync(r->s, r->tokens.p, (int)r->n_prompt, e);
     if (r->explain[0]) explain_end(r->explain[0]);
@@ -280,7 +284,8 @@ void generation_print_decode(const generation *r) {
     fprintf(stderr, " | decode %d tokens, %.1f tok/s, %.1f GB/s (%.0f %% of the %.1f at which these weights can be read)", r->n_decoded,
             r->n_decoded / r->decode_seconds, rate / 1e9, 100 * rate / limit, limit / 1e9);
     if (r->spent.proposed)
-        fprintf(stderr, " | %lld of %lld proposed tokens accepted, %lld steps", (long long)r->spent.accepted, (long long)r->spent.proposed, (long long)r->spent.steps);
+        fprintf(stderr, " | %lld of %lld proposed tokens accepted, %lld steps", (long long)r->spent.accepted,
+                (long long)r->spent.proposed, (long long)r->spent.steps);
 }
 
 static void print_explained(const generation *r) {

@@ -64,9 +64,12 @@ static int read_bias(const json *list, arena *mem, sample_opts *s, err *e) {
 }
 
 static int read_sampling(const json *line, arena *mem, sample_opts *s, err *e) {
-    *s = (sample_opts){ .temperature = (float)number(line, "temperature"), .top_k = whole(line, "top_k"), .top_p = (float)number(line, "top_p"), .min_p = (float)number(line, "min_p"),
-                        .typical_p = (float)number(line, "typical_p"), .repeat_penalty = (float)number(line, "repeat_penalty"), .frequency_penalty = (float)number(line, "frequency_penalty"),
-                        .presence_penalty = (float)number(line, "presence_penalty"), .repeat_last_n = whole(line, "repeat_last_n"), .no_repeat_ngram = whole(line, "no_repeat_ngram_size"),
+    *s = (sample_opts){ .temperature = (float)number(line, "temperature"), .top_k = whole(line, "top_k"),
+                        .top_p = (float)number(line, "top_p"), .min_p = (float)number(line, "min_p"),
+                        .typical_p = (float)number(line, "typical_p"), .repeat_penalty = (float)number(line, "repeat_penalty"),
+                        .frequency_penalty = (float)number(line, "frequency_penalty"),
+                        .presence_penalty = (float)number(line, "presence_penalty"),
+                        .repeat_last_n = whole(line, "repeat_last_n"), .no_repeat_ngram = whole(line, "no_repeat_ngram_size"),
                         .min_length = whole(line, "min_length"), .seed = strtoull(text(line, "seed"), NULL, 10) };
     return read_bias(json_get(line, "logit_bias"), mem, s, e);
 }
@@ -87,7 +90,8 @@ static int differs(const replay *r, const json *line, const json *choice, err *e
     va_start(args, fmt);
     vsnprintf(what, sizeof what, fmt, args);
     va_end(args);
-    return fail(e, "different: line %d, %s, prompt %d, choice %d: %s", r->line, text(line, "id"), whole(choice, "prompt"), whole(choice, "choice"), what);
+    return fail(e, "different: line %d, %s, prompt %d, choice %d: %s", r->line, text(line, "id"), whole(choice, "prompt"),
+                whole(choice, "choice"), what);
 }
 
 /* Each token picked again, from logits computed again. pick NULL: a grammar had a say in it, and only the logits are compared. */
@@ -112,7 +116,8 @@ static int decode(replay *r, const json *line, const json *choice, ids *tokens, 
     }
     snprintf(hex, sizeof hex, "%016llx", (unsigned long long)hash_end(&h));
     const char *have = text(choice, "logits");
-    if (strspn(have, "0") < strlen(have) && strcmp(hex, have)) return differs(r, line, choice, e, "the same ids, but the hash of their logits is %s, the trace has %s", hex, have);
+    if (strspn(have, "0") < strlen(have) && strcmp(hex, have))
+        return differs(r, line, choice, e, "the same ids, but the hash of their logits is %s, the trace has %s", hex, have);
     return 0;
 }
 
@@ -149,7 +154,8 @@ static int embed(replay *r, const json *line, const json *choice, const ids *pro
     char hex[24];
     int rc = x ? session_embed(r->s, prompt->p, (int)prompt->n, whole(line, "pooling"), x, e) : fail_memory(e, n, "an embedding");
     if (!rc) snprintf(hex, sizeof hex, "%016llx", (unsigned long long)hash_bytes(x, n));
-    if (!rc && strcmp(hex, text(choice, "embedding"))) rc = differs(r, line, choice, e, "the embedding's hash is %s, the trace has %s", hex, text(choice, "embedding"));
+    if (!rc && strcmp(hex, text(choice, "embedding")))
+        rc = differs(r, line, choice, e, "the embedding's hash is %s, the trace has %s", hex, text(choice, "embedding"));
     free(x);
     return rc;
 }
@@ -166,7 +172,8 @@ static int check_engine(replay *r, const json *line, err *e) {
     char key[24];
     snprintf(key, sizeof key, "%016llx", (unsigned long long)engine_cache_key(r->g));
     if (flag(line, "exact") != r->info->exact || strcmp(key, text(line, "cache_key")))
-        return fail(e, "line %d, %s: computed with other adapters, another type of cache or another --exact: open the model as the server did", r->line, text(line, "id"));
+        return fail(e, "line %d, %s: computed with other adapters, another type of cache or another --exact: open the model as the server did",
+                    r->line, text(line, "id"));
     return 0;
 }
 
@@ -197,7 +204,8 @@ static int each_line(replay *r, const buf *in, int (*use)(replay *r, const json 
         arena mem = { 0 };
         json *line;
         err why = { 0 };
-        int rc = n && json_parse(&mem, p, n, &line, &why) ? fail(e, "%s: line %d is %s (cut short when the server ended?)", r->o->replay, r->line, why.msg) : 0;
+        int rc = n && json_parse(&mem, p, n, &line, &why)
+                         ? fail(e, "%s: line %d is %s (cut short when the server ended?)", r->o->replay, r->line, why.msg) : 0;
         if (!rc && n) rc = use(r, line, e);
         arena_free(&mem);
         if (rc) return rc;

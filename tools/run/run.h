@@ -18,7 +18,8 @@ typedef struct run_opts {
     float length_penalty;
     engine_opts engine;
     sample_opts sample;
-    bool temperature_given, top_k_given, top_p_given, min_p_given, typical_given, repeat_given, seed_given, sessions_given; /* else the checkpoint's own */
+    /* else the checkpoint's own */
+    bool temperature_given, top_k_given, top_p_given, min_p_given, typical_given, repeat_given, seed_given, sessions_given;
     bool beams_given, length_penalty_given, no_repeat_given, min_length_given, n_given;
     texts stop, lora;
     bool ignore_eos, print_ids, verbose, parse_special, no_echo;

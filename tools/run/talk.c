@@ -1,5 +1,5 @@
-/* talk: a chat of many turns: messages in, replies out, until the end: the loop, its commands, and what a person is told. It owns the conversation and
- * the session that holds it. Keys are the editor's business, ids the conversation's. */
+/* talk: a chat of many turns: messages in, replies out, until the end: the loop, its commands, and what a person is told. It owns the
+ * conversation and the session that holds it. Keys are the editor's business, ids the conversation's. */
 #define _GNU_SOURCE /* getline */
 #include "tools/run/conversation.h"
 #include "tools/run/generate.h"
@@ -31,7 +31,8 @@ typedef struct talk {
 
 static int say(buf *out, err *e) {
     int rc = out->failed ? fail_memory(e, out->cap, "the output") : 0;
-    if (!rc && ((out->n && fwrite(out->p, 1, out->n, stdout) != out->n) || fflush(stdout))) rc = fail(e, "writing to stdout failed: %s", strerror(errno));
+    if (!rc && ((out->n && fwrite(out->p, 1, out->n, stdout) != out->n) || fflush(stdout)))
+        rc = fail(e, "writing to stdout failed: %s", strerror(errno));
     buf_free(out);
     return rc;
 }
@@ -64,7 +65,8 @@ static int set_up(talk *x, err *e) {
     for (x->n_kept = 0; x->n_kept < session_len(r->s) && (size_t)x->n_kept < prompt->n; x->n_kept++)
         if (session_tokens(r->s)[x->n_kept] != prompt->p[x->n_kept]) break;
     /* With --seed a reply is repeated by the same conversation, wherever it came from; asked for again, it is another one. */
-    uint64_t place = (uint64_t)(x->c.n > 2 ? x->c.n / 2 : 0), seed = o->sample.seed + place * 0x9e3779b97f4a7c15u + (uint64_t)x->attempt * 0xbf58476d1ce4e5b9u;
+    uint64_t place = (uint64_t)(x->c.n > 2 ? x->c.n / 2 : 0),
+             seed = o->sample.seed + place * 0x9e3779b97f4a7c15u + (uint64_t)x->attempt * 0xbf58476d1ce4e5b9u;
     return generation_sampler(r, o->seed_given ? seed : sample_random_seed(), e);
 }
 
@@ -72,7 +74,8 @@ static void print_statistics(const talk *x) {
     const generation *r = &x->r;
     size_t computed = r->n_prompt - (size_t)x->n_kept;
     if (!r->o->verbose) return;
-    fprintf(stderr, "context %d of %d | prompt %zu tokens: %d kept, %zu processed", session_len(r->s), r->info->ctx, r->n_prompt, x->n_kept, computed);
+    fprintf(stderr, "context %d of %d | prompt %zu tokens: %d kept, %zu processed", session_len(r->s), r->info->ctx,
+            r->n_prompt, x->n_kept, computed);
     if (computed) fprintf(stderr, ", %.1f tok/s", (double)computed / r->prompt_seconds);
     generation_print_decode(r);
     fprintf(stderr, " | seed %llu | %s\n", (unsigned long long)r->seed, r->end ? r->end : "stopped");
@@ -82,7 +85,8 @@ static void tell_end(const talk *x) {
     const engine_info *i = x->r.info;
     const char *end = x->r.end ? x->r.end : "";
     if (strcmp(end, "context full") == 0)
-        fprintf(stderr, "the context is full: %d tokens in %d positions; the reply ends here. /clear begins anew, --ctx sets the size\n", session_len(x->r.s), i->ctx);
+        fprintf(stderr, "the context is full: %d tokens in %d positions; the reply ends here. /clear begins anew, --ctx sets the size\n",
+                session_len(x->r.s), i->ctx);
     if (strcmp(end, "-n reached") == 0) fprintf(stderr, "the reply ends here: -n %d\n", x->r.o->n_predict);
 }
 
@@ -230,8 +234,10 @@ static const struct command {
 static int on_help(talk *x, const char *rest, err *e) {
     (void)x, (void)rest, (void)e;
     for (int i = 0; i < N_COMMANDS; i++)
-        if (commands[i].help) fprintf(stderr, "  %s%-*s %s\n", commands[i].name, 18 - (int)strlen(commands[i].name), commands[i].arg, commands[i].help);
-    fprintf(stderr, "\nA message goes on after a backslash at the end of a line or after Alt-Enter, and from \"\"\" to \"\"\". Ctrl-C stops a reply.\n"
+        if (commands[i].help)
+            fprintf(stderr, "  %s%-*s %s\n", commands[i].name, 18 - (int)strlen(commands[i].name), commands[i].arg, commands[i].help);
+    fprintf(stderr, "\nA message goes on after a backslash at the end of a line or after Alt-Enter, and from \"\"\" "
+                    "to \"\"\". Ctrl-C stops a reply.\n"
                     "Keys are those of readline; the arrows go back to earlier messages.\n");
     return 0;
 }
@@ -241,7 +247,8 @@ static int run_command(talk *x, const char *text, err *e) {
     const char *rest = text + n + strspn(text + n, " \t\n");
     for (int i = 0; i < N_COMMANDS; i++)
         if (strlen(commands[i].name) == n && memcmp(commands[i].name, text, n) == 0) return commands[i].run(x, rest, e);
-    return fail_code(e, ERR_INPUT, "%.*s: no such command; /help lists them (a message that begins so: put a space before it)", (int)min_int((int)n, 60), text);
+    return fail_code(e, ERR_INPUT, "%.*s: no such command; /help lists them (a message that begins so: put a space before it)",
+                     (int)min_int((int)n, 60), text);
 }
 
 /* ---- messages ---- */
@@ -332,7 +339,9 @@ static int begin_chat(talk *x, err *e) {
     x->l.words = x->words;
     x->l.n_words = N_COMMANDS;
     x->edited = terminal_open(&run_stop);
-    if (x->edited) fprintf(stderr, "%s (%s, %s), context %d. /help lists the commands, Ctrl-D leaves.\n", x->r.info->name, x->r.info->family, x->r.info->type, x->r.info->ctx);
+    if (x->edited)
+        fprintf(stderr, "%s (%s, %s), context %d. /help lists the commands, Ctrl-D leaves.\n", x->r.info->name, x->r.info->family,
+                x->r.info->type, x->r.info->ctx);
     return 0;
 }
 

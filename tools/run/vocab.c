@@ -20,7 +20,8 @@ static int parse_hex(const json *j, buf *out, err *e) {
     for (uint32_t i = 0; i + 1 < j->n + 1; i += 2) {
         unsigned byte;
         char pair[3] = { j->s[i], i + 1 < j->n ? j->s[i + 1] : 0, 0 };
-        if (strspn(pair, "0123456789abcdefABCDEF") != 2 || sscanf(pair, "%x", &byte) != 1) return fail_code(e, ERR_INPUT, "bytes_hex: expected pairs of hexadecimal digits");
+        if (strspn(pair, "0123456789abcdefABCDEF") != 2 || sscanf(pair, "%x", &byte) != 1)
+            return fail_code(e, ERR_INPUT, "bytes_hex: expected pairs of hexadecimal digits");
         buf_byte(out, (int)byte);
     }
     return 0;

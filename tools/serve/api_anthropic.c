@@ -8,7 +8,8 @@
 static const sampling_defaults anthropic_defaults = { .temperature = 1, .top_p = 1, .max_tokens = -1 };
 
 static void put_usage(int input, int output, int cached, buf *b) {
-    buf_fmt(b, "\"usage\":{\"input_tokens\":%d,\"output_tokens\":%d,\"cache_read_input_tokens\":%d,\"cache_creation_input_tokens\":0}", input - cached, output, cached);
+    buf_fmt(b, "\"usage\":{\"input_tokens\":%d,\"output_tokens\":%d,\"cache_read_input_tokens\":%d,\"cache_creation_input_tokens\":0}",
+            input - cached, output, cached);
 }
 
 typedef struct anthropic_reply {
@@ -18,7 +19,8 @@ typedef struct anthropic_reply {
 
 static void put_stop(const answer *a, buf *b) {
     bool word = a->end == END_STOP_STRING;
-    const char *reason = ends_with_calls(a) ? "tool_use" : word ? "stop_sequence" : a->end == END_LENGTH || a->end == END_CONTEXT || a->end == END_DEADLINE ? "max_tokens" : "end_turn";
+    bool cut = a->end == END_LENGTH || a->end == END_CONTEXT || a->end == END_DEADLINE;
+    const char *reason = ends_with_calls(a) ? "tool_use" : word ? "stop_sequence" : cut ? "max_tokens" : "end_turn";
     buf_fmt(b, "\"stop_reason\":\"%s\",\"stop_sequence\":", reason);
     if (word && a->stop_string) put_quoted(b, a->stop_string);
     else buf_str(b, "null");
@@ -108,13 +110,15 @@ static void open_block(anthropic_reply *o, int kind, const said_call *c, buf *ou
     close_block(o, out);
     buf_fmt(&b, "{\"type\":\"content_block_start\",\"index\":%d,\"content_block\":", o->index);
     if (c) put_call_head(c, &b);
-    buf_str(&b, c ? "{}}}" : kind == TEXT_BLOCK ? "{\"type\":\"text\",\"text\":\"\"}}" : "{\"type\":\"thinking\",\"thinking\":\"\",\"signature\":\"\"}}");
+    buf_str(&b, c ? "{}}}" : kind == TEXT_BLOCK ? "{\"type\":\"text\",\"text\":\"\"}}"
+                  : "{\"type\":\"thinking\",\"thinking\":\"\",\"signature\":\"\"}}");
     put_event("content_block_start", &b, out);
     o->open = kind == TEXT_BLOCK ? TEXT_BLOCK : kind == CALL_BLOCK ? CALL_BLOCK : THINKING_BLOCK;
 }
 
 static void put_delta(const anthropic_reply *o, const char *s, size_t n, buf *out) {
-    static const char *const types[][2] = { [TEXT_BLOCK] = { "text_delta", "text" }, [THINKING_BLOCK] = { "thinking_delta", "thinking" }, [CALL_BLOCK] = { "input_json_delta", "partial_json" } };
+    static const char *const types[][2] = { [TEXT_BLOCK] = { "text_delta", "text" }, [THINKING_BLOCK] = { "thinking_delta", "thinking" },
+                                            [CALL_BLOCK] = { "input_json_delta", "partial_json" } };
     buf b = { 0 };
     buf_fmt(&b, "{\"type\":\"content_block_delta\",\"index\":%d,\"delta\":{\"type\":\"%s\",\"%s\":", o->index, types[o->open][0], types[o->open][1]);
     buf_json(&b, s, n);
@@ -164,7 +168,8 @@ static void broken(request *q, buf *out) {
     put_event("error", &b, out);
 }
 
-static const renderer anthropic_renderer = { .stream_type = "text/event-stream; charset=utf-8", .begin = begin, .piece = piece, .part = part, .end = end, .whole = whole, .broken = broken };
+static const renderer anthropic_renderer = { .stream_type = "text/event-stream; charset=utf-8", .begin = begin, .piece = piece,
+                                             .part = part, .end = end, .whole = whole, .broken = broken };
 
 /* ---- requests ---- */
 
@@ -173,13 +178,15 @@ static int rendered(request *q, ids *out) {
     const json *tools;
     const json *in = q->v[F_MESSAGES], *last = in ? in->child : NULL;
     while (last && last->next) last = last->next;
-    if (json_is(json_get(last, "role"), "assistant")) request_warn(q, "messages: the last one is the assistant's: it is shown as a turn of its own, the answer does not continue it");
+    if (json_is(json_get(last, "role"), "assistant"))
+        request_warn(q, "messages: the last one is the assistant's: it is shown as a turn of its own, the answer does not continue it");
     if (messages_normalise(q, &(conversation_in){ .messages = in, .system = q->v[F_SYSTEM], .anthropic = true }, &messages)) return -1;
     return messages_tools(q, q->v[F_TOOLS], true, &tools) || request_chat(q, messages, tools, true, out) ? -1 : 0;
 }
 
 int anthropic_messages(request *q) {
-    if (request_need(q, F_MESSAGES, "messages") || request_need(q, F_MAX_TOKENS, "max_tokens") || request_model(q) || request_job(q, JOB_GENERATE)) return -1;
+    if (request_need(q, F_MESSAGES, "messages") || request_need(q, F_MAX_TOKENS, "max_tokens") || request_model(q) || request_job(q, JOB_GENERATE))
+        return -1;
     job *j = q->j;
     anthropic_reply *o = arena_alloc(&q->mem, sizeof *o);
     j->prompts = arena_alloc(&j->mem, sizeof *j->prompts);

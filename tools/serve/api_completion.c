@@ -15,7 +15,8 @@ typedef struct native_reply {
     int last;
 } native_reply;
 
-static const sampling_defaults native_defaults = { .temperature = 0.8f, .top_p = 0.95f, .min_p = 0.05f, .top_k = 40, .max_tokens = -1, .seed_minus_one = true };
+static const sampling_defaults native_defaults = { .temperature = 0.8f, .top_p = 0.95f, .min_p = 0.05f, .top_k = 40,
+                                                   .max_tokens = -1, .seed_minus_one = true };
 
 /* ---- replies ---- */
 
@@ -47,10 +48,13 @@ static void put_probabilities(const request *q, const token_prob *p, int n, buf 
 static void put_settings(const request *q, buf *b) {
     const native_reply *o = q->own;
     const sample_opts *s = &o->sample;
-    buf_fmt(b, ",\"generation_settings\":{\"n_ctx\":%d,\"n_predict\":%d,\"seed\":%llu,\"temperature\":%g,\"top_k\":%d,\"top_p\":%g,\"min_p\":%g,\"typical_p\":%g", o->n_ctx, o->max_tokens,
+    buf_fmt(b, ",\"generation_settings\":{\"n_ctx\":%d,\"n_predict\":%d,\"seed\":%llu,\"temperature\":%g,\"top_k\":%d,"
+               "\"top_p\":%g,\"min_p\":%g,\"typical_p\":%g", o->n_ctx, o->max_tokens,
             (unsigned long long)s->seed, (double)s->temperature, s->top_k, (double)s->top_p, (double)s->min_p, (double)s->typical_p);
-    buf_fmt(b, ",\"repeat_last_n\":%d,\"repeat_penalty\":%g,\"presence_penalty\":%g,\"frequency_penalty\":%g,\"ignore_eos\":%s,\"n_probs\":%d,\"stream\":%s,\"stop\":[", s->repeat_last_n,
-            (double)s->repeat_penalty, (double)s->presence_penalty, (double)s->frequency_penalty, o->ignore_eos ? "true" : "false", o->n_probs, q->stream ? "true" : "false");
+    buf_fmt(b, ",\"repeat_last_n\":%d,\"repeat_penalty\":%g,\"presence_penalty\":%g,\"frequency_penalty\":%g,\"ignore_eos\":%s,"
+               "\"n_probs\":%d,\"stream\":%s,\"stop\":[", s->repeat_last_n,
+            (double)s->repeat_penalty, (double)s->presence_penalty, (double)s->frequency_penalty, o->ignore_eos ? "true" : "false",
+            o->n_probs, q->stream ? "true" : "false");
     for (int i = 0; i < o->n_stops; i++) {
         if (i) buf_byte(b, ',');
         put_quoted(b, o->stops[i]);
@@ -61,7 +65,8 @@ static void put_settings(const request *q, buf *b) {
 }
 
 static const char *stop_type(job_end e) {
-    return e == END_EOS ? "eos" : e == END_STOP_STRING || e == END_GRAMMAR ? "word" : e == END_LENGTH || e == END_CONTEXT || e == END_DEADLINE ? "limit" : "none";
+    return e == END_EOS ? "eos" : e == END_STOP_STRING || e == END_GRAMMAR ? "word"
+                        : e == END_LENGTH || e == END_CONTEXT || e == END_DEADLINE ? "limit" : "none";
 }
 
 static void put_ids(const ids *v, buf *b) {
@@ -82,7 +87,8 @@ static void put_result(const request *q, const answer *a, bool with_content, buf
     put_settings(q, b);
     buf_str(b, ",\"prompt\":");
     buf_json(b, o->prompt[p].p ? o->prompt[p].p : "", o->prompt[p].n);
-    buf_fmt(b, ",\"has_new_line\":%s,\"truncated\":false,\"stop_type\":\"%s\",\"ended\":\"%s\",\"stopping_word\":", a->text.n && memchr(a->text.p, '\n', a->text.n) ? "true" : "false",
+    buf_fmt(b, ",\"has_new_line\":%s,\"truncated\":false,\"stop_type\":\"%s\",\"ended\":\"%s\",\"stopping_word\":",
+            a->text.n && memchr(a->text.p, '\n', a->text.n) ? "true" : "false",
             stop_type(a->end), end_name(a->end));
     put_quoted(b, a->stop_string ? a->stop_string : "");
     if (with_content && q->logprobs) put_probabilities(q, a->probs, a->n_probs, b);
@@ -130,7 +136,8 @@ static void piece(request *q, const job_event *v, buf *out) {
 static void progress(request *q, const job_event *v, buf *out) {
     buf b = { 0 };
     if (!request_flag(q, F_RETURN_PROGRESS, false)) return;
-    buf_fmt(&b, "{\"index\":%d,\"content\":\"\",\"tokens\":[],\"stop\":false,\"prompt_progress\":{\"total\":%d,\"cache\":%d,\"processed\":%d,\"time_ms\":%.0f}}", v->prompt * q->n_each, v->total,
+    buf_fmt(&b, "{\"index\":%d,\"content\":\"\",\"tokens\":[],\"stop\":false,\"prompt_progress\":{\"total\":%d,"
+                "\"cache\":%d,\"processed\":%d,\"time_ms\":%.0f}}", v->prompt * q->n_each, v->total,
             v->timings.n_cached, v->done, (now_seconds() - q->h->arrived) * 1e3);
     put_data(out, &b);
     buf_free(&b);
@@ -159,7 +166,8 @@ static void broken(request *q, buf *out) {
     buf_free(&b);
 }
 
-static const renderer native_renderer = { .stream_type = "text/event-stream; charset=utf-8", .progress = progress, .piece = piece, .choice_end = choice_end, .end = end, .whole = whole,
+static const renderer native_renderer = { .stream_type = "text/event-stream; charset=utf-8", .progress = progress,
+                                          .piece = piece, .choice_end = choice_end, .end = end, .whole = whole,
                                           .broken = broken, .free = free_prompts };
 
 /* ---- requests ---- */
@@ -185,7 +193,8 @@ static int remember(request *q) {
     q->n_prompts = j->n_prompts;
     for (int i = 0; i < j->n_prompts; i++) {
         o->n_prompt[i] = (int)j->prompts[i].n;
-        if (q->m->tok && tokenizer_decode(q->m->tok, j->prompts[i].p, j->prompts[i].n, false, &o->prompt[i], &e)) return request_fail_err(q, "prompt", &e);
+        if (q->m->tok && tokenizer_decode(q->m->tok, j->prompts[i].p, j->prompts[i].n, false, &o->prompt[i], &e))
+            return request_fail_err(q, "prompt", &e);
     }
     return 0;
 }
@@ -214,7 +223,8 @@ static int put_extra(request *q, buf *out) {
     const json *v = q->v[F_INPUT_EXTRA];
     for (const json *k = v ? v->child : NULL; k; k = k->next) {
         const json *text = json_get(k, "text"), *name = json_get(k, "filename");
-        if (!text || text->type != JSON_STRING) return request_fail(q, JOB_INVALID, "input_extra", "input_extra: expected [{\"filename\": \"...\", \"text\": \"...\"}]");
+        if (!text || text->type != JSON_STRING)
+            return request_fail(q, JOB_INVALID, "input_extra", "input_extra: expected [{\"filename\": \"...\", \"text\": \"...\"}]");
         if (name && name->type == JSON_STRING) buf_fmt(out, "%s\n", name->s);
         buf_add(out, text->s, text->n);
         buf_byte(out, '\n');
@@ -230,7 +240,8 @@ int native_infill(request *q) {
     j->prompts = arena_alloc(&j->mem, sizeof *j->prompts);
     if (!j->prompts) return request_fail(q, JOB_MEMORY, NULL, "out of memory");
     j->n_prompts = 1;
-    if (prompt && prompt->type != JSON_STRING) return request_fail(q, JOB_INVALID, "prompt", "prompt: expected a string, found %s", json_type_name(prompt));
+    if (prompt && prompt->type != JSON_STRING)
+        return request_fail(q, JOB_INVALID, "prompt", "prompt: expected a string, found %s", json_type_name(prompt));
     int rc = put_extra(q, &before);
     if (!rc && prefix) buf_add(&before, prefix->s, prefix->n);
     if (!rc) rc = infill_prompt(q, before.p ? before.p : "", before.n, suffix ? suffix->s : "", suffix ? suffix->n : 0, &j->prompts[0]);

@@ -23,7 +23,9 @@ static int take_id(request *q, const char *at, const json *k, const adapter_file
     if (json_int(v, &id) || id < 0 || id >= files->n)
         return request_fail(q, JOB_INVALID, at, "%s: id %.40s: expected 0 to %d, as GET /lora-adapters lists them (%d adapters are there)", at,
                             v->type == JSON_NUMBER ? v->s : json_type_name(v), files->n - 1, files->n);
-    if (!json_get(k, "scale")) return request_fail(q, JOB_INVALID, at, "%s: id %lld: its scale is missing: expected {\"id\": %lld, \"scale\": 1}", at, (long long)id, (long long)id);
+    if (!json_get(k, "scale"))
+        return request_fail(q, JOB_INVALID, at, "%s: id %lld: its scale is missing: expected {\"id\": %lld, \"scale\": 1}",
+                            at, (long long)id, (long long)id);
     *name = files->p[id].name;
     return 0;
 }
@@ -32,7 +34,8 @@ static int take_name(request *q, const char *at, const json *k, const char **nam
     const json *v = json_get(k, "name");
     if (!v || v->type != JSON_STRING || !v->n)
         return request_fail(q, JOB_INVALID, at, "%s: expected [{\"name\": \"...\", \"scale\": 1}] or [{\"id\": 0, \"scale\": 1}]", at);
-    if (strchr(v->s, '/') || v->s[0] == '.' || strlen(v->s) != v->n) return request_fail(q, JOB_INVALID, at, "%s: \"%.60s\" is no file name", at, v->s);
+    if (strchr(v->s, '/') || v->s[0] == '.' || strlen(v->s) != v->n)
+        return request_fail(q, JOB_INVALID, at, "%s: \"%.60s\" is no file name", at, v->s);
     *name = v->s;
     return 0;
 }
@@ -41,7 +44,8 @@ static int take_one(request *q, const char *at, const json *k, const adapter_fil
     const json *scale = json_get(k, "scale");
     double x = 1;
     if (json_get(k, "id") ? take_id(q, at, k, files, &out->name) : take_name(q, at, k, &out->name)) return -1;
-    if (scale && (json_num(scale, &x) || !(fabs(x) <= 1000))) return request_fail(q, JOB_INVALID, at, "%s: scale of \"%.60s\": expected -1000 to 1000", at, out->name);
+    if (scale && (json_num(scale, &x) || !(fabs(x) <= 1000)))
+        return request_fail(q, JOB_INVALID, at, "%s: scale of \"%.60s\": expected -1000 to 1000", at, out->name);
     out->scale = (float)x;
     return 0;
 }
@@ -67,7 +71,9 @@ static int take_list(request *q, const char *at, const json *v, const adapter_fi
             if (strcmp(named[i], a.name) == 0) return request_fail(q, JOB_INVALID, at, "%s: \"%.60s\" is named twice", at, a.name);
         named[n_named++] = a.name;
         if (a.scale != 0) list[(*n)++] = a;
-        else if (!is_there(files, a.name)) return request_fail(q, JOB_INVALID, at, "%s: adapter '%.200s' not found: expected a file %.200s.lora beside the models", at, a.name, a.name);
+        else if (!is_there(files, a.name))
+            return request_fail(q, JOB_INVALID, at, "%s: adapter '%.200s' not found: expected a file %.200s.lora beside the models",
+                                at, a.name, a.name);
     }
     return 0;
 }
@@ -187,11 +193,14 @@ static int set_adapters(request *q) {
     int n;
     if (!q->h->body_n) return request_fail(q, JOB_INVALID, NULL, "missing request body: expected [{\"id\": 0, \"scale\": 1}]");
     q->mem.limit = ((size_t)1 << 20) + 8 * q->h->body_n;
-    if (json_parse(&q->mem, q->h->body, q->h->body_n, &body, &e)) return request_fail(q, JOB_INVALID, NULL, "the body is %s", e.code == ERR_MEMORY ? "too large for a list of adapters" : e.msg);
+    if (json_parse(&q->mem, q->h->body, q->h->body_n, &body, &e))
+        return request_fail(q, JOB_INVALID, NULL, "the body is %s", e.code == ERR_MEMORY ? "too large for a list of adapters" : e.msg);
     q->mem.limit = 0;
-    if (body->type != JSON_ARRAY) return request_fail(q, JOB_INVALID, NULL, "the body is %s, expected [{\"id\": 0, \"scale\": 1}]", json_type_name(body));
+    if (body->type != JSON_ARRAY)
+        return request_fail(q, JOB_INVALID, NULL, "the body is %s, expected [{\"id\": 0, \"scale\": 1}]", json_type_name(body));
     if (read_list(q, "lora-adapters", body, list, &n) || try_adapters(q, list, n)) return -1;
-    if (models_set_default_adapters(q->s->models, q->m, list, n, &e)) return request_fail(q, e.code == MODELS_NOT_FOUND ? JOB_INVALID : JOB_MEMORY, "lora-adapters", "%s", e.msg);
+    if (models_set_default_adapters(q->s->models, q->m, list, n, &e))
+        return request_fail(q, e.code == MODELS_NOT_FOUND ? JOB_INVALID : JOB_MEMORY, "lora-adapters", "%s", e.msg);
     log_adapters(q, list, n);
     return reply_text(q, 200, "application/json", "", "{\"success\":true}", 16);
 }

@@ -63,7 +63,8 @@ static int take_ids(request *q, const json *list, ids *v) {
     int64_t id;
     for (const json *k = list ? list->child : NULL; k; k = k->next) {
         if (json_int(k, &id) || id < 0 || id >= tokenizer_size(q->m->tok))
-            return request_fail(q, JOB_INVALID, "tokens", "tokens: expected ids from 0 to %d, found %s", tokenizer_size(q->m->tok) - 1, k->type == JSON_NUMBER ? k->s : json_type_name(k));
+            return request_fail(q, JOB_INVALID, "tokens", "tokens: expected ids from 0 to %d, found %s",
+                                tokenizer_size(q->m->tok) - 1, k->type == JSON_NUMBER ? k->s : json_type_name(k));
         ids_add(v, (int32_t)id);
     }
     return v->failed ? request_fail(q, JOB_MEMORY, NULL, "out of memory") : 0;
@@ -92,7 +93,8 @@ int native_template(request *q) {
     const json *tools;
     buf b = { 0 };
     if (request_need(q, F_MESSAGES, "messages") || request_model(q)) return -1;
-    if (messages_normalise(q, &(conversation_in){ .messages = q->v[F_MESSAGES] }, &messages) || messages_tools(q, q->v[F_TOOLS], false, &tools)) return -1;
+    if (messages_normalise(q, &(conversation_in){ .messages = q->v[F_MESSAGES] }, &messages) || messages_tools(q, q->v[F_TOOLS], false, &tools))
+        return -1;
     if (request_chat(q, messages, tools, request_flag(q, F_ADD_GENERATION, true), NULL)) return -1;
     buf_str(&b, "{\"prompt\":");
     buf_json(&b, q->text.p ? q->text.p : "", q->text.n);
@@ -116,7 +118,8 @@ static void put_special(const request *q, int32_t id, buf *b) {
 }
 
 static void put_defaults(const engine_info *i, buf *b) {
-    buf_fmt(b, "{\"n_ctx\":%d,\"params\":{\"n_predict\":-1,\"temperature\":%g,\"top_k\":%d,\"top_p\":%g,\"min_p\":%g,\"repeat_penalty\":%g,\"repeat_last_n\":64,"
+    buf_fmt(b, "{\"n_ctx\":%d,\"params\":{\"n_predict\":-1,\"temperature\":%g,\"top_k\":%d,\"top_p\":%g,\"min_p\":%g,"
+               "\"repeat_penalty\":%g,\"repeat_last_n\":64,"
                "\"presence_penalty\":0,\"frequency_penalty\":0,\"typical_p\":1,\"stop\":[],\"stream\":false}}",
             i->ctx, i->temperature >= 0 ? (double)i->temperature : 0.8, i->top_k >= 0 ? i->top_k : 40, i->top_p >= 0 ? (double)i->top_p : 0.95,
             i->min_p >= 0 ? (double)i->min_p : 0.05, i->repeat_penalty > 0 ? (double)i->repeat_penalty : 1.0);
@@ -137,7 +140,8 @@ int native_props(request *q) {
     put_quoted(&b, m->path);
     buf_str(&b, ",\"chat_template\":");
     buf_json(&b, shape ? shape : "", n);
-    buf_fmt(&b, ",\"chat_template_caps\":{\"supports_chat\":%s},\"modalities\":{\"vision\":false,\"audio\":false},\"build_info\":\"quern %s\",\"is_sleeping\":false,\"bos_token\":",
+    buf_fmt(&b, ",\"chat_template_caps\":{\"supports_chat\":%s},\"modalities\":{\"vision\":false,\"audio\":false},"
+                "\"build_info\":\"quern %s\",\"is_sleeping\":false,\"bos_token\":",
             m->chat ? "true" : "false", QUERN_VERSION);
     put_special(q, m->tok ? tokenizer_bos(m->tok) : -1, &b);
     buf_str(&b, ",\"eos_token\":");
@@ -154,7 +158,8 @@ static void put_slot(const slot_about *v, buf *b) {
     put_quoted(b, v->job);
     buf_str(b, ",\"model\":");
     put_quoted(b, v->model);
-    buf_fmt(b, ",\"n_prompt_tokens\":%d,\"n_prompt_tokens_processed\":%d,\"params\":{},\"next_token\":[{\"has_next_token\":%s,\"has_new_line\":false,\"n_remain\":%d,\"n_decoded\":%d}]}",
+    buf_fmt(b, ",\"n_prompt_tokens\":%d,\"n_prompt_tokens_processed\":%d,\"params\":{},\"next_token\":[{\"has_next_token\":%s,"
+               "\"has_new_line\":false,\"n_remain\":%d,\"n_decoded\":%d}]}",
             v->n_prompt, v->n_prompt_done, v->busy ? "true" : "false", v->n_remain, v->n_decoded);
 }
 
@@ -184,7 +189,8 @@ int native_metrics(request *q) {
     buf b = { 0 };
     metrics_text(q->s, &b);
     snprintf(extra, sizeof extra, "Process-Start-Time-Unix: %lld\r\n", (long long)q->s->started_at);
-    int rc = b.failed ? request_fail(q, JOB_MEMORY, NULL, "out of memory") : reply_text(q, 200, "text/plain; version=0.0.4; charset=utf-8", extra, b.p, b.n);
+    int rc = b.failed ? request_fail(q, JOB_MEMORY, NULL, "out of memory")
+                      : reply_text(q, 200, "text/plain; version=0.0.4; charset=utf-8", extra, b.p, b.n);
     buf_free(&b);
     return rc;
 }

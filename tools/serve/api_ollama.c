@@ -112,8 +112,8 @@ static void put_done(const request *q, buf *b) {
     put_context(q, b);
     buf_fmt(b, ",\"total_duration\":%lld,\"load_duration\":%lld", ns(total), ns(t->load));
     if (!o->load_reason) {
-        buf_fmt(b, ",\"prompt_eval_count\":%d,\"prompt_eval_duration\":%lld,\"eval_count\":%d,\"eval_duration\":%lld,\"prompt_cached_count\":%d", count_prompt(q), ns(t->prompt),
-                t->n_decoded, ns(t->decode), t->n_cached);
+        buf_fmt(b, ",\"prompt_eval_count\":%d,\"prompt_eval_duration\":%lld,\"eval_count\":%d,\"eval_duration\":%lld,\"prompt_cached_count\":%d",
+                count_prompt(q), ns(t->prompt), t->n_decoded, ns(t->decode), t->n_cached);
         if (q->n_answers) buf_fmt(b, ",\"ended\":\"%s\"", end_name(q->answers[0].end));
         put_timings(q, b);
     }
@@ -173,7 +173,8 @@ static void broken(request *q, buf *out) {
     buf_byte(out, '\n');
 }
 
-static const renderer ollama_renderer = { .stream_type = "application/x-ndjson", .piece = piece, .part = part, .ping = ping, .end = end, .whole = whole, .broken = broken };
+static const renderer ollama_renderer = { .stream_type = "application/x-ndjson", .piece = piece, .part = part, .ping = ping,
+                                          .end = end, .whole = whole, .broken = broken };
 
 /* ---- requests ---- */
 
@@ -189,8 +190,10 @@ static int make_reply(request *q, bool chats) {
     const json *images = q->v[F_IMAGES];
     if (images && images->n) return request_fail(q, JOB_UNSUPPORTED, "images", "images: not supported: this model reads text only");
     const json *think = q->v[F_THINK];
-    if (think && think->type == JSON_STRING && !json_is(think, "low") && !json_is(think, "medium") && !json_is(think, "high") && !json_is(think, "max"))
-        return request_fail(q, JOB_INVALID, "think", "think: expected true, false, \"low\", \"medium\", \"high\" or \"max\", found \"%.40s\"", think->s);
+    if (think && think->type == JSON_STRING && !json_is(think, "low") && !json_is(think, "medium") && !json_is(think, "high") &&
+        !json_is(think, "max"))
+        return request_fail(q, JOB_INVALID, "think", "think: expected true, false, \"low\", \"medium\", \"high\" or \"max\", found \"%.40s\"",
+                            think->s);
     return structured_take(q);
 }
 
@@ -234,7 +237,8 @@ int ollama_chat(request *q) {
     const json *tools, *in = q->v[F_MESSAGES];
     if (request_need(q, F_MODEL, "model") || make_reply(q, true) || request_model(q)) return -1;
     if (!in || !in->n) return only_load(q);
-    if (messages_normalise(q, &(conversation_in){ .messages = in }, &messages) || messages_tools(q, q->v[F_TOOLS], false, &tools) || make_job(q)) return -1;
+    if (messages_normalise(q, &(conversation_in){ .messages = in }, &messages) || messages_tools(q, q->v[F_TOOLS], false, &tools) || make_job(q))
+        return -1;
     q->j->turn_end = q->m->turn_end;
     if (request_chat(q, messages, tools, true, &q->j->prompts[0])) return -1;
     if (request_flag(q, F_DEBUG_RENDER, false)) return render_only(q);
@@ -250,7 +254,8 @@ static int take_prompt(request *q, ids *out) {
     int64_t id;
     for (const json *k = context ? context->child : NULL; k; k = k->next) {
         if (json_int(k, &id) || id < 0 || id >= q->m->info->n_vocab)
-            return request_fail(q, JOB_INVALID, "context", "context: expected token ids from 0 to %d, found %s", q->m->info->n_vocab - 1, k->type == JSON_NUMBER ? k->s : json_type_name(k));
+            return request_fail(q, JOB_INVALID, "context", "context: expected token ids from 0 to %d, found %s",
+                                q->m->info->n_vocab - 1, k->type == JSON_NUMBER ? k->s : json_type_name(k));
         ids_add(out, (int32_t)id);
     }
     if (*suffix) return infill_prompt(q, prompt->s, prompt->n, suffix, strlen(suffix), out);
@@ -292,7 +297,8 @@ static void whole_embed(request *q, buf *b) {
         cut_embedding(&q->answers[i], d);
         put_embedding(b, q->answers[i].embedding, q->answers[i].n_embedding);
     }
-    buf_fmt(b, "],\"total_duration\":%lld,\"load_duration\":%lld,\"prompt_eval_count\":%d", ns(now_seconds() - q->h->arrived), ns(q->timings.load), count_prompt(q));
+    buf_fmt(b, "],\"total_duration\":%lld,\"load_duration\":%lld,\"prompt_eval_count\":%d", ns(now_seconds() - q->h->arrived),
+            ns(q->timings.load), count_prompt(q));
     put_timings(q, b);
     put_warnings(q, b);
     buf_byte(b, '}');
@@ -308,7 +314,8 @@ static void whole_old(request *q, buf *b) {
 static void whole_empty(request *q, buf *b) {
     buf_str(b, "{\"model\":");
     put_quoted(b, q->model_name);
-    buf_fmt(b, ",\"embeddings\":[],\"total_duration\":%lld,\"load_duration\":%lld,\"prompt_eval_count\":0}", ns(now_seconds() - q->h->arrived), ns(q->timings.load));
+    buf_fmt(b, ",\"embeddings\":[],\"total_duration\":%lld,\"load_duration\":%lld,\"prompt_eval_count\":0}",
+            ns(now_seconds() - q->h->arrived), ns(q->timings.load));
 }
 
 static const renderer embed_renderer = { .whole = whole_embed }, old_renderer = { .whole = whole_old }, empty_renderer = { .whole = whole_empty };
@@ -318,7 +325,8 @@ int ollama_embed(request *q) {
     if (request_need(q, F_MODEL, "model")) return -1;
     if (!input || !input->n) return request_model(q) || request_job(q, JOB_LOAD) ? -1 : request_submit(q, &empty_renderer);
     for (const json *k = input->type == JSON_ARRAY ? input->child : NULL; k; k = k->next)
-        if (k->type != JSON_STRING) return request_fail(q, JOB_INVALID, "input", "input: expected a string or an array of strings, found %s in it", json_type_name(k));
+        if (k->type != JSON_STRING)
+            return request_fail(q, JOB_INVALID, "input", "input: expected a string or an array of strings, found %s in it", json_type_name(k));
     return request_embed(q, input, "input") ? -1 : request_submit(q, &embed_renderer);
 }
 

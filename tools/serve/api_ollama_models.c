@@ -224,14 +224,16 @@ static int describe(request *q, const char *name, model *m) {
     err e = { 0 };
     bool open;
     snprintf(q->model_name, sizeof q->model_name, "%s", name);
-    if (!*name) return request_fail(q, JOB_INVALID, "model", "expected the name of a model, found an empty one"); /* elsewhere that is the first: not where files are changed */
+    /* elsewhere that is the first: not where files are changed */
+    if (!*name) return request_fail(q, JOB_INVALID, "model", "expected the name of a model, found an empty one");
     if (!models_describe(q->s->models, server_model_name(q->s, name), &open, m, &e)) return 0;
     if (e.code == MODELS_NO_MODEL) return request_fail(q, JOB_INVALID, "model", "model %s", e.msg);
     return e.code == MODELS_NOT_FOUND ? request_fail(q, JOB_MODEL_NOT_FOUND, "model", "model '%.200s' not found", name) : request_fail_server(q, &e);
 }
 
 int ollama_not_here(request *q) {
-    return request_fail_status(q, 501, "unsupported", "%.100s: not supported: models come from ./convert on the server's machine, they are neither fetched nor built nor sent over HTTP", q->h->path);
+    return request_fail_status(q, 501, "unsupported", "%.100s: not supported: models come from ./convert on the server's "
+                                                      "machine, they are neither fetched nor built nor sent over HTTP", q->h->path);
 }
 
 int ollama_pull(request *q) {
@@ -241,11 +243,13 @@ int ollama_pull(request *q) {
     if (describe(q, name, &m)) {
         if (q->failure.code != JOB_MODEL_NOT_FOUND) return -1;
         q->failure = (job_failure){ 0 };
-        return request_fail_status(q, 501, "unsupported", "pull: model '%.200s' is not here, and this server fetches nothing: convert a checkpoint into its folder", name);
+        return request_fail_status(q, 501, "unsupported",
+                                   "pull: model '%.200s' is not here, and this server fetches nothing: convert a checkpoint into its folder", name);
     }
     static const char lines[] = "{\"status\":\"pulling manifest\"}\n{\"status\":\"success\"}\n", one[] = "{\"status\":\"success\"}";
     bool stream = request_flag(q, F_STREAM, true);
-    return reply_text(q, 200, stream ? "application/x-ndjson" : "application/json; charset=utf-8", "", stream ? lines : one, stream ? sizeof lines - 1 : sizeof one - 1);
+    return reply_text(q, 200, stream ? "application/x-ndjson" : "application/json; charset=utf-8", "", stream ? lines : one,
+                      stream ? sizeof lines - 1 : sizeof one - 1);
 }
 
 static int files_allowed(request *q) {
@@ -268,16 +272,22 @@ static bool good_name(const char *s) {
 
 int ollama_copy(request *q) {
     model m;
-    if (request_need(q, F_SOURCE, "source") || request_need(q, F_DESTINATION, "destination") || files_allowed(q) || describe(q, request_str(q, F_SOURCE, ""), &m)) return -1;
+    if (request_need(q, F_SOURCE, "source") || request_need(q, F_DESTINATION, "destination") || files_allowed(q) ||
+        describe(q, request_str(q, F_SOURCE, ""), &m))
+        return -1;
     const char *to = request_str(q, F_DESTINATION, ""), *tag = strstr(to, ":latest"), *slash = strrchr(m.path, '/');
     char *name = arena_copy(&q->mem, to, tag ? (size_t)(tag - to) : strlen(to));
-    if (!name || !good_name(name)) return request_fail(q, JOB_INVALID, "destination", "destination: expected a plain name of letters, digits, '.', '_' and '-', found \"%.60s\"", to);
+    if (!name || !good_name(name))
+        return request_fail(q, JOB_INVALID, "destination",
+                            "destination: expected a plain name of letters, digits, '.', '_' and '-', found \"%.60s\"", to);
     buf path = { 0 };
     buf_fmt(&path, "%.*s%s.bin", slash ? (int)(slash - m.path + 1) : 0, m.path, name);
     buf_byte(&path, 0);
     int rc = path.failed ? -1 : link(m.path, path.p); /* the same content under another name; it never replaces a file */
     int why = errno;
     buf_free(&path);
-    if (rc) return request_fail(q, why == EEXIST ? JOB_INVALID : JOB_FAILED, "destination", "destination: \"%s\" could not be made: %s", name, strerror(why));
+    if (rc)
+        return request_fail(q, why == EEXIST ? JOB_INVALID : JOB_FAILED, "destination", "destination: \"%s\" could not be made: %s",
+                            name, strerror(why));
     return reply_text(q, 200, "application/json; charset=utf-8", "", "", 0);
 }

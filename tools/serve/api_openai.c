@@ -83,7 +83,8 @@ static void put_head(const request *q, const char *object, buf *b) {
 static void put_usage(const request *q, buf *b) {
     int prompt = count_prompt(q), answers = count_answers(q);
     buf_fmt(b, ",\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d,\"prompt_tokens_details\":{\"cached_tokens\":%d},"
-               "\"completion_tokens_details\":{\"reasoning_tokens\":%d}}", prompt, answers, prompt + answers, q->timings.n_cached, count_reasoning(q));
+               "\"completion_tokens_details\":{\"reasoning_tokens\":%d}}", prompt, answers, prompt + answers,
+               q->timings.n_cached, count_reasoning(q));
 }
 
 static size_t count_chars(const char *s, size_t n) {
@@ -356,7 +357,8 @@ static void broken(request *q, buf *out) {
     buf_free(&b);
 }
 
-static const renderer openai_renderer = { .stream_type = "text/event-stream; charset=utf-8", .begin = begin_chat, .piece = piece, .part = part, .choice_end = choice_end, .end = end, .whole = whole, .broken = broken };
+static const renderer openai_renderer = { .stream_type = "text/event-stream; charset=utf-8", .begin = begin_chat, .piece = piece,
+                                          .part = part, .choice_end = choice_end, .end = end, .whole = whole, .broken = broken };
 
 /* ---- requests ---- */
 
@@ -372,7 +374,8 @@ static int make_reply(request *q, bool chats) {
     q->keep_probs = !q->stream;
     const json *so = q->v[F_STREAM_OPTIONS], *usage = so ? json_get(so, "include_usage") : NULL;
     if (usage && usage->type != JSON_TRUE && usage->type != JSON_FALSE && usage->type != JSON_NULL)
-        return request_fail(q, JOB_INVALID, "stream_options.include_usage", "stream_options.include_usage: expected true or false, found %s", json_type_name(usage));
+        return request_fail(q, JOB_INVALID, "stream_options.include_usage",
+                            "stream_options.include_usage: expected true or false, found %s", json_type_name(usage));
     q->include_usage = q->stream && usage && usage->type == JSON_TRUE;
     return 0;
 }
@@ -413,7 +416,8 @@ static int take_best_of(request *q, openai_reply *o) {
     if (best_of == j->n) return 0;
     if (best_of < j->n) return request_fail(q, JOB_INVALID, "best_of", "best_of: expected at least n (%d), found %d", j->n, best_of);
     if (q->stream) return request_fail(q, JOB_INVALID, "best_of", "best_of: which answers are the best is known at the end only: not with stream");
-    if ((int64_t)best_of * j->n_prompts > 4096) return request_fail(q, JOB_INVALID, "best_of", "best_of: %d draws of %d prompts, the most is 4096 in all", best_of, j->n_prompts);
+    if ((int64_t)best_of * j->n_prompts > 4096)
+        return request_fail(q, JOB_INVALID, "best_of", "best_of: %d draws of %d prompts, the most is 4096 in all", best_of, j->n_prompts);
     if (j->beams.beams > 1) return request_fail(q, JOB_INVALID, "best_of", "best_of: not together with num_beams");
     j->n = best_of;
     return 0;
@@ -444,7 +448,8 @@ static int completion_prompt(request *q, int flags) {
 
 int openai_completions(request *q) {
     int flags = TOK_SPECIAL | (request_flag(q, F_PARSE_SPECIAL, false) ? TOK_PARSE_SPECIAL : 0);
-    if (request_need(q, F_PROMPT, "prompt") || request_model(q) || make_reply(q, false) || structured_take(q) || request_job(q, JOB_GENERATE)) return -1;
+    if (request_need(q, F_PROMPT, "prompt") || request_model(q) || make_reply(q, false) || structured_take(q) || request_job(q, JOB_GENERATE))
+        return -1;
     if (completion_prompt(q, flags)) return -1;
     job *j = q->j;
     openai_reply *o = q->own;
@@ -518,14 +523,17 @@ static int take_pooling(request *q) {
         return request_fail(q, JOB_INVALID, "pooling", "pooling: expected first, mean or last, found \"%.40s\"", asked);
     if (asked || q->m->info->pooling || !q->s->pooling) return 0;
     q->j->pooling = q->s->pooling;
-    request_warn(q, "the checkpoint of '%s' does not say how its hidden states become an embedding: pooled by %s, as serve --pooling says", q->m->name, pooling_name(q->s->pooling));
+    request_warn(q, "the checkpoint of '%s' does not say how its hidden states become an embedding: pooled by %s, as serve --pooling says",
+                 q->m->name, pooling_name(q->s->pooling));
     return 0;
 }
 
 int request_embed(request *q, const json *input, const char *name) {
     if (request_model(q) || request_job(q, JOB_EMBED) || take_pooling(q) || request_prompts(q, input, name, false, TOK_SPECIAL)) return -1;
     int64_t d = request_int(q, F_DIMENSIONS, q->m->info->d_embed);
-    if (d > q->m->info->d_embed) return request_fail(q, JOB_INVALID, "dimensions", "dimensions: model '%s' gives %d, found %lld", q->m->name, q->m->info->d_embed, (long long)d);
+    if (d > q->m->info->d_embed)
+        return request_fail(q, JOB_INVALID, "dimensions", "dimensions: model '%s' gives %d, found %lld", q->m->name,
+                            q->m->info->d_embed, (long long)d);
     return request_context(q);
 }
 

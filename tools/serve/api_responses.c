@@ -1,5 +1,5 @@
-/* api_responses: OpenAI's /v1/responses, minimal: thoughts, a message of text, calls of functions; nothing stored. The order of a stream's events is the one that
- * openai-python's accumulator accepts. */
+/* api_responses: OpenAI's /v1/responses, minimal: thoughts, a message of text, calls of functions; nothing stored. The order
+ * of a stream's events is the one that openai-python's accumulator accepts. */
 #include <string.h>
 
 #include "tools/serve/api.h"
@@ -72,7 +72,8 @@ static void put_items(const request *q, buf *b) {
 
 static void put_usage(const request *q, buf *b) {
     int input = count_prompt(q), output = count_answers(q);
-    buf_fmt(b, ",\"usage\":{\"input_tokens\":%d,\"input_tokens_details\":{\"cached_tokens\":%d},\"output_tokens\":%d,\"output_tokens_details\":{\"reasoning_tokens\":%d},\"total_tokens\":%d}", input,
+    buf_fmt(b, ",\"usage\":{\"input_tokens\":%d,\"input_tokens_details\":{\"cached_tokens\":%d},\"output_tokens\":%d,"
+               "\"output_tokens_details\":{\"reasoning_tokens\":%d},\"total_tokens\":%d}", input,
             q->timings.n_cached, output, count_reasoning(q), input + output);
 }
 
@@ -97,7 +98,8 @@ static void put_echo(const request *q, buf *b) { /* of the request: tools and ho
 
 static void put_response(const request *q, bool done, buf *b) {
     bool cut = done && was_limited(&q->answers[0]);
-    buf_fmt(b, "{\"id\":\"resp_%s\",\"object\":\"response\",\"created_at\":%lld,\"status\":\"%s\",\"incomplete_details\":%s,\"model\":", q->id + 4, (long long)q->created,
+    buf_fmt(b, "{\"id\":\"resp_%s\",\"object\":\"response\",\"created_at\":%lld,\"status\":\"%s\",\"incomplete_details\":%s,\"model\":",
+            q->id + 4, (long long)q->created,
             !done ? "in_progress" : cut ? "incomplete" : "completed", cut ? "{\"reason\":\"max_output_tokens\"}" : "null");
     put_quoted(b, q->model_name);
     buf_str(b, ",\"output\":[");
@@ -193,7 +195,9 @@ static void close_item(request *q, buf *out) {
         put_piece_event(q, "response.output_text.done", ITEM_MESSAGE, 0, "text", behind(&a->text, o->from), a->text.n - o->from, out);
         put_part_event(q, "response.content_part.done", true, out);
     }
-    if (o->open == ITEM_CALL) put_piece_event(q, "response.function_call_arguments.done", ITEM_CALL, call, "arguments", a->calls[call].arguments.p, a->calls[call].arguments.n, out);
+    if (o->open == ITEM_CALL)
+        put_piece_event(q, "response.function_call_arguments.done", ITEM_CALL, call, "arguments", a->calls[call].arguments.p,
+                        a->calls[call].arguments.n, out);
     put_item_event(q, "response.output_item.done", o->open, call, true, out);
     o->open = ITEM_NONE;
     o->index++;
@@ -221,7 +225,8 @@ static void piece(request *q, const job_event *v, buf *out) {
 }
 
 static void part(request *q, answer *a, const answer_part *p, buf *out) {
-    static const struct { int item; const char *delta; } kinds[] = { [PART_TEXT] = { ITEM_MESSAGE, "response.output_text.delta" }, [PART_REASONING] = { ITEM_THOUGHT, "response.reasoning_text.delta" },
+    static const struct { int item; const char *delta; } kinds[] = { [PART_TEXT] = { ITEM_MESSAGE, "response.output_text.delta" },
+                                                                     [PART_REASONING] = { ITEM_THOUGHT, "response.reasoning_text.delta" },
                                                                      [PART_ARGUMENTS] = { ITEM_CALL, "response.function_call_arguments.delta" } };
     responses_reply *o = q->own;
     (void)a;
@@ -250,14 +255,16 @@ static void broken(request *q, buf *out) {
     end_event("error", &b, out);
 }
 
-static const renderer responses_renderer = { .stream_type = "text/event-stream; charset=utf-8", .begin = begin, .piece = piece, .part = part, .end = end, .whole = whole, .broken = broken };
+static const renderer responses_renderer = { .stream_type = "text/event-stream; charset=utf-8", .begin = begin, .piece = piece,
+                                             .part = part, .end = end, .whole = whole, .broken = broken };
 
 int responses_create(request *q) {
     json *messages;
     const json *tools;
     if (request_need(q, F_INPUT, "input")) return -1;
     if (request_flag(q, F_STORE, false)) return request_fail(q, JOB_UNSUPPORTED, "store", "store: nothing is stored: send false or leave it out");
-    if (request_model(q) || request_job(q, JOB_GENERATE) || messages_of_items(q, q->v[F_INPUT], request_str(q, F_INSTRUCTIONS, NULL), &messages)) return -1;
+    if (request_model(q) || request_job(q, JOB_GENERATE) || messages_of_items(q, q->v[F_INPUT], request_str(q, F_INSTRUCTIONS, NULL), &messages))
+        return -1;
     job *j = q->j;
     if (!(q->own = arena_alloc(&q->mem, sizeof(responses_reply)))) return request_fail(q, JOB_MEMORY, NULL, "out of memory");
     j->prompts = arena_alloc(&j->mem, sizeof *j->prompts);

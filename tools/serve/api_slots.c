@@ -27,8 +27,8 @@ static void whole(request *q, buf *b) {
         bool save = o->a.what == SLOT_SAVE;
         buf_str(b, ",\"filename\":");
         put_quoted(b, o->filename);
-        buf_fmt(b, ",\"%s\":%d,\"%s\":%zu,\"timings\":{\"%s\":%.3f}", save ? "n_saved" : "n_restored", o->a.n_tokens, save ? "n_written" : "n_read", save ? o->a.bytes.n : o->n,
-                save ? "save_ms" : "restore_ms", ms);
+        buf_fmt(b, ",\"%s\":%d,\"%s\":%zu,\"timings\":{\"%s\":%.3f}", save ? "n_saved" : "n_restored", o->a.n_tokens,
+                save ? "n_written" : "n_read", save ? o->a.bytes.n : o->n, save ? "save_ms" : "restore_ms", ms);
     }
     put_warnings(q, b);
     buf_byte(b, '}');
@@ -42,7 +42,8 @@ static int take_action(request *q, slot_action *a) {
     const char *at = strstr(q->h->query, "action=");
     char *end;
     long id = strtol(q->arg, &end, 10);
-    if (end == q->arg || (*end && strcmp(end, "/")) || id < 0 || id > 65535) return request_fail(q, JOB_INVALID, NULL, "slots: expected /slots/{number}?action=..., found \"%.40s\"", q->arg);
+    if (end == q->arg || (*end && strcmp(end, "/")) || id < 0 || id > 65535)
+        return request_fail(q, JOB_INVALID, NULL, "slots: expected /slots/{number}?action=..., found \"%.40s\"", q->arg);
     a->slot = (int)id;
     size_t n = at && (at == q->h->query || at[-1] == '&') ? strcspn(at += 7, "&") : 0;
     static const char *const names[] = { [SLOT_SAVE] = "save", [SLOT_RESTORE] = "restore", [SLOT_ERASE] = "erase" };
@@ -57,9 +58,11 @@ static int take_file(request *q, slot_reply *o) {
     if (!q->s->disk) return request_fail_status(q, 501, "unsupported", "slots are saved nowhere: start the server with --kv-dir FOLDER");
     o->filename = request_str(q, F_FILENAME, NULL);
     if (!o->filename) return request_need(q, F_FILENAME, "filename");
-    if (!disk_name_good(o->filename)) return request_fail(q, JOB_INVALID, "filename", "filename: expected a plain name without separators, found \"%.60s\"", o->filename);
+    if (!disk_name_good(o->filename))
+        return request_fail(q, JOB_INVALID, "filename", "filename: expected a plain name without separators, found \"%.60s\"", o->filename);
     if (o->a.what == SLOT_SAVE) return 0;
-    if (disk_get(q->s->disk, o->filename, &o->a.bytes, &e)) return request_fail(q, JOB_INVALID, "filename", "filename: \"%.60s\" cannot be read: nothing was saved under that name", o->filename);
+    if (disk_get(q->s->disk, o->filename, &o->a.bytes, &e))
+        return request_fail(q, JOB_INVALID, "filename", "filename: \"%.60s\" cannot be read: nothing was saved under that name", o->filename);
     o->n = o->a.bytes.n;
     return 0;
 }

@@ -15,25 +15,36 @@
 /* The order counts: rows with more special signs come first, the plain one fits every template that mentions tools. */
 const call_format call_formats[] = {
     { .name = "mistral-named", .signs = { "[TOOL_CALLS]", "[ARGS]" }, .open = "[TOOL_CALLS]", .body = BODY_NAMED, .mark = "[ARGS]", .id_length = 9 },
-    { .name = "mistral", .signs = { "[TOOL_CALLS]" }, .open = "[TOOL_CALLS]", .between = ",", .list = true, .body = BODY_JSON, .key = "arguments", .id_length = 9 },
-    { .name = "phi", .signs = { "<|tool_call|>" }, .open = "<|tool_call|>", .close = "<|/tool_call|>", .between = ",", .list = true, .body = BODY_JSON, .key = "arguments" },
-    { .name = "deepseek", .signs = { CALLS_BEGIN, "```json" }, .open = CALLS_BEGIN, .close = CALLS_END, .between = "\n", .body = BODY_NAMED, .before = CALL_BEGIN "function" CALL_SEP,
+    { .name = "mistral", .signs = { "[TOOL_CALLS]" }, .open = "[TOOL_CALLS]", .between = ",", .list = true, .body = BODY_JSON,
+      .key = "arguments", .id_length = 9 },
+    { .name = "phi", .signs = { "<|tool_call|>" }, .open = "<|tool_call|>", .close = "<|/tool_call|>", .between = ",",
+      .list = true, .body = BODY_JSON, .key = "arguments" },
+    { .name = "deepseek", .signs = { CALLS_BEGIN, "```json" }, .open = CALLS_BEGIN, .close = CALLS_END, .between = "\n",
+      .body = BODY_NAMED, .before = CALL_BEGIN "function" CALL_SEP,
       .mark = "\n```json\n", .behind = "\n```" CALL_END },
-    { .name = "deepseek-3.1", .signs = { CALLS_BEGIN }, .open = CALLS_BEGIN, .close = CALLS_END, .between = "", .body = BODY_NAMED, .before = CALL_BEGIN, .mark = CALL_SEP, .behind = CALL_END },
-    { .name = "function-gemma", .signs = { "<start_function_call>" }, .open = "<start_function_call>", .close = "<end_function_call>", .body = BODY_BRACES, .quote = "<escape>" },
-    { .name = "gemma4", .signs = { "<|tool_call>", "<tool_call|>" }, .open = "<|tool_call>", .close = "<tool_call|>", .body = BODY_BRACES, .quote = "<|\"|>" },
+    { .name = "deepseek-3.1", .signs = { CALLS_BEGIN }, .open = CALLS_BEGIN, .close = CALLS_END, .between = "", .body = BODY_NAMED,
+      .before = CALL_BEGIN, .mark = CALL_SEP, .behind = CALL_END },
+    { .name = "function-gemma", .signs = { "<start_function_call>" }, .open = "<start_function_call>",
+      .close = "<end_function_call>", .body = BODY_BRACES, .quote = "<escape>" },
+    { .name = "gemma4", .signs = { "<|tool_call>", "<tool_call|>" }, .open = "<|tool_call>", .close = "<tool_call|>",
+      .body = BODY_BRACES, .quote = "<|\"|>" },
     { .name = "xml", .signs = { "<tool_call>", "<function=", "<parameter=" }, .open = "<tool_call>", .close = "</tool_call>", .body = BODY_XML },
-    { .name = "hermes", .signs = { "<tool_call>", "arguments" }, .open = "<tool_call>", .close = "</tool_call>", .body = BODY_JSON, .key = "arguments" },
+    { .name = "hermes", .signs = { "<tool_call>", "arguments" }, .open = "<tool_call>", .close = "</tool_call>",
+      .body = BODY_JSON, .key = "arguments" },
     { .name = "gemma", .signs = { "tool_code" }, .open = "```tool_code", .close = "```", .between = "\n", .body = BODY_PYTHON },
-    { .name = "pythonic", .signs = { "tools", "[func_name1(" }, .prefix = "<|python_start|>", .close = "<|python_end|>", .between = ",", .list = true, .body = BODY_PYTHON },
-    { .name = "llama", .signs = { "tools", "\"parameters\"", "<|start_header_id|>" }, .prefix = "<|python_tag|>", .between = ";", .body = BODY_JSON, .key = "parameters", .one = true },
+    { .name = "pythonic", .signs = { "tools", "[func_name1(" }, .prefix = "<|python_start|>", .close = "<|python_end|>",
+      .between = ",", .list = true, .body = BODY_PYTHON },
+    { .name = "llama", .signs = { "tools", "\"parameters\"", "<|start_header_id|>" }, .prefix = "<|python_tag|>",
+      .between = ";", .body = BODY_JSON, .key = "parameters", .one = true },
     { .name = "json", .signs = { "tools" }, .between = ",", .body = BODY_JSON, .key = "arguments" },
     { 0 },
 };
 
-const char *const call_markers[] = { "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<tool_call>", "</tool_call>", "<|tool_call|>", "<|/tool_call|>", "<|python_tag|>", "<|python_start|>",
-                                     "<|python_end|>", CALLS_BEGIN, CALLS_END, CALL_BEGIN, CALL_END, CALL_SEP, "<start_function_call>", "<end_function_call>", "<escape>",
-                                     "<|tool_call>", "<tool_call|>", "<|\"|>", "<think>", "</think>", "[THINK]", "[/THINK]", NULL };
+const char *const call_markers[] = { "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<tool_call>", "</tool_call>", "<|tool_call|>",
+                                     "<|/tool_call|>", "<|python_tag|>", "<|python_start|>", "<|python_end|>", CALLS_BEGIN,
+                                     CALLS_END, CALL_BEGIN, CALL_END, CALL_SEP, "<start_function_call>", "<end_function_call>",
+                                     "<escape>", "<|tool_call>", "<tool_call|>", "<|\"|>", "<think>", "</think>", "[THINK]",
+                                     "[/THINK]", NULL };
 
 #define XML_END "\n</parameter>"
 
@@ -49,7 +60,8 @@ const call_format *call_format_of(const char *tmpl, size_t n) {
 }
 
 template_wants template_wants_of(const char *tmpl, size_t n) {
-    static const char *const text[] = { "['arguments'] +", "[\"arguments\"] +", ".arguments +" }, *const null[] = { "['content'] is none", "['content'] is not none", ".content is none", ".content is not none" };
+    static const char *const text[] = { "['arguments'] +", "[\"arguments\"] +", ".arguments +" },
+                      *const null[] = { "['content'] is none", "['content'] is not none", ".content is none", ".content is not none" };
     template_wants w = { false, false };
     for (size_t i = 0; i < sizeof text / sizeof *text && tmpl; i++) w.text_arguments |= contains(tmpl, n, text[i]);
     for (size_t i = 0; i < sizeof null / sizeof *null && tmpl; i++) w.null_content |= contains(tmpl, n, null[i]);
@@ -152,14 +164,16 @@ static bool names(const json *list, const char *key, size_t n) {
 static bool is_name(call_body body, const char *s, size_t n) {
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)s[i];
-        bool letter = c == '_' || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'), plain = letter || (i && ((c >= '0' && c <= '9') || c == '-' || c == '.'));
+        bool letter = c == '_' || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'),
+             plain = letter || (i && ((c >= '0' && c <= '9') || c == '-' || c == '.'));
         if (body == BODY_PYTHON ? !plain : c < 0x20 || strchr("<>\"'\\", c) || (body == BODY_BRACES && strchr(":,{}[] ", c))) return false;
     }
     return n && n < 200;
 }
 
 bool call_refuses(const call_format *f, const call_tool *t, char keyword[64]) {
-    static const char *const kept[] = { "type", "properties", "required", "additionalProperties", "$defs", "definitions", "title", "description", "default", "examples", "$schema", "$comment", "strict" };
+    static const char *const kept[] = { "type", "properties", "required", "additionalProperties", "$defs", "definitions",
+                                        "title", "description", "default", "examples", "$schema", "$comment", "strict" };
     snprintf(keyword, 64, "name");
     if (f->body != BODY_JSON && !is_name(BODY_PYTHON, t->name, strlen(t->name))) return true;
     if (f->body == BODY_JSON || f->body == BODY_NAMED) return false;
@@ -181,7 +195,8 @@ static int kinds_of(const json *root, const json *s, int *budget) {
     if (!s || s->type != JSON_OBJECT || --*budget < 0) return kinds;
     const json *type = json_get(s, "type"), *one = json_get(s, "const"), *list = json_get(s, "enum"), *ref = json_get(s, "$ref");
     const json *choice[] = { json_get(s, "anyOf"), json_get(s, "oneOf") }, *all = json_get(s, "allOf");
-    for (const json *k = type && type->type == JSON_ARRAY ? type->child : type; k; k = type->type == JSON_ARRAY ? k->next : NULL) any |= json_is(k, "string") ? VALUE_TEXT : VALUE_OTHER;
+    for (const json *k = type && type->type == JSON_ARRAY ? type->child : type; k; k = type->type == JSON_ARRAY ? k->next : NULL)
+        any |= json_is(k, "string") ? VALUE_TEXT : VALUE_OTHER;
     if (type) kinds = any | (json_get(s, "nullable") ? VALUE_OTHER : 0);
     any = 0;
     for (const json *k = list ? list->child : NULL; k; k = k->next) any |= k->type == JSON_STRING ? VALUE_TEXT : VALUE_OTHER;
@@ -255,7 +270,8 @@ static argument *list_arguments(writer *w, const call_tool *t, int *n) {
         if (json_get(properties, p->key) != p || !is_name(w->a->format->body, p->key, p->key_n)) continue;
         buf_str(&at, "/properties");
         schema_pointer_add(&at, p->key, p->key_n);
-        a[*n] = (argument){ .key = p->key, .n = p->key_n, .schema = p, .at = at.p ? arena_copy(w->mem, at.p, at.n) : NULL, .required = names(required, p->key, p->key_n) };
+        a[*n] = (argument){ .key = p->key, .n = p->key_n, .schema = p, .at = at.p ? arena_copy(w->mem, at.p, at.n) : NULL,
+                            .required = names(required, p->key, p->key_n) };
         w->failed |= at.failed || !a[(*n)++].at;
         buf_free(&at);
     }

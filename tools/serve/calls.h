@@ -1,5 +1,6 @@
-/* calls: how families of models write calls of tools and what they think, as data: the format is found by what the model's template contains, never by a model's
- * name. calls.c makes the grammar of calls, calls_parse.c reads an answer back, piece by piece. Neither knows HTTP or a dialect.
+/* calls: how families of models write calls of tools and what they think, as data: the format is found by what the
+ * model's template contains, never by a model's name. calls.c makes the grammar of calls, calls_parse.c reads an answer
+ * back, piece by piece. Neither knows HTTP or a dialect.
  *
  *   const call_format *f = call_format_of(template, n);  think_marks t = think_marks_of(template, n);
  *   answer_reader r; reader_begin(&r, &opts);  reader_feed(&r, text, n, exact); ...; reader_end(&r);  reader_free(&r);

@@ -192,7 +192,8 @@ static int python_list(python *p, char close) {
 
 /* True, None, 12, -0.5e3: up to what cannot belong to it. */
 static int python_word(python *p) {
-    static const char *const words[][2] = { { "True", "true" }, { "False", "false" }, { "None", "null" }, { "true", "true" }, { "false", "false" }, { "null", "null" } };
+    static const char *const words[][2] = { { "True", "true" }, { "False", "false" }, { "None", "null" }, { "true", "true" },
+                                            { "false", "false" }, { "null", "null" } };
     size_t from = p->at;
     while (p->at < p->n && !is_space(p->s[p->at]) && !strchr(",)]}:", p->s[p->at])) p->at++;
     if (p->at == p->n) return 0;
@@ -507,8 +508,8 @@ static void begin_call(answer_reader *r, const char *name) {
 
 /* The next call of what is held. true: something was done, and there may be more to do. */
 static bool next_call(answer_reader *r, size_t at) {
-    static int (*const of_body[])(const answer_reader *r, call *c, size_t at, size_t *end) = { [BODY_JSON] = json_call, [BODY_PYTHON] = python_call, [BODY_NAMED] = named_call,
-                                                                                                     [BODY_XML] = xml_call, [BODY_BRACES] = braces_call };
+    static int (*const of_body[])(const answer_reader *r, call *c, size_t at, size_t *end) = {
+        [BODY_JSON] = json_call, [BODY_PYTHON] = python_call, [BODY_NAMED] = named_call, [BODY_XML] = xml_call, [BODY_BRACES] = braces_call };
     call c = { .begin = SIZE_MAX };
     size_t end = 0;
     bool more = false;
@@ -707,7 +708,8 @@ static bool read_text(answer_reader *r) {
 }
 
 static bool step(answer_reader *r) {
-    static bool (*const of_state[])(answer_reader *r) = { [READ_BEGIN] = read_begin, [READ_THINK] = read_think, [READ_TEXT] = read_text, [READ_CALLS] = read_calls, [READ_ARGUMENTS] = read_arguments };
+    static bool (*const of_state[])(answer_reader *r) = { [READ_BEGIN] = read_begin, [READ_THINK] = read_think, [READ_TEXT] = read_text,
+                                                          [READ_CALLS] = read_calls, [READ_ARGUMENTS] = read_arguments };
     return of_state[r->state](r);
 }
 

@@ -12,7 +12,8 @@ typedef struct grammar_trigger {
 
 typedef struct constraint_opts { /* all borrowed while the constraint lives */
     const kept_grammar *grammar;
-    const grammar_trigger *triggers; /* [n_triggers] the text is free until one of them, which is the grammar's first text; none: from the beginning */
+    /* [n_triggers] the text is free until one of them, which is the grammar's first text; none: from the beginning */
+    const grammar_trigger *triggers;
     int n_triggers;
     const char *think_open, *think_close; /* in between triggers do not count; NULL: there is no such text */
     bool thinking;                   /* the answer begins there */

@@ -191,7 +191,9 @@ static bool is_hex(const char *s, size_t n) {
 }
 
 /* Does the name begin as name_of writes it? A folder may hold other people's files, too: those stay as they are. */
-static bool is_ours(const char *name) { return strlen(name) >= 36 && is_hex(name, 16) && name[16] == '-' && is_hex(name + 17, 16) && strncmp(name + 33, ".kv", 3) == 0; }
+static bool is_ours(const char *name) {
+    return strlen(name) >= 36 && is_hex(name, 16) && name[16] == '-' && is_hex(name + 17, 16) && strncmp(name + 33, ".kv", 3) == 0;
+}
 
 /* What was there before: files with times of their last use. Unfinished ones go. */
 static int scan(disk *d, err *e) {
@@ -262,8 +264,11 @@ static void keep_file(disk *d, item *x, const char *payload, size_t n) {
     pthread_mutex_lock(&d->lock);
     bool fits = make_room(d, x->bytes);
     pthread_mutex_unlock(&d->lock);
-    int rc = fits ? write_whole(d, name, (const void *const[]){ &h, x->tok, payload, NULL }, (const size_t[]){ sizeof h, (size_t)x->n * 4, n }, &e) : 0;
-    if (!fits) say(d, "%d tokens of a cache take %llu bytes, the bound of --kv-disk is %llu: not kept on disk", x->n, (unsigned long long)x->bytes, (unsigned long long)d->most);
+    int rc = fits ? write_whole(d, name, (const void *const[]){ &h, x->tok, payload, NULL }, (const size_t[]){ sizeof h, (size_t)x->n * 4, n }, &e)
+                  : 0;
+    if (!fits)
+        say(d, "%d tokens of a cache take %llu bytes, the bound of --kv-disk is %llu: not kept on disk", x->n,
+            (unsigned long long)x->bytes, (unsigned long long)d->most);
     if (rc) say(d, "the cache on disk: %s", e.msg);
     if (!fits || rc) {
         free_item(x);
@@ -500,7 +505,8 @@ int disk_put(disk *d, const char *name, const buf *bytes, err *e) {
     d->own_bytes += fits ? (int64_t)bytes->n : before;
     pthread_mutex_unlock(&d->lock);
     int rc = fits ? write_whole(d, file, (const void *const[]){ bytes->p, NULL }, (const size_t[]){ bytes->n }, e)
-                  : fail(e, "%zu bytes do not fit beside the other saved files: the bound of --kv-disk is %llu", bytes->n, (unsigned long long)d->most);
+                  : fail(e, "%zu bytes do not fit beside the other saved files: the bound of --kv-disk is %llu",
+                         bytes->n, (unsigned long long)d->most);
     if (rc && fits) {
         pthread_mutex_lock(&d->lock);
         d->own_bytes += before - (int64_t)bytes->n;

@@ -10,7 +10,8 @@
 typedef struct disk disk;
 typedef struct disk_fetch disk_fetch; /* a file on its way into memory */
 
-/* Takes the folder for this process alone (it is made if it is not there) and reads which files it has; damaged ones are dropped and said through log. */
+/* Takes the folder for this process alone (it is made if it is not there) and reads which files it has;
+ * damaged ones are dropped and said through log. */
 int disk_open(disk **d, const char *folder, uint64_t most_bytes, void (*log)(void *arg, const char *line), void *arg, err *e);
 void disk_close(disk *d); /* after what is being written */
 

@@ -40,7 +40,8 @@ static int refuse(field_report *r, bool unsupported, const char *prefix, const c
 }
 
 static const struct { int bit; const char *name; } type_names[] = {
-    { T_BOOL, "true or false" }, { T_INT, "a whole number" }, { T_NUM, "a number" }, { T_STR, "a string" }, { T_ARR, "an array" }, { T_OBJ, "an object" },
+    { T_BOOL, "true or false" }, { T_INT, "a whole number" }, { T_NUM, "a number" }, { T_STR, "a string" },
+    { T_ARR, "an array" }, { T_OBJ, "an object" },
 };
 
 static void name_types(int types, char out[120]) {
@@ -99,7 +100,8 @@ static int check_one(const field *f, const json *j, const char *prefix, bool str
         char wanted[120], found[80];
         name_types(f->types, wanted);
         show(j, found);
-        if (j->type == JSON_NUMBER && strspn(j->s, "-0123456789") == strlen(j->s)) return refuse(r, false, prefix, f->name, n, "%s is too large: expected at most 63 bits", found);
+        if (j->type == JSON_NUMBER && strspn(j->s, "-0123456789") == strlen(j->s))
+            return refuse(r, false, prefix, f->name, n, "%s is too large: expected at most 63 bits", found);
         if (*prefix) return refuse(r, false, prefix, f->name, n, "option \"%s\" must be of type %s, found %s", f->name, wanted, found);
         return refuse(r, false, prefix, f->name, n, "expected %s, found %s", wanted, found);
     }
@@ -118,7 +120,8 @@ int fields_check(uint32_t group, const json *body, const char *prefix, bool stri
         const field *f = fields_find(group, j->key, j->key_n);
         if (f) {
             if (check_one(f, j, prefix, strict, v, r)) return -1;
-        } else if (strict) return refuse(r, false, prefix, j->key, j->key_n, "unknown field; the server runs with --strict (serve --help-fields lists what there is)");
+        } else if (strict) return refuse(r, false, prefix, j->key, j->key_n,
+                                         "unknown field; the server runs with --strict (serve --help-fields lists what there is)");
         else fields_warn(r, "%s%.*s: unknown field, ignored", prefix, (int)(j->key_n < 60 ? j->key_n : 60), j->key);
     }
     return 0;
@@ -146,9 +149,12 @@ static const struct { uint32_t bit; const char *title, *about; } groups[] = {
     { FIELDS_TOKENIZE, "POST /tokenize", "" },
     { FIELDS_DETOKENIZE, "POST /detokenize", "" },
     { FIELDS_TEMPLATE, "POST /apply-template", "" },
-    { FIELDS_SLOT, "POST /slots/{id}?action=save, restore, erase", "What was last worked on in a slot, to and from a file of `--kv-dir` (its bytes count against `--kv-disk`), or forgotten. The prefix cache needs none of it." },
+    { FIELDS_SLOT, "POST /slots/{id}?action=save, restore, erase",
+      "What was last worked on in a slot, to and from a file of `--kv-dir` (its bytes count against `--kv-disk`), "
+      "or forgotten. The prefix cache needs none of it." },
 };
-static const char *const fates[] = { "honoured", "accepted, no effect, named in `warnings`", "only with the value that changes nothing", "refused with 400" };
+static const char *const fates[] = { "honoured", "accepted, no effect, named in `warnings`",
+                                     "only with the value that changes nothing", "refused with 400" };
 
 static void range_of(const field *f, char out[64]) {
     if (!(f->types & (T_INT | T_NUM)) || f->min > f->max) snprintf(out, 64, "-");
@@ -184,21 +190,29 @@ static const char intro[] =
 
 static const char structure[] =
     "\n## Structure, calls of tools, thoughts\n\n"
-    "`response_format`, `format`, `text.format`, `json_schema` and `grammar` are kept to exactly: tokens that would leave the schema or the grammar are never drawn. An answer that is complete is "
-    "valid; one that was cut says `length`. What a schema cannot be kept to is a 400 with the field and the JSON pointer, a grammar's mistake one with line and column. With `strict: true` every object of a "
-    "schema must say `additionalProperties: false`, as OpenAI demands it; without, a schema that leaves it out is open, as JSON Schema has it. Under a template that knows thinking, thoughts may come "
-    "first and are not constrained. A beam search takes no structure.\n\n"
-    "Tools are shown by the model's own template, and calls are read in the format that the template contains: `<tool_call>` with JSON (Hermes, Qwen), `[TOOL_CALLS]` with a list or with `[ARGS]` (Mistral), "
-    "`<|tool_call|>` (Phi), JSON with `parameters` (Llama 3), `[f(a=1)]` (pythonic), a `tool_code` block or `<start_function_call>call:f{a:1}` (Gemma), "
-    "`<function=f><parameter=a>` (Qwen3-Coder), `<\xef\xbd\x9ctool\xe2\x96\x81" "calls\xe2\x96\x81" "begin\xef\xbd\x9c>` (DeepSeek), else one JSON object with `name` and `arguments`. A required or named call is "
-    "constrained from the answer's beginning. With `auto` the text is free until a call's opening; from there on the call is constrained, so that what is called has the name of a tool and arguments that validate. "
-    "Where a tool's schema cannot be kept and no call is required, a warning says so and calls are read only. A call that cannot be read, or of an unknown function, stays in the text, with a warning. "
+    "`response_format`, `format`, `text.format`, `json_schema` and `grammar` are kept to exactly: tokens that would leave the "
+    "schema or the grammar are never drawn. An answer that is complete is valid; one that was cut says `length`. What a schema "
+    "cannot be kept to is a 400 with the field and the JSON pointer, a grammar's mistake one with line and column. With `strict: "
+    "true` every object of a schema must say `additionalProperties: false`, as OpenAI demands it; without, a schema that leaves it "
+    "out is open, as JSON Schema has it. Under a template that knows thinking, thoughts may come first and are not constrained. A "
+    "beam search takes no structure.\n\n"
+    "Tools are shown by the model's own template, and calls are read in the format that the template contains: `<tool_call>` with "
+    "JSON (Hermes, Qwen), `[TOOL_CALLS]` with a list or with `[ARGS]` (Mistral), `<|tool_call|>` (Phi), JSON with `parameters` "
+    "(Llama 3), `[f(a=1)]` (pythonic), a `tool_code` block or `<start_function_call>call:f{a:1}` (Gemma), "
+    "`<function=f><parameter=a>` (Qwen3-Coder), `<\xef\xbd\x9ctool\xe2\x96\x81" "calls\xe2\x96\x81" "begin\xef\xbd\x9c>` "
+    "(DeepSeek), else one JSON object with `name` and `arguments`. A required or named call is constrained from the answer's "
+    "beginning. With `auto` the text is free until a call's opening; from there on the call is constrained, so that what is called "
+    "has the name of a tool and arguments that validate. Where a tool's schema cannot be kept and no call is required, a warning "
+    "says so and calls are read only. A call that cannot be read, or of an unknown function, stays in the text, with a warning. "
     "Arguments are streamed as they come under a grammar, else with the call's end. Formats that write arguments one by one (the "
-    "pythonic one, Gemma's, Qwen3-Coder's) keep what the schema says of each argument: what it says of the object besides `properties` and `required` is refused. Optional arguments come in the schema's order there; where "
-    "a comma stands between and none is required, one at most. Text stands in Qwen3-Coder's and Gemma's marks as it is: with a length, a pattern or an enum without `<`; a value that may be text or something else is written as JSON.\n\n"
-    "A template that does not know tools: a required call is a 400, other tools a warning. What is thought (`<think>`, `[THINK]`, or opened by the template) comes as `reasoning_content` (OpenAI), `thinking` (Ollama, "
-    "a block of Anthropic's) or a `reasoning` item (responses), and its tokens are counted in `completion_tokens_details.reasoning_tokens`. `tool_choice` and `parallel_tool_calls` for `/api/chat` are quern's. "
-    "Grammars are compiled once and kept, up to 32 a model.\n";
+    "pythonic one, Gemma's, Qwen3-Coder's) keep what the schema says of each argument: what it says of the object besides "
+    "`properties` and `required` is refused. Optional arguments come in the schema's order there; where a comma stands between and "
+    "none is required, one at most. Text stands in Qwen3-Coder's and Gemma's marks as it is: with a length, a pattern or an enum "
+    "without `<`; a value that may be text or something else is written as JSON.\n\n"
+    "A template that does not know tools: a required call is a 400, other tools a warning. What is thought (`<think>`, `[THINK]`, "
+    "or opened by the template) comes as `reasoning_content` (OpenAI), `thinking` (Ollama, a block of Anthropic's) or a "
+    "`reasoning` item (responses), and its tokens are counted in `completion_tokens_details.reasoning_tokens`. `tool_choice` and "
+    "`parallel_tool_calls` for `/api/chat` are quern's. Grammars are compiled once and kept, up to 32 a model.\n";
 
 void fields_markdown(buf *out) {
     buf_str(out, intro);
@@ -220,7 +234,8 @@ void fields_help(buf *out) {
             char types[120];
             if (!(f->groups & groups[g].bit)) continue;
             name_types(f->types, types);
-            buf_fmt(out, "  %-24s %-28s %s%s%s\n", f->name, types, f->fate == FIELD_REFUSE ? "REFUSED: " : f->fate == FIELD_INERT ? "no effect: " : "", f->help,
+            buf_fmt(out, "  %-24s %-28s %s%s%s\n", f->name, types,
+                    f->fate == FIELD_REFUSE ? "REFUSED: " : f->fate == FIELD_INERT ? "no effect: " : "", f->help,
                     f->fate == FIELD_NEUTRAL ? " (only its neutral value)" : "");
         }
     }

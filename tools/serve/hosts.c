@@ -1,6 +1,7 @@
-/* hosts: is a Host header one of ours, an Origin header one of a page that may ask (hosts.h)? An address passes whichever it is: who stands in a browser's address line by its address has no
- * name that could be made to resolve to another. localhost and what ends in .localhost pass: browsers resolve them themselves (RFC 6761). A
- * missing or empty Host passes: no browser sends one. It must not know when names are checked, nor what is asked for. */
+/* hosts: is a Host header one of ours, an Origin header one of a page that may ask (hosts.h)? An address passes whichever it is:
+ * who stands in a browser's address line by its address has no name that could be made to resolve to another. localhost and what
+ * ends in .localhost pass: browsers resolve them themselves (RFC 6761). A missing or empty Host passes: no browser sends one. It
+ * must not know when names are checked, nor what is asked for. */
 #define _GNU_SOURCE
 #include "tools/serve/hosts.h"
 
@@ -28,7 +29,8 @@ static bool copy_name(const char *s, size_t n, char out[HOST_NAME]) {
 static int add_one(hosts *v, const char *s, size_t n, err *e) {
     if (n == 1 && *s == '*') return v->any = true, 0;
     if (v->n == HOSTS_MOST) return fail(e, "more than %d names", HOSTS_MOST);
-    if (!copy_name(s, n, v->name[v->n])) return fail(e, "expected a name such as llm.example.org, without scheme and port, or *, found \"%.*s\"", (int)(n < 80 ? n : 80), s);
+    if (!copy_name(s, n, v->name[v->n]))
+        return fail(e, "expected a name such as llm.example.org, without scheme and port, or *, found \"%.*s\"", (int)(n < 80 ? n : 80), s);
     v->n++;
     return 0;
 }

@@ -1,5 +1,6 @@
-/* hosts: the names that a server answers to, and whose pages may ask it. A page of the web whose name resolves to 127.0.0.1 (DNS rebinding) is, to its browser, of the same
- * origin as a server there, and could use it as its own; but the browser says in Host which name it went by. */
+/* hosts: the names that a server answers to, and whose pages may ask it. A page of the web whose name resolves to 127.0.0.1 (DNS
+ * rebinding) is, to its browser, of the same origin as a server there, and could use it as its own; but the browser says in Host
+ * which name it went by. */
 #ifndef QUERN_SERVE_HOSTS_H
 #define QUERN_SERVE_HOSTS_H
 

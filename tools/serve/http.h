@@ -42,7 +42,8 @@ typedef struct http_opts {
     void (*error_body)(void *arg, const char *path, int status, const char *code, const char *message, buf *out);
     void *arg;
     struct work *workers;
-    struct work *light;                /* take the requests that is_light (on the I/O thread) names: no heavy one is in their way; NULL: there are none */
+    /* take the requests that is_light (on the I/O thread) names: no heavy one is in their way; NULL: there are none */
+    struct work *light;
     bool (*is_light)(void *arg, const http_request *r);
 } http_opts;
 

@@ -188,7 +188,8 @@ void parser_path(const http_parser *p, char *out, size_t n) {
     *out = 0;
     if (at >= p->head.n) return;
     const char *s = p->head.p + at;
-    size_t left = word_end(p, at) - at, scheme = left > 7 && strncasecmp(s, "http://", 7) == 0 ? 7 : left > 8 && strncasecmp(s, "https://", 8) == 0 ? 8 : 0;
+    size_t left = word_end(p, at) - at,
+           scheme = left > 7 && strncasecmp(s, "http://", 7) == 0 ? 7 : left > 8 && strncasecmp(s, "https://", 8) == 0 ? 8 : 0;
     if (scheme) { /* past the name of the host */
         const char *path = memchr(s + scheme, '/', left - scheme);
         left = path ? left - (size_t)(path - s) : 0;

@@ -11,7 +11,9 @@ static const char *const fim_tokens[][3] = {
     { "<fim-prefix>", "<fim-suffix>", "<fim-middle>" },
     { "\xe2\x96\x81<PRE>", "\xe2\x96\x81<SUF>", "\xe2\x96\x81<MID>" },                            /* Code Llama */
     { "<PRE>", "<SUF>", "<MID>" },
-    { "<\xef\xbd\x9c" "fim\xe2\x96\x81" "begin\xef\xbd\x9c>", "<\xef\xbd\x9c" "fim\xe2\x96\x81hole\xef\xbd\x9c>", "<\xef\xbd\x9c" "fim\xe2\x96\x81" "end\xef\xbd\x9c>" }, /* DeepSeek */
+    /* DeepSeek */
+    { "<\xef\xbd\x9c" "fim\xe2\x96\x81" "begin\xef\xbd\x9c>", "<\xef\xbd\x9c" "fim\xe2\x96\x81hole\xef\xbd\x9c>",
+      "<\xef\xbd\x9c" "fim\xe2\x96\x81" "end\xef\xbd\x9c>" },
     { "<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>" },
 };
 
@@ -37,7 +39,8 @@ int infill_prompt(request *q, const char *before, size_t before_n, const char *b
     int32_t fim[3];
     if (request_tokenizer(q)) return -1;
     if (!find(q->m->tok, fim))
-        return request_fail(q, JOB_UNSUPPORTED, "suffix", "model '%s' has no fill-in-the-middle tokens (such as <|fim_prefix|>): it was not trained to fill gaps", q->m->name);
+        return request_fail(q, JOB_UNSUPPORTED, "suffix",
+                            "model '%s' has no fill-in-the-middle tokens (such as <|fim_prefix|>): it was not trained to fill gaps", q->m->name);
     size_t start = out->n;
     if (request_encode(q, "", 0, TOK_SPECIAL, out)) return -1;
     int32_t bos = tokenizer_bos(q->m->tok);

@@ -6,8 +6,9 @@
 #include <string.h>
 
 const char *job_error_name(job_error e) {
-    static const char *const names[] = { "ok", "invalid_request", "context_length_exceeded", "model_not_found", "queue_full", "deadline", "cancelled", "out_of_memory",
-                                         "shutting_down", "unsupported", "not_finite", "internal_error" };
+    static const char *const names[] = { "ok", "invalid_request", "context_length_exceeded", "model_not_found", "queue_full",
+                                         "deadline", "cancelled", "out_of_memory", "shutting_down", "unsupported", "not_finite",
+                                         "internal_error" };
     return (size_t)e < sizeof names / sizeof *names ? names[e] : "internal_error";
 }
 

@@ -124,10 +124,10 @@ typedef struct job {
 
 job *job_new(void); /* NULL: out of memory */
 void job_free(job *j);
-/* Sampling and search as the checkpoint of j->m asks for them, else the defaults of ./run; n 1, no limit of tokens. What a request says is written over
- * it; a request that says how one token is chosen sets beams.beams = 1, as ./run does (run_draws). The ends of text need not be given: they
- * are the checkpoint's, the tokenizer's and turn_end. sample.min_length -1: the checkpoint's own. beams.max_new and beams.rules are the
- * scheduler's. */
+/* Sampling and search as the checkpoint of j->m asks for them, else the defaults of ./run; n 1, no limit of tokens. What a request
+ * says is written over it; a request that says how one token is chosen sets beams.beams = 1, as ./run does (run_draws). The ends of
+ * text need not be given: they are the checkpoint's, the tokenizer's and turn_end. sample.min_length -1: the checkpoint's own.
+ * beams.max_new and beams.rules are the scheduler's. */
 void job_defaults(job *j);
 int pooling_named(const char *name); /* first (or cls), mean, last: as engine_info numbers them; -1: none of them */
 const char *pooling_name(int pooling);

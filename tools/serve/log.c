@@ -39,12 +39,14 @@ static void json_line(const request *q, int status, size_t bytes, buf *b) {
     put_quoted(b, q->h->path);
     buf_str(b, ",\"model\":");
     put_quoted(b, q->model_name);
-    buf_fmt(b, ",\"status\":%d,\"seconds\":%.6f,\"bytes\":%zu,\"stream\":%s", status, now_seconds() - q->h->arrived, bytes, q->begun ? "true" : "false");
-    buf_fmt(b, ",\"prompt_tokens\":%d,\"cached_tokens\":%d,\"completion_tokens\":%d,\"queue_seconds\":%.6f,\"first_token_seconds\":%.6f", count_prompt(q), t->n_cached, t->n_decoded,
-            t->queued, t->first_token);
+    buf_fmt(b, ",\"status\":%d,\"seconds\":%.6f,\"bytes\":%zu,\"stream\":%s", status, now_seconds() - q->h->arrived,
+            bytes, q->begun ? "true" : "false");
+    buf_fmt(b, ",\"prompt_tokens\":%d,\"cached_tokens\":%d,\"completion_tokens\":%d,\"queue_seconds\":%.6f,\"first_token_seconds\":%.6f",
+            count_prompt(q), t->n_cached, t->n_decoded, t->queued, t->first_token);
     if (q->n_answers) buf_fmt(b, ",\"end\":\"%s\"", end_name(q->answers[0].end));
     if (q->failure.code) {
-        buf_fmt(b, ",\"error\":\"%s\",\"phase\":\"%s\",\"message\":", q->code ? q->code : job_error_name(q->failure.code), q->failure.phase ? q->failure.phase : "");
+        buf_fmt(b, ",\"error\":\"%s\",\"phase\":\"%s\",\"message\":", q->code ? q->code : job_error_name(q->failure.code),
+                q->failure.phase ? q->failure.phase : "");
         put_quoted(b, q->failure.msg);
     }
     buf_byte(b, '}');

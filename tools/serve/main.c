@@ -129,7 +129,8 @@ static int take_drafts(const program *p, life *l, const char *text) {
 static int check_caches(const program *p, life *l) {
     const serve_opts *o = l->o;
     if (parse_bytes(o->kv_disk, &l->kv_disk)) return usage_error(p, "--kv-disk: expected bytes such as 8G, found \"%s\"", o->kv_disk);
-    if (o->response_cache && parse_bytes(o->response_cache, &l->response_cache)) return usage_error(p, "--response-cache: expected bytes such as 64M, found \"%s\"", o->response_cache);
+    if (o->response_cache && parse_bytes(o->response_cache, &l->response_cache))
+        return usage_error(p, "--response-cache: expected bytes such as 64M, found \"%s\"", o->response_cache);
     for (int i = 0; i < o->fallbacks.n; i++) {
         int rc = take_fallback(p, l, o->fallbacks.p[i]);
         if (rc != OPTIONS_GO_ON) return rc;
@@ -178,12 +179,16 @@ static int check(const program *p, life *l) {
     if (!o->n_models) return usage_error(p, "expected model files or folders");
     if (o->port < 0 || o->port > 65535) return usage_error(p, "--port: expected 0 to 65535, found %d", o->port);
     if (o->slots < 1 || o->slots > 1024) return usage_error(p, "--slots: expected 1 to 1024, found %d", o->slots);
-    if (o->rate < 0 || o->queue < 0 || o->timeout < 0 || o->ctx < 0 || o->threads < 0) return usage_error(p, "--rate, --queue, --timeout, --ctx and --threads: expected no negative number");
-    if (o->drain < 0 || o->max_connections < 0 || o->ping < 0 || o->max_delay < 0) return usage_error(p, "--drain, --max-connections, --sse-ping-interval and --max-delay: expected no negative number");
-    if (o->cache_type && strcmp(o->cache_type, "f16") && strcmp(o->cache_type, "q8")) return usage_error(p, "--cache-type: expected f16 or q8, found \"%s\"", o->cache_type);
+    if (o->rate < 0 || o->queue < 0 || o->timeout < 0 || o->ctx < 0 || o->threads < 0)
+        return usage_error(p, "--rate, --queue, --timeout, --ctx and --threads: expected no negative number");
+    if (o->drain < 0 || o->max_connections < 0 || o->ping < 0 || o->max_delay < 0)
+        return usage_error(p, "--drain, --max-connections, --sse-ping-interval and --max-delay: expected no negative number");
+    if (o->cache_type && strcmp(o->cache_type, "f16") && strcmp(o->cache_type, "q8"))
+        return usage_error(p, "--cache-type: expected f16 or q8, found \"%s\"", o->cache_type);
     if (o->memory && parse_bytes(o->memory, &l->memory)) return usage_error(p, "--memory: expected bytes such as 8G, found \"%s\"", o->memory);
     if (parse_time(o->keep_alive, &l->s.keep_alive)) return usage_error(p, "--keep-alive: expected a time such as 5m, found \"%s\"", o->keep_alive);
-    if (strcmp(o->log, "text") && strcmp(o->log, "json") && strcmp(o->log, "none")) return usage_error(p, "--log: expected text, json or none, found \"%s\"", o->log);
+    if (strcmp(o->log, "text") && strcmp(o->log, "json") && strcmp(o->log, "none"))
+        return usage_error(p, "--log: expected text, json or none, found \"%s\"", o->log);
     for (int i = 0; i < o->aliases.n; i++) {
         int rc = take_alias(p, l, o->aliases.p[i]);
         if (rc != OPTIONS_GO_ON) return rc;
@@ -193,10 +198,13 @@ static int check(const program *p, life *l) {
         if (!is_key(o->keys.p[i])) return usage_error(p, "--api-key: a key with blanks around it or control characters: no header can bring it");
         l->keys[l->n_keys++] = o->keys.p[i];
     }
-    if (key && *key && !is_key(key)) return usage_error(p, "QUERN_API_KEY: a key with blanks around it or control characters: no header can bring it");
+    if (key && *key && !is_key(key))
+        return usage_error(p, "QUERN_API_KEY: a key with blanks around it or control characters: no header can bring it");
     if (key && *key) l->keys[l->n_keys++] = key;
-    if (o->cors && !is_origin(o->cors)) return usage_error(p, "--cors: expected an origin such as https://example.org or http://localhost:3000, or *, found \"%s\"", o->cors);
-    if (o->pooling && (l->s.pooling = pooling_named(o->pooling)) < 0) return usage_error(p, "--pooling: expected first, mean or last, found \"%s\"", o->pooling);
+    if (o->cors && !is_origin(o->cors))
+        return usage_error(p, "--cors: expected an origin such as https://example.org or http://localhost:3000, or *, found \"%s\"", o->cors);
+    if (o->pooling && (l->s.pooling = pooling_named(o->pooling)) < 0)
+        return usage_error(p, "--pooling: expected first, mean or last, found \"%s\"", o->pooling);
     for (int i = 0; i < o->proxies.n; i++) {
         err e = { 0 };
         if (proxies_add(&l->s.proxies, o->proxies.p[i], &e)) return usage_error(p, "--trust-proxy: %s", e.msg);
@@ -220,7 +228,8 @@ static void *drain(void *arg) {
 static void begin_drain(life *l, int sig) {
     pthread_t t;
     atomic_store(&l->s.draining, true);
-    log_line(&l->s, "%s: no new requests; what runs has %d s to end (again: end at once)", sig == SIGINT ? "interrupted" : sig == SIGHUP ? "hung up" : "terminated", l->o->drain);
+    log_line(&l->s, "%s: no new requests; what runs has %d s to end (again: end at once)",
+             sig == SIGINT ? "interrupted" : sig == SIGHUP ? "hung up" : "terminated", l->o->drain);
     if (pthread_create(&t, NULL, drain, l)) drain(l);
     else pthread_detach(t);
 }
@@ -291,14 +300,22 @@ static void check_names(life *l) {
 static int open_all(life *l, err *e) {
     serve_opts *o = l->o;
     server *s = &l->s;
-    for (int i = 0; i < l->n_drafts; i++) l->drafts[i] = (model_draft){ server_model_name(s, l->drafts[i].model), server_model_name(s, l->drafts[i].draft) };
-    models_opts m = { .paths = o->models, .n_paths = o->n_models, .memory = l->memory, .keep_alive = s->keep_alive, .drafts = l->drafts, .n_drafts = l->n_drafts,
-                      .engine = { .kernels = o->kernels, .threads = o->threads, .ctx = o->ctx, .max_sessions = o->slots, .cache_type = o->cache_type, .exact = o->exact } };
+    for (int i = 0; i < l->n_drafts; i++)
+        l->drafts[i] = (model_draft){ server_model_name(s, l->drafts[i].model), server_model_name(s, l->drafts[i].draft) };
+    models_opts m = { .paths = o->models, .n_paths = o->n_models, .memory = l->memory, .keep_alive = s->keep_alive,
+                      .drafts = l->drafts, .n_drafts = l->n_drafts,
+                      .engine = { .kernels = o->kernels, .threads = o->threads, .ctx = o->ctx, .max_sessions = o->slots,
+                                  .cache_type = o->cache_type, .exact = o->exact } };
     if (engine_check(&m.engine, e) || read_keys(l, e) || guard_new(&s->guard, l->keys, l->n_keys, o->rate, e)) return -1;
-    if (open_caches(l, e) || models_open(&s->models, &m, e) || work_start(&s->workers, WORKERS, e) || work_start(&s->light, LIGHT_WORKERS, e) || work_start(&s->events, EVENT_WORKERS, e)) return -1;
-    schedule_opts c = { .models = s->models, .workers = s->workers, .events = s->events, .disk = s->disk, .max_queue = o->queue, .slots = o->slots, .max_delay = (double)o->max_delay, .default_timeout = (double)o->timeout };
+    if (open_caches(l, e) || models_open(&s->models, &m, e) || work_start(&s->workers, WORKERS, e) ||
+        work_start(&s->light, LIGHT_WORKERS, e) || work_start(&s->events, EVENT_WORKERS, e))
+        return -1;
+    schedule_opts c = { .models = s->models, .workers = s->workers, .events = s->events, .disk = s->disk, .max_queue = o->queue,
+                        .slots = o->slots, .max_delay = (double)o->max_delay, .default_timeout = (double)o->timeout };
     if (schedule_start(&s->schedule, &c, e)) return -1;
-    http_opts h = { .host = o->host, .port = o->port, .max_connections = o->max_connections, .cors = o->cors, .handle = server_handle, .handle_now = server_handle_now, .error_body = server_error, .arg = s, .workers = s->workers, .light = s->light, .is_light = server_is_light };
+    http_opts h = { .host = o->host, .port = o->port, .max_connections = o->max_connections, .cors = o->cors,
+                    .handle = server_handle, .handle_now = server_handle_now, .error_body = server_error, .arg = s,
+                    .workers = s->workers, .light = s->light, .is_light = server_is_light };
     if (http_listen(&s->http, &h, e)) return -1;
     check_names(l);
     return 0;
@@ -329,7 +346,8 @@ static void check_named(const server *s, const char *from, const char *name) {
     err e = { 0 };
     bool open;
     model unused;
-    if (models_describe(s->models, server_model_name(s, name), &open, &unused, &e) && (e.code == MODELS_NOT_FOUND || e.code == MODELS_NO_MODEL)) log_line(s, "%s: %s", from, e.msg);
+    if (models_describe(s->models, server_model_name(s, name), &open, &unused, &e) && (e.code == MODELS_NOT_FOUND || e.code == MODELS_NO_MODEL))
+        log_line(s, "%s: %s", from, e.msg);
 }
 
 static void check_other_names(const life *l) {
@@ -347,7 +365,8 @@ static int check_models(const server *s, int ctx) {
     bool open;
     if (models_list(s->models, &list, &n, &e)) return 0;
     if (n && models_describe(s->models, list[0].name, &open, &first, &e)) log_line(s, "model '%s' cannot be opened: %s", list[0].name, e.msg);
-    else if (n && first.info && first.info->ctx < ctx) log_line(s, "model '%s': context %d, its own: --ctx %d is more", list[0].name, first.info->ctx, ctx);
+    else if (n && first.info && first.info->ctx < ctx)
+        log_line(s, "model '%s': context %d, its own: --ctx %d is more", list[0].name, first.info->ctx, ctx);
     free(list);
     return n;
 }
@@ -360,7 +379,8 @@ static int run(life *l, err *e) {
     check_other_names(l);
     if (pthread_create(&l->keeper, NULL, keep, l)) return fail(e, "a thread could not be started: %s", strerror(errno));
     const char *host = l->o->host;
-    log_line(s, "listening on http://%s%s%s:%d, %d model%s, %d slots%s", strchr(host, ':') ? "[" : "", host, strchr(host, ':') ? "]" : "", http_port(s->http), n, n == 1 ? "" : "s",
+    log_line(s, "listening on http://%s%s%s:%d, %d model%s, %d slots%s", strchr(host, ':') ? "[" : "", host,
+             strchr(host, ':') ? "]" : "", http_port(s->http), n, n == 1 ? "" : "s",
              s->n_slots, l->n_keys ? ", keys needed" : "");
     int rc = http_run(s->http, e);
     atomic_store(&l->stopping, true);
@@ -402,12 +422,17 @@ static int print(void (*write_out)(buf *out)) {
     return bad ? 1 : 0;
 }
 
+static const char about[] = "Serves models over HTTP: the APIs of OpenAI, Ollama and llama-server, and Anthropic's messages. "
+                            "TLS is a proxy's work. SIGTERM drains.";
+
 int main(int argc, char **argv) {
-    serve_opts o = { .host = "127.0.0.1", .port = 8080, .slots = 8, .keep_alive = "5m", .log = "text", .drain = DRAIN_SECONDS, .kv_disk = "8G", .ping = 30 };
+    serve_opts o = { .host = "127.0.0.1", .port = 8080, .slots = 8, .keep_alive = "5m", .log = "text", .drain = DRAIN_SECONDS,
+                     .kv_disk = "8G", .ping = 30 };
     const option options[] = {
         { "--host", NULL, OPT_TEXT, &o.host, "ADDRESS", "address to listen on (127.0.0.1: this machine only; 0.0.0.0: all)", NULL },
         { "--port", NULL, OPT_INT, &o.port, "N", "port (8080); 0: the system chooses one, and it is printed", NULL },
-        { "--ctx", "-c", OPT_INT, &o.ctx, "N", "positions of a sequence, at most the model's own (the model's own, if the cache of all slots fits in a quarter of memory)", NULL },
+        { "--ctx", "-c", OPT_INT, &o.ctx, "N", "positions of a sequence, at most the model's own (the model's own, "
+                                               "if the cache of all slots fits in a quarter of memory)", NULL },
         { "--threads", "-t", OPT_INT, &o.threads, "N", "threads that compute (physical cores, within the cgroup's quota)", NULL },
         { "--slots", NULL, OPT_INT, &o.slots, "N", "sequences at a time (8); others wait", NULL },
         { "--queue", NULL, OPT_INT, &o.queue, "N", "requests that may wait (512); more get 503 and Retry-After", NULL },
@@ -416,34 +441,43 @@ int main(int argc, char **argv) {
         { "--memory", NULL, OPT_TEXT, &o.memory, "BYTES", "of all open models, such as 8G (the machine's); least recently used first out", NULL },
         { "--keep-alive", NULL, OPT_TEXT, &o.keep_alive, "TIME", "how long an unused model stays open (5m); negative: for ever", NULL },
         { "--cache-type", NULL, OPT_TEXT, &o.cache_type, "TYPE", "f16 (default) or q8", NULL },
-        { "--kv-dir", NULL, OPT_TEXT, &o.kv_dir, "FOLDER", "keeps what prompts cost on disk, too: a restart is warm, a long prefix is not computed twice", NULL },
+        { "--kv-dir", NULL, OPT_TEXT, &o.kv_dir, "FOLDER",
+          "keeps what prompts cost on disk, too: a restart is warm, a long prefix is not computed twice", NULL },
         { "--kv-disk", NULL, OPT_TEXT, &o.kv_disk, "BYTES", "the most that --kv-dir may take (8G); least recently used first out", NULL },
-        { "--response-cache", NULL, OPT_TEXT, &o.response_cache, "BYTES", "gives equal requests with a seed or temperature 0 their answer again, and says so (off)", NULL },
-        { "--pooling", NULL, OPT_TEXT, &o.pooling, "KIND", "embeddings of models whose checkpoint does not say how: first (cls), mean or last; the reply says so (they are refused)", NULL },
+        { "--response-cache", NULL, OPT_TEXT, &o.response_cache, "BYTES",
+          "gives equal requests with a seed or temperature 0 their answer again, and says so (off)", NULL },
+        { "--pooling", NULL, OPT_TEXT, &o.pooling, "KIND",
+          "embeddings of models whose checkpoint does not say how: first (cls), mean or last; the reply says so (they are refused)", NULL },
         { "--kernels", NULL, OPT_TEXT, &o.kernels, "NAME", "table of kernels (the best of this CPU)", NULL },
         { "--exact", NULL, OPT_FLAG, &o.exact, NULL, "f32 activations and cache", NULL },
         { "--alias", NULL, OPT_TEXTS, &o.aliases, "NAME=MODEL", "another name of a model; may be given several times", NULL },
-        { "--fallback", NULL, OPT_TEXTS, &o.fallbacks, "MODEL=OTHER,...", "stand in, in this order, when MODEL is missing, damaged or too large; the reply says so", NULL },
-        { "--draft", NULL, OPT_TEXTS, &o.drafts, "MODEL=DRAFT,...", "a smaller model of the same tokens, or its file, proposes: the same answers, sooner; DRAFT alone: for the only model", NULL },
+        { "--fallback", NULL, OPT_TEXTS, &o.fallbacks, "MODEL=OTHER,...",
+          "stand in, in this order, when MODEL is missing, damaged or too large; the reply says so", NULL },
+        { "--draft", NULL, OPT_TEXTS, &o.drafts, "MODEL=DRAFT,...",
+          "a smaller model of the same tokens, or its file, proposes: the same answers, sooner; DRAFT alone: for the only model", NULL },
         { "--api-key", NULL, OPT_TEXTS, &o.keys, "KEY", "clients must send it (Authorization: Bearer KEY, X-Api-Key); also $QUERN_API_KEY", NULL },
         { "--api-key-file", NULL, OPT_TEXT, &o.key_file, "FILE", "keys, one a line", NULL },
         { "--rate", NULL, OPT_INT, &o.rate, "N", "requests a minute of a key or address (0: any number)", NULL },
-        { "--trust-proxy", NULL, OPT_TEXTS, &o.proxies, "ADDRESS,...", "proxies (addresses, or nets such as 10.0.0.0/8) whose X-Forwarded-For says who asks: for --rate, fair shares and the log", NULL },
-        { "--allow-host", NULL, OPT_TEXTS, &o.names, "NAME,...", "names that clients may use for this server, * for any. On 127.0.0.1 without keys only localhost, addresses, this machine's name and --host pass, else any", NULL },
-        { "--cors", NULL, OPT_TEXT, &o.cors, "ORIGIN", "lets pages of this origin ask, and read the answers; * for all. Without keys pages of other sites get 403; those of this machine and of --allow-host may ask", NULL },
+        { "--trust-proxy", NULL, OPT_TEXTS, &o.proxies, "ADDRESS,...",
+          "proxies (addresses, or nets such as 10.0.0.0/8) whose X-Forwarded-For says who asks: for --rate, fair shares and the log", NULL },
+        { "--allow-host", NULL, OPT_TEXTS, &o.names, "NAME,...",
+          "names that clients may use for this server, * for any. On 127.0.0.1 without keys only localhost, addresses, "
+          "this machine's name and --host pass, else any", NULL },
+        { "--cors", NULL, OPT_TEXT, &o.cors, "ORIGIN",
+          "lets pages of this origin ask, and read the answers; * for all. Without keys pages of other sites get 403; "
+          "those of this machine and of --allow-host may ask", NULL },
         { "--max-connections", NULL, OPT_INT, &o.max_connections, "N", "open connections (1024)", NULL },
         { "--strict", NULL, OPT_FLAG, &o.strict, NULL, "unknown fields and fields without effect are errors, not warnings", NULL },
         { "--allow-delete", NULL, OPT_FLAG, &o.allow_delete, NULL, "/api/delete and /api/copy may change files", NULL },
         { "--drain", NULL, OPT_INT, &o.drain, "SECONDS", "that running requests have after SIGTERM (30)", NULL },
         { "--sse-ping-interval", NULL, OPT_INT, &o.ping, "SECONDS", "a sign of life in a stream that is silent for so long (30); 0: none", NULL },
-        { "--trace", NULL, OPT_TEXT, &o.trace, "FILE", "appends every request's ids, sampling and answer: run --replay computes them again (prompts stand in it)", NULL },
+        { "--trace", NULL, OPT_TEXT, &o.trace, "FILE",
+          "appends every request's ids, sampling and answer: run --replay computes them again (prompts stand in it)", NULL },
         { "--log", NULL, OPT_TEXT, &o.log, "KIND", "text, json or none: a line a request on stderr", NULL },
         { "--help-fields", NULL, OPT_FLAG, &o.help_fields, NULL, "every field of every request, and what happens with it", NULL },
         { "--api-markdown", NULL, OPT_FLAG, &o.markdown, NULL, "the same as docs/api.md has it", NULL },
     };
-    const program p = { "serve", "MODEL.bin|FOLDER ... [options]",
-                        "Serves models over HTTP: the APIs of OpenAI, Ollama and llama-server, and Anthropic's messages. TLS is a proxy's work. SIGTERM drains.", options,
-                        sizeof options / sizeof *options };
+    const program p = { "serve", "MODEL.bin|FOLDER ... [options]", about, options, sizeof options / sizeof *options };
     int rc = options_parse(&p, argc, argv, o.models, MOST_MODELS, &o.n_models);
     if (rc != OPTIONS_GO_ON) return rc;
     if (o.help_fields) return print(fields_help);

@@ -77,7 +77,8 @@ static bool repeats(const request *q) {
     if (j->n_adapters) return false; /* their files are not part of the model's digest */
     if (j->kind == JOB_EMBED) return true;
     if (j->kind != JOB_GENERATE) return false;
-    return j->sample.temperature == 0 || j->beams.beams > 1 || (q->v[F_SEED] && json_int(q->v[F_SEED], &seed) == 0 && (uint64_t)seed == j->sample.seed);
+    return j->sample.temperature == 0 || j->beams.beams > 1 ||
+           (q->v[F_SEED] && json_int(q->v[F_SEED], &seed) == 0 && (uint64_t)seed == j->sample.seed);
 }
 
 static void make_key(const request *q, buf *key) {
@@ -108,8 +109,8 @@ static void play(request *q, struct memo *m, tape *t) {
         if (v.last) { /* what was counted stays, what took time did not */
             double now = now_seconds() - q->h->arrived;
             job_timings then = v.timings;
-            v.timings = (job_timings){ .n_prompt = then.n_prompt, .n_cached = then.n_prompt, .n_encoder = then.n_encoder, .n_decoded = then.n_decoded, .load = q->load_seconds,
-                                       .first_token = now, .total = now };
+            v.timings = (job_timings){ .n_prompt = then.n_prompt, .n_cached = then.n_prompt, .n_encoder = then.n_encoder,
+                                       .n_decoded = then.n_decoded, .load = q->load_seconds, .first_token = now, .total = now };
         }
         j->take(j, &v); /* after the last one q is gone */
     }
@@ -166,7 +167,8 @@ static void keep(struct memo *m, tape *t) {
 
 /* The event with all that it points to in one piece. */
 static void note(tape *t, const job_event *v) {
-    size_t top = (size_t)v->n_top * sizeof *v->top, vec = (size_t)v->n_embedding * sizeof(float), stop = v->stop_string ? strlen(v->stop_string) + 1 : 0;
+    size_t top = (size_t)v->n_top * sizeof *v->top, vec = (size_t)v->n_embedding * sizeof(float),
+           stop = v->stop_string ? strlen(v->stop_string) + 1 : 0;
     size_t bytes = sizeof(noted) + top + vec + v->n + 1 + stop;
     noted *n = malloc(bytes);
     if (!n) {
@@ -191,7 +193,9 @@ static void note(tape *t, const job_event *v) {
     t->bytes += bytes;
 }
 
-static bool own_end(const job_event *v) { return v->end == END_EOS || v->end == END_STOP_STRING || v->end == END_LENGTH || v->end == END_CONTEXT || v->end == END_GRAMMAR; }
+static bool own_end(const job_event *v) {
+    return v->end == END_EOS || v->end == END_STOP_STRING || v->end == END_LENGTH || v->end == END_CONTEXT || v->end == END_GRAMMAR;
+}
 
 void memo_record(request *q, const job_event *v) {
     struct memo *m = q->s->memo;

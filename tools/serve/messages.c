@@ -68,7 +68,8 @@ typedef struct reader {
 } reader;
 
 static int wrong(reader *r, const char *member, const char *expected, const json *found) {
-    return request_fail(r->q, JOB_INVALID, r->where, "%s%s%s: expected %s, found %s", r->where, member[0] ? "." : "", member, expected, json_type_name(found));
+    return request_fail(r->q, JOB_INVALID, r->where, "%s%s%s: expected %s, found %s", r->where, member[0] ? "." : "",
+                        member, expected, json_type_name(found));
 }
 
 static void name_result(reader *r, json *m);
@@ -106,7 +107,8 @@ static int content_text(reader *r, const json *content, buf *out) {
         if (k->type == JSON_STRING) text = k;
         else if (k->type != JSON_OBJECT) return wrong(r, "content", "parts that are objects", k);
         else if (type && !is_text_part(type))
-            return request_fail(r->q, JOB_UNSUPPORTED, r->where, "%s.content[%d]: a part of type %.40s is not supported: this model reads text only", r->where, i,
+            return request_fail(r->q, JOB_UNSUPPORTED, r->where,
+                                "%s.content[%d]: a part of type %.40s is not supported: this model reads text only", r->where, i,
                                 type->type == JSON_STRING ? type->s : json_type_name(type));
         if (!text || text->type != JSON_STRING) return wrong(r, "content", "parts with a \"text\" that is a string", text);
         if (!first) buf_byte(out, '\n');
@@ -148,13 +150,17 @@ static json *arguments_of(reader *r, const json *v) {
     return tree_share(r->q, v);
 }
 
-static int check_call(reader *r, const json *name) { return name && name->type == JSON_STRING && name->n ? 0 : wrong(r, "name", "the name of the function that was called", name); }
+static int check_call(reader *r, const json *name) {
+    return name && name->type == JSON_STRING && name->n ? 0 : wrong(r, "name", "the name of the function that was called", name);
+}
 
 static json *make_call(reader *r, const json *id, const json *name, const json *arguments) {
     json *call = tree_new(r->q, JSON_OBJECT), *function = tree_new(r->q, JSON_OBJECT);
     char made[32];
     snprintf(made, sizeof made, "call%05d", ++r->made % 100000);
-    if (!present(id) && r->q->m && r->q->m->calls && r->q->m->calls->id_length == (int)strlen(made)) tree_add(call, "id", tree_str(r->q, made, strlen(made))); /* the template insists on one */
+    /* the template insists on one */
+    if (!present(id) && r->q->m && r->q->m->calls && r->q->m->calls->id_length == (int)strlen(made))
+        tree_add(call, "id", tree_str(r->q, made, strlen(made)));
     set_str(r->q, call, "id", id);
     tree_add(call, "type", tree_str(r->q, "function", 8));
     set_str(r->q, function, "name", name);
@@ -203,7 +209,8 @@ static int add_calls(reader *r, json *m, const json *calls) {
 }
 
 static const char *role_of(reader *r, const json *in) {
-    static const char *const roles[][2] = { { "system", "system" }, { "developer", "system" }, { "user", "user" }, { "assistant", "assistant" }, { "tool", "tool" }, { "function", "tool" } };
+    static const char *const roles[][2] = { { "system", "system" }, { "developer", "system" }, { "user", "user" },
+                                            { "assistant", "assistant" }, { "tool", "tool" }, { "function", "tool" } };
     const json *role = json_get(in, "role");
     if (!role || role->type != JSON_STRING) return wrong(r, "role", "a string", role), NULL;
     for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
@@ -213,8 +220,9 @@ static const char *role_of(reader *r, const json *in) {
 }
 
 static bool known_member(const json *k) {
-    static const char *const names[] = { "role", "content", "name", "tool_calls", "tool_call_id", "tool_name", "reasoning_content", "reasoning", "thinking", "images",
-                                         "refusal", "function_call", "audio", "annotations", "type", "id", "status" };
+    static const char *const names[] = { "role", "content", "name", "tool_calls", "tool_call_id", "tool_name", "reasoning_content",
+                                         "reasoning", "thinking", "images", "refusal", "function_call", "audio", "annotations",
+                                         "type", "id", "status" };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(k->key, names[i]) == 0) return true;
     return false;
@@ -227,7 +235,8 @@ static int check_members(reader *r, const json *in) {
     if (present(old)) return request_fail(r->q, JOB_UNSUPPORTED, r->where, "%s.function_call: not supported: use tool_calls", r->where);
     for (const json *k = in->child; k; k = k->next) {
         if (k->type == JSON_NULL || known_member(k)) continue;
-        if (r->q->s->strict) return request_fail(r->q, JOB_INVALID, r->where, "%s.%.60s: unknown field; the server runs with --strict", r->where, k->key);
+        if (r->q->s->strict)
+            return request_fail(r->q, JOB_INVALID, r->where, "%s.%.60s: unknown field; the server runs with --strict", r->where, k->key);
         request_warn(r->q, "%s.%.60s: unknown field, ignored", r->where, k->key);
     }
     return 0;
@@ -301,7 +310,9 @@ static int take_any(reader *r, const json *in) {
 
 /* ---- whole conversations ---- */
 
-static reader begin(request *q, bool anthropic) { return (reader){ .q = q, .out = tree_new(q, JSON_ARRAY), .anthropic = anthropic, .where = "system" }; }
+static reader begin(request *q, bool anthropic) {
+    return (reader){ .q = q, .out = tree_new(q, JSON_ARRAY), .anthropic = anthropic, .where = "system" };
+}
 
 static void system_text(reader *r, const char *text) {
     if (!text || !*text) return;
@@ -316,7 +327,8 @@ int messages_normalise(request *q, const conversation_in *in, json **out) {
     if (!in->messages || in->messages->type != JSON_ARRAY || !in->messages->n)
         return request_fail(q, JOB_INVALID, "messages", "messages: expected an array with at least one message, found %s",
                             in->messages && in->messages->type == JSON_ARRAY ? "an empty one" : json_type_name(in->messages));
-    if (in->messages->n > MOST_MESSAGES) return request_fail(q, JOB_INVALID, "messages", "messages: %u messages, the most is %d", in->messages->n, MOST_MESSAGES);
+    if (in->messages->n > MOST_MESSAGES)
+        return request_fail(q, JOB_INVALID, "messages", "messages: %u messages, the most is %d", in->messages->n, MOST_MESSAGES);
     system_text(&r, in->system_text);
     if (present(in->system) && in->system->n) {
         json *m = begin_message(&r, "system");
@@ -362,7 +374,8 @@ static int take_item(reader *r, const json *k) {
         return 0;
     }
     if (json_is(type, "reasoning")) return 0; /* what an earlier answer thought is not shown again */
-    return request_fail(r->q, JOB_UNSUPPORTED, r->where, "%s: an item of type %.40s is not supported", r->where, type->type == JSON_STRING ? type->s : json_type_name(type));
+    return request_fail(r->q, JOB_UNSUPPORTED, r->where, "%s: an item of type %.40s is not supported", r->where,
+                        type->type == JSON_STRING ? type->s : json_type_name(type));
 }
 
 int messages_of_items(request *q, const json *input, const char *instructions, json **out) {
@@ -403,7 +416,8 @@ int messages_tools(request *q, const json *tools, bool anthropic, const json **o
     for (const json *k = tools->child; k; k = k->next, i++) {
         const json *type = json_get(k, "type"), *f = json_get(k, "function"), *name = json_get(f ? f : k, "name");
         if (!anthropic && type && !json_is(type, "function"))
-            return request_fail(q, JOB_UNSUPPORTED, "tools", "tools[%d]: a tool of type %.40s is not supported, only \"function\"", i, type->type == JSON_STRING ? type->s : "?");
+            return request_fail(q, JOB_UNSUPPORTED, "tools", "tools[%d]: a tool of type %.40s is not supported, only \"function\"",
+                                i, type->type == JSON_STRING ? type->s : "?");
         if (!name || name->type != JSON_STRING || !name->n) return request_fail(q, JOB_INVALID, "tools", "tools[%d]: a function needs a name", i);
         if (f) *at = tree_share(q, k); /* as templates know it */
         else *at = make_tool(q, name, json_get(k, "description"), json_get(k, anthropic ? "input_schema" : "parameters"));
@@ -437,7 +451,8 @@ int request_chat(request *q, const json *messages, const json *tools, bool gener
     chat_prompt p = { 0 };
     if (request_tokenizer(q)) return -1;
     if (!q->m->chat)
-        return request_fail(q, JOB_INVALID, "model", "model '%s' has no chat template (%.160s): use a completion with a prompt of your own", q->m->name, q->m->no_chat);
+        return request_fail(q, JOB_INVALID, "model", "model '%s' has no chat template (%.160s): use a completion with a prompt of your own",
+                            q->m->name, q->m->no_chat);
     const json *kwargs = template_kwargs(q);
     if (q->failure.code) return -1;
     chat_request c = { .messages = messages, .tools = tools, .kwargs = kwargs, .add_generation_prompt = generation };

@@ -139,7 +139,8 @@ void metrics_text(const server *s, buf *b) {
     put_histogram(b, "quern_queue_seconds", "Time in the queue.", &f.queue);
     put_histogram(b, "quern_http_request_seconds", "Every HTTP request, from its first byte to its end.", &m.whole);
     buf_str(b, "# HELP quern_jobs_total Inference requests by how they ended.\n# TYPE quern_jobs_total counter\n");
-    for (int i = 0; i <= JOB_FAILED; i++) buf_fmt(b, "quern_jobs_total{code=\"%s\"} %lld\n", i ? job_error_name((job_error)i) : "ok", (long long)f.jobs_done[i]);
+    for (int i = 0; i <= JOB_FAILED; i++)
+        buf_fmt(b, "quern_jobs_total{code=\"%s\"} %lld\n", i ? job_error_name((job_error)i) : "ok", (long long)f.jobs_done[i]);
     buf_str(b, "# HELP quern_http_requests_total HTTP requests by status.\n# TYPE quern_http_requests_total counter\n");
     for (int i = 1; i < STATUSES; i++) buf_fmt(b, "quern_http_requests_total{status=\"%dxx\"} %lld\n", i, (long long)m.by_class[i]);
     http_counts h = http_about(s->http);

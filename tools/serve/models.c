@@ -150,7 +150,8 @@ static int make_room(models *v, const entry *for_whom, uint64_t need, uint64_t b
     while (sum_open(v, false) + need > bound) {
         uint64_t held = sum_open(v, true);
         if (held + need > bound)
-            return fail_code(e, MODELS_NO_MEMORY, "model '%s' needs %.1f MB, the bound for all open models is %.1f MB%s: use a smaller context, fewer slots, or allow more memory",
+            return fail_code(e, MODELS_NO_MEMORY, "model '%s' needs %.1f MB, the bound for all open models is %.1f "
+                                                  "MB%s: use a smaller context, fewer slots, or allow more memory",
                              for_whom->m.name, (double)need / 1e6, (double)bound / 1e6, held ? ", and models in use hold a part of it" : "");
         entry *oldest = longest_unused(v);
         if (oldest) models_close_entry(v, oldest);
@@ -219,9 +220,12 @@ static int look(entry *x, err *e) {
     const char *name = strrchr(x->m.path, '/');
     name = name ? name + 1 : x->m.path;
     if (x->kind == KIND_ADAPTER)
-        return fail_code(e, MODELS_NO_MODEL, "'%s' is a LoRA adapter, no model: ask for its model, and name it there: \"lora\": [{\"name\": \"%.*s\", \"scale\": 1}]", x->m.name,
+        return fail_code(e, MODELS_NO_MODEL, "'%s' is a LoRA adapter, no model: ask for its model, "
+                                             "and name it there: \"lora\": [{\"name\": \"%.*s\", \"scale\": 1}]", x->m.name,
                          (int)adapter_name_length(name), name);
-    if (x->kind == KIND_TOKENIZER) return fail_code(e, MODELS_NO_MODEL, "'%s' holds a tokenizer alone, no model: it was made with convert --vocab-only; convert the checkpoint without it", x->m.name);
+    if (x->kind == KIND_TOKENIZER)
+        return fail_code(e, MODELS_NO_MODEL, "'%s' holds a tokenizer alone, no model: it was made with convert "
+                                             "--vocab-only; convert the checkpoint without it", x->m.name);
     return 0;
 }
 
@@ -256,8 +260,8 @@ static engine *plan(const models *v, const entry *x, opened *o, bool bounded) {
     o->m.draft_memory = plan_bytes(v, x, base_of(x)->draft_path, draft) + rows;
     o->m.memory += o->m.draft_memory;
     if (!bounded || sum_open(v, true) + o->m.memory <= o->bound) return NULL;
-    snprintf(o->m.no_draft, sizeof o->m.no_draft, "it needs %.1f MB beside the model's %.1f MB, the bound for all open models is %.1f MB", (double)o->m.draft_memory / 1e6, (double)o->need / 1e6,
-             (double)o->bound / 1e6);
+    snprintf(o->m.no_draft, sizeof o->m.no_draft, "it needs %.1f MB beside the model's %.1f MB, the bound for all open models is %.1f MB",
+             (double)o->m.draft_memory / 1e6, (double)o->need / 1e6, (double)o->bound / 1e6);
     o->m.memory = o->need;
     o->m.draft_memory = 0;
     o->m.draft = NULL;
@@ -407,7 +411,8 @@ static int not_found(const models *v, const char *name, err *e) {
     buf there = { 0 };
     for (const entry *x = v->first; x && there.n < 300; x = x->next)
         if (is_listed(x)) buf_fmt(&there, "%s%s", there.n ? ", " : "", x->m.name);
-    fail_code(e, MODELS_NOT_FOUND, "model '%.200s' not found; there %s%.*s", name && *name ? name : "(the first)", there.n ? "is: " : "are no models", (int)there.n, there.n ? there.p : "");
+    fail_code(e, MODELS_NOT_FOUND, "model '%.200s' not found; there %s%.*s", name && *name ? name : "(the first)",
+              there.n ? "is: " : "are no models", (int)there.n, there.n ? there.p : "");
     buf_free(&there);
     return -1;
 }
@@ -489,7 +494,9 @@ static int check_draft(const models *v, const entry *x, err *e) {
     if (engine_open(&g, &o, e)) return -1;
     const engine_info *i = engine_about(g);
     int rc = 0;
-    if (!i->has_decoder || i->has_encoder) rc = fail_code(e, ERR_INPUT, "model '%s' takes no draft: only a model that continues text does, this is an encoder%s", x->m.name, i->has_decoder ? "-decoder model" : "");
+    if (!i->has_decoder || i->has_encoder)
+        rc = fail_code(e, ERR_INPUT, "model '%s' takes no draft: only a model that continues text does, this is an encoder%s",
+                       x->m.name, i->has_decoder ? "-decoder model" : "");
     else if (open_draft(v, x, g, &draft, &why)) rc = fail_code(e, why.code, "the draft of model '%s': %s", x->m.name, why.msg);
     else engine_close(draft);
     engine_close(g);
@@ -512,7 +519,8 @@ static int take_draft(models *v, const model_draft *d, err *e) {
     if (x->draft_path) return fail_code(e, ERR_INPUT, "model '%s' has two drafts, %s and %s: one can propose", x->m.name, x->m.draft_name, d->draft);
     if (x == y) return fail_code(e, ERR_INPUT, "model '%s' cannot be its own draft: that would save nothing", x->m.name);
     if (!y && (stat(d->draft, &st) || !S_ISREG(st.st_mode)))
-        return fail_code(e, MODELS_NOT_FOUND, "draft '%s' of model '%s': expected the name of a model here, or a file that ./convert wrote", d->draft, x->m.name);
+        return fail_code(e, MODELS_NOT_FOUND, "draft '%s' of model '%s': expected the name of a model here, or a file that ./convert wrote",
+                         d->draft, x->m.name);
     const char *path = y ? y->m.path : d->draft, *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
     x->draft_path = arena_copy(&x->mem, path, strlen(path));
     x->m.draft_name = y ? y->m.name : arena_copy(&x->mem, base, strlen(base) - (has_ending(base, ".bin") ? 4 : 0));

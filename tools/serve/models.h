@@ -20,7 +20,9 @@ typedef struct model_adapter { /* LoRA on top of a model, as a request asks for 
 } model_adapter;
 
 /* Adapters are files .lora, or .bin with an adapter in them: their names go without. */
-static inline size_t adapter_name_length(const char *name) { return strlen(name) - (has_ending(name, ".lora") ? 5 : has_ending(name, ".bin") ? 4 : 0); }
+static inline size_t adapter_name_length(const char *name) {
+    return strlen(name) - (has_ending(name, ".lora") ? 5 : has_ending(name, ".bin") ? 4 : 0);
+}
 
 typedef struct model {
     const char *name, *path;       /* "llama-1b", ".../llama-1b.bin" */
@@ -66,12 +68,14 @@ typedef struct models_opts {
     engine_opts engine;            /* threads, ctx, max_sessions, cache_type, kernels for all of them; path is filled in */
 } models_opts;
 
-int models_open(models **v, const models_opts *o, err *e); /* scans, opens nothing for good; a draft that cannot propose for its model is refused here */
+/* scans, opens nothing for good; a draft that cannot propose for its model is refused here */
+int models_open(models **v, const models_opts *o, err *e);
 void models_close(models *v);
 
-/* The model of this name, opened if it is not (nobody else waits for that but those who ask for the same one), held until models_release. name NULL or "": the only one, or the first. ":latest" and a missing ".bin" are
- * understood. err.code: MODELS_NOT_FOUND, MODELS_NO_MEMORY (both numbers in the text), MODELS_NO_MODEL (the file is an adapter, or a tokenizer
- * alone; the text says so), or as engine_open says. From any thread. */
+/* The model of this name, opened if it is not (nobody else waits for that but those who ask for the same one), held until
+ * models_release. name NULL or "": the only one, or the first. ":latest" and a missing ".bin" are understood. err.code:
+ * MODELS_NOT_FOUND, MODELS_NO_MEMORY (both numbers in the text), MODELS_NO_MODEL (the file is an adapter, or a tokenizer alone; the
+ * text says so), or as engine_open says. From any thread. */
 enum { MODELS_NOT_FOUND = 300, MODELS_NO_MEMORY, MODELS_NO_MODEL };
 int models_hold(models *v, const char *name, model **m, err *e);
 /* The same file with adapters in it: an engine of its own, as an engine takes its adapters when it is opened. The pages of the file are

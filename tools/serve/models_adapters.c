@@ -66,7 +66,9 @@ static int resolve(models *v, arena *mem, const model_adapter *from, int n, adap
     for (int i = 0; i < n; i++) {
         const char *path = lora_path(v, from[i].name);
         if (!path) models_scan(v, false, &unused), path = lora_path(v, from[i].name);
-        if (!path) return fail_code(e, MODELS_NOT_FOUND, "adapter '%.200s' not found: expected a file %.200s.lora beside the models", from[i].name, from[i].name);
+        if (!path)
+            return fail_code(e, MODELS_NOT_FOUND, "adapter '%.200s' not found: expected a file %.200s.lora beside the models",
+                             from[i].name, from[i].name);
         if (!isfinite(from[i].scale)) return fail_code(e, ERR_INPUT, "adapter '%.200s': its scale is no number", from[i].name);
         a[own + i] = (adapter){ path, from[i].scale };
     }
@@ -136,7 +138,9 @@ int models_set_default_adapters(models *v, model *m, const model_adapter *list, 
     pthread_mutex_lock(&v->lock);
     for (int i = 0; i < n && !rc; i++) {
         own[i] = (model_adapter){ lasting_name(v, list[i].name), list[i].scale };
-        if (!own[i].name) rc = fail_code(e, MODELS_NOT_FOUND, "adapter '%.200s' not found: expected a file %.200s.lora beside the models", list[i].name, list[i].name);
+        if (!own[i].name)
+            rc = fail_code(e, MODELS_NOT_FOUND, "adapter '%.200s' not found: expected a file %.200s.lora beside the models",
+                           list[i].name, list[i].name);
     }
     model_adapter *old = rc ? own : x->defaults;
     if (!rc) x->defaults = own, x->n_defaults = n;

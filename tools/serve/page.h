@@ -9,7 +9,8 @@ extern const size_t page_html_n;
 
 /* Headers for its reply, beside Content-Type: text/html; charset=utf-8. The page carries the rest of its policy itself, with the hashes of
  * its script and style; what may frame it can only be said here. It is not kept: the next version's page must not be an old one. */
-#define PAGE_HEADERS                                                                                                                              \
-    "Content-Security-Policy: frame-ancestors 'none'\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\nCache-Control: no-cache\r\nVary: Accept\r\n"
+#define PAGE_HEADERS                                                                                                    \
+    "Content-Security-Policy: frame-ancestors 'none'\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n" \
+    "Cache-Control: no-cache\r\nVary: Accept\r\n"
 
 #endif

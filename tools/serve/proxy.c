@@ -33,7 +33,8 @@ static int add_one(proxies *v, const char *s, size_t n, err *e) {
     int before = n < 63 ? read_address(text, v->p[v->n].address) : -1;
     long bits = slash ? strtol(slash + 1, &end, 10) : 128 - before;
     bool good = before >= 0 && (!slash || (slash[1] >= '0' && slash[1] <= '9' && !*end)) && bits <= 128 - before;
-    if (!good) return fail(e, "expected an address such as 10.0.0.1, or a net such as 10.0.0.0/8 or fd00::/8, found \"%.*s\"", (int)(n < 60 ? n : 60), s);
+    if (!good)
+        return fail(e, "expected an address such as 10.0.0.1, or a net such as 10.0.0.0/8 or fd00::/8, found \"%.*s\"", (int)(n < 60 ? n : 60), s);
     v->p[v->n++].bits = before + (int)bits;
     return 0;
 }

@@ -35,12 +35,13 @@ static double rate(double n, double seconds) { return n > 0 && seconds > 0 ? n /
 void put_timings(const request *q, buf *b) {
     const job_timings *t = &q->timings;
     int computed = t->n_prompt - t->n_cached, steps = t->n_decoded > 1 ? t->n_decoded - 1 : 0;
-    buf_fmt(b, ",\"timings\":{\"cache_n\":%d,\"prompt_n\":%d,\"prompt_ms\":%.3f,\"prompt_per_token_ms\":%.3f,\"prompt_per_second\":%.3f", t->n_cached, computed,
-            t->prompt * 1e3, computed > 0 ? t->prompt * 1e3 / computed : 0, rate(computed, t->prompt));
-    buf_fmt(b, ",\"predicted_n\":%d,\"predicted_ms\":%.3f,\"predicted_per_token_ms\":%.3f,\"predicted_per_second\":%.3f", t->n_decoded, t->decode * 1e3,
-            steps ? t->decode * 1e3 / steps : 0, rate(steps, t->decode));
+    buf_fmt(b, ",\"timings\":{\"cache_n\":%d,\"prompt_n\":%d,\"prompt_ms\":%.3f,\"prompt_per_token_ms\":%.3f,\"prompt_per_second\":%.3f",
+            t->n_cached, computed, t->prompt * 1e3, computed > 0 ? t->prompt * 1e3 / computed : 0, rate(computed, t->prompt));
+    buf_fmt(b, ",\"predicted_n\":%d,\"predicted_ms\":%.3f,\"predicted_per_token_ms\":%.3f,\"predicted_per_second\":%.3f",
+            t->n_decoded, t->decode * 1e3, steps ? t->decode * 1e3 / steps : 0, rate(steps, t->decode));
     if (t->n_drafted) buf_fmt(b, ",\"draft_n\":%d,\"draft_n_accepted\":%d", t->n_drafted, t->n_accepted);
-    buf_fmt(b, ",\"queue_ms\":%.3f,\"load_ms\":%.3f,\"first_token_ms\":%.3f,\"total_ms\":%.3f}", t->queued * 1e3, t->load * 1e3, t->first_token * 1e3, t->total * 1e3);
+    buf_fmt(b, ",\"queue_ms\":%.3f,\"load_ms\":%.3f,\"first_token_ms\":%.3f,\"total_ms\":%.3f}", t->queued * 1e3,
+            t->load * 1e3, t->first_token * 1e3, t->total * 1e3);
 }
 
 /* The bytes of one token within a text: twice the token less once, because a decoder may drop a space at the beginning. */
@@ -48,7 +49,8 @@ void put_token_bytes(const request *q, int32_t id, buf *b) {
     int32_t pair[2] = { id, id };
     buf one = { 0 }, two = { 0 };
     err e = { 0 };
-    if (q->m->tok && tokenizer_decode_bytes(q->m->tok, pair, 1, false, &one, &e) == 0 && tokenizer_decode_bytes(q->m->tok, pair, 2, false, &two, &e) == 0 && two.n >= one.n)
+    if (q->m->tok && tokenizer_decode_bytes(q->m->tok, pair, 1, false, &one, &e) == 0 &&
+        tokenizer_decode_bytes(q->m->tok, pair, 2, false, &two, &e) == 0 && two.n >= one.n)
         buf_add(b, two.p + one.n, two.n - one.n);
     buf_free(&one);
     buf_free(&two);
@@ -111,11 +113,13 @@ void put_time(buf *b, int64_t seconds, int64_t nanoseconds) {
     time_t t = (time_t)seconds;
     struct tm tm;
     gmtime_r(&t, &tm);
-    buf_fmt(b, "\"%04d-%02d-%02dT%02d:%02d:%02d.%09lldZ\"", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (long long)nanoseconds);
+    buf_fmt(b, "\"%04d-%02d-%02dT%02d:%02d:%02d.%09lldZ\"", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
+            tm.tm_min, tm.tm_sec, (long long)nanoseconds);
 }
 
 const char *end_name(job_end end) {
-    static const char *const names[] = { "none", "eos", "stop_string", "length", "context_full", "deadline", "cancelled", "grammar", "shutting_down" };
+    static const char *const names[] = { "none", "eos", "stop_string", "length", "context_full", "deadline", "cancelled",
+                                         "grammar", "shutting_down" };
     return (size_t)end < sizeof names / sizeof *names ? names[end] : "none";
 }
 

@@ -62,8 +62,10 @@ int reply_json(request *q, int status, const buf *body) {
 /* ---- failures ---- */
 
 int failure_status(const request *q) {
-    static const short by_code[] = { [JOB_OK] = 200, [JOB_INVALID] = 400, [JOB_CONTEXT] = 400, [JOB_MODEL_NOT_FOUND] = 404, [JOB_QUEUE_FULL] = 503, [JOB_DEADLINE] = 504,
-                                     [JOB_CANCELLED] = 499, [JOB_MEMORY] = 503, [JOB_SHUTTING_DOWN] = 503, [JOB_UNSUPPORTED] = 400, [JOB_NOT_FINITE] = 500, [JOB_FAILED] = 500 };
+    static const short by_code[] = { [JOB_OK] = 200, [JOB_INVALID] = 400, [JOB_CONTEXT] = 400, [JOB_MODEL_NOT_FOUND] = 404,
+                                     [JOB_QUEUE_FULL] = 503, [JOB_DEADLINE] = 504, [JOB_CANCELLED] = 499, [JOB_MEMORY] = 503,
+                                     [JOB_SHUTTING_DOWN] = 503, [JOB_UNSUPPORTED] = 400, [JOB_NOT_FINITE] = 500,
+                                     [JOB_FAILED] = 500 };
     if (q->status) return q->status;
     return q->failure.code >= 0 && (size_t)q->failure.code < sizeof by_code / sizeof *by_code ? by_code[q->failure.code] : 500;
 }
@@ -71,18 +73,21 @@ int failure_status(const request *q) {
 static const char *failure_code(const request *q) { return q->code ? q->code : job_error_name(q->failure.code ? q->failure.code : JOB_FAILED); }
 
 static const char *openai_type(int status) {
-    return status == 401 ? "authentication_error" : status == 403 ? "permission_error" : status == 429 ? "rate_limit_error" : status >= 500 ? "server_error" : "invalid_request_error";
+    return status == 401 ? "authentication_error" : status == 403 ? "permission_error" : status == 429 ? "rate_limit_error"
+         : status >= 500 ? "server_error" : "invalid_request_error";
 }
 
 static const char *anthropic_type(int status) {
-    return status == 401 ? "authentication_error" : status == 403 ? "permission_error" : status == 404 ? "not_found_error" : status == 413 ? "request_too_large"
-         : status == 429 ? "rate_limit_error" : status == 503 ? "overloaded_error" : status >= 500 ? "api_error" : "invalid_request_error";
+    return status == 401 ? "authentication_error" : status == 403 ? "permission_error" : status == 404 ? "not_found_error"
+         : status == 413 ? "request_too_large" : status == 429 ? "rate_limit_error" : status == 503 ? "overloaded_error"
+         : status >= 500 ? "api_error" : "invalid_request_error";
 }
 
 static const char *native_type(const request *q, int status) {
     if (q->failure.code == JOB_CONTEXT) return "exceed_context_size_error";
-    return status == 401 ? "authentication_error" : status == 403 ? "permission_error" : status == 404 ? "not_found_error" : status == 429 ? "rate_limit_error"
-         : status == 501 ? "not_supported_error" : status == 503 ? "unavailable_error" : status >= 500 ? "server_error" : "invalid_request_error";
+    return status == 401 ? "authentication_error" : status == 403 ? "permission_error" : status == 404 ? "not_found_error"
+         : status == 429 ? "rate_limit_error" : status == 501 ? "not_supported_error" : status == 503 ? "unavailable_error"
+         : status >= 500 ? "server_error" : "invalid_request_error";
 }
 
 /* What quern adds to every dialect's error: the stable code aside, where it happened, to whom, and when. */
@@ -97,7 +102,8 @@ static void put_failure_facts(const request *q, buf *b) {
         buf_fmt(b, ",\"elapsed_ms\":%.1f,\"request_id\":", (now_seconds() - q->h->arrived) * 1e3);
         put_quoted(b, q->id);
     }
-    if (q->failure.code == JOB_CONTEXT) buf_fmt(b, ",\"n_prompt_tokens\":%lld,\"n_ctx\":%lld", (long long)q->failure.n_prompt, (long long)q->failure.n_ctx);
+    if (q->failure.code == JOB_CONTEXT)
+        buf_fmt(b, ",\"n_prompt_tokens\":%lld,\"n_ctx\":%lld", (long long)q->failure.n_prompt, (long long)q->failure.n_ctx);
 }
 
 static void put_param(const request *q, buf *b) {
@@ -283,7 +289,9 @@ static void take(request *q, const job_event *v) {
 
 /* Under the lock. */
 static void send_bytes(request *q, const buf *out) {
-    if (!q->headed) exchange_begin(q->x, 200, q->r->stream_type, q->cached ? CACHED "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n" : "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n");
+    if (!q->headed)
+        exchange_begin(q->x, 200, q->r->stream_type, q->cached ? CACHED "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
+                                                               : "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n");
     q->headed = true;
     exchange_write(q->x, out->p, out->n);
     q->said = now_seconds();
@@ -354,7 +362,8 @@ static bool was_cut(const request *q) {
 
 static bool lacks_memory(const request *q) {
     for (int i = 0; i < q->n_answers; i++)
-        if (q->answers[i].text.failed || q->answers[i].tokens.failed || q->answers[i].reasoning.failed || q->answers[i].reader.held.failed) return true;
+        if (q->answers[i].text.failed || q->answers[i].tokens.failed || q->answers[i].reasoning.failed || q->answers[i].reader.held.failed)
+            return true;
     return false;
 }
 

@@ -12,7 +12,8 @@
 #include "tools/serve/memo.h"
 #include "tools/serve/ping.h"
 
-static const size_t MOST_PARSED = (size_t)1 << 30, MOST_KEPT = (size_t)512 << 20; /* bytes of all trees at a time; of what one answer is kept with until its end */
+/* bytes of all trees at a time; of what one answer is kept with until its end */
+static const size_t MOST_PARSED = (size_t)1 << 30, MOST_KEPT = (size_t)512 << 20;
 enum { MOST_PROMPTS = 2048, MOST_STOPS = 64, MOST_STOP_BYTES = 4096, MOST_CHOICES = 4096 };
 
 /* ---- failures and warnings ---- */
@@ -76,14 +77,17 @@ static int parse_body(request *q, json **body) {
     if (rc && e.code == ERR_MEMORY && large) return request_fail(q, JOB_INVALID, NULL, "the body holds too many values for one request");
     if (rc && e.code == ERR_MEMORY) return request_fail(q, JOB_MEMORY, NULL, "out of memory: the body");
     if (rc) return request_fail(q, JOB_INVALID, NULL, "the body is %s", e.msg);
-    if (all > MOST_PARSED) return request_fail(q, JOB_MEMORY, NULL, "the bodies of all requests under way take %zu MB, the most is %zu: try again later", all >> 20, MOST_PARSED >> 20);
+    if (all > MOST_PARSED)
+        return request_fail(q, JOB_MEMORY, NULL, "the bodies of all requests under way take %zu MB, the most is %zu: try again later",
+                            all >> 20, MOST_PARSED >> 20);
     return 0;
 }
 
 int request_read(request *q) {
     json *body;
     const char *coding = exchange_header(q->x, "content-encoding");
-    if (coding && strcasecmp(coding, "identity")) return request_fail_status(q, 415, "unsupported_encoding", "Content-Encoding: %.40s is not known here: send the body as it is", coding);
+    if (coding && strcasecmp(coding, "identity"))
+        return request_fail_status(q, 415, "unsupported_encoding", "Content-Encoding: %.40s is not known here: send the body as it is", coding);
     q->report.warnings = &q->warnings;
     if (!q->h->body_n && q->where->fields == FIELDS_SLOT) return 0; /* erase has none */
     if (!q->h->body_n) return request_fail(q, JOB_INVALID, NULL, "missing request body: expected a JSON object");
@@ -117,7 +121,8 @@ int request_need(request *q, field_key k, const char *name) {
 
 /* "5m", "1h30m", "300s", "300ms", a number of seconds. */
 static int parse_duration(const char *s, double *out) {
-    static const struct { const char *unit; double seconds; } units[] = { { "ms", 1e-3 }, { "us", 1e-6 }, { "ns", 1e-9 }, { "h", 3600 }, { "m", 60 }, { "s", 1 } };
+    static const struct { const char *unit; double seconds; } units[] = { { "ms", 1e-3 }, { "us", 1e-6 }, { "ns", 1e-9 },
+                                                                          { "h", 3600 }, { "m", 60 }, { "s", 1 } };
     double sum = 0;
     bool minus = *s == '-';
     if (*s == '-' || *s == '+') s++;
@@ -168,7 +173,8 @@ static const fallback *fallback_of(const server *s, const char *name) {
 }
 
 static const char *hold_code(const err *e) {
-    return e->code == MODELS_NOT_FOUND ? "model_not_found" : e->code == MODELS_NO_MEMORY || e->code == ERR_MEMORY ? "out_of_memory" : "cannot_be_opened";
+    return e->code == MODELS_NOT_FOUND ? "model_not_found" : e->code == MODELS_NO_MEMORY || e->code == ERR_MEMORY ? "out_of_memory"
+                                       : "cannot_be_opened";
 }
 
 /* The model, or the first of its fallbacks that can be had; e: why not the one asked for. (The queue is one for all models: that it is
@@ -273,7 +279,8 @@ static int take_id(request *q, const json *j, const char *name, ids *out) {
     int64_t id;
     if (json_int(j, &id)) return request_fail(q, JOB_INVALID, name, "%s: expected token ids, found %s", name, json_type_name(j));
     if (id < 0 || id >= q->m->info->n_vocab)
-        return request_fail(q, JOB_INVALID, name, "%s: token id %lld is not in the vocabulary: expected 0 to %d", name, (long long)id, q->m->info->n_vocab - 1);
+        return request_fail(q, JOB_INVALID, name, "%s: token id %lld is not in the vocabulary: expected 0 to %d",
+                            name, (long long)id, q->m->info->n_vocab - 1);
     ids_add(out, (int32_t)id);
     return out->failed ? request_fail(q, JOB_MEMORY, NULL, "out of memory for the prompt's tokens") : 0;
 }
@@ -281,7 +288,8 @@ static int take_id(request *q, const json *j, const char *name, ids *out) {
 /* One prompt: a string, or ids with, where mixed, strings between them. */
 static int take_prompt(request *q, const json *v, const char *name, bool mixed, int flags, ids *out) {
     if (v->type == JSON_STRING) return request_encode(q, v->s, v->n, flags, out);
-    if (v->type != JSON_ARRAY) return request_fail(q, JOB_INVALID, name, "%s: expected a string or an array of token ids, found %s", name, json_type_name(v));
+    if (v->type != JSON_ARRAY)
+        return request_fail(q, JOB_INVALID, name, "%s: expected a string or an array of token ids, found %s", name, json_type_name(v));
     if (!v->n) return request_fail(q, JOB_INVALID, name, "%s: an empty list of token ids", name);
     for (const json *k = v->child; k; k = k->next) {
         bool text = mixed && k->type == JSON_STRING;
@@ -319,7 +327,8 @@ int request_context(request *q) {
     bool cut = j->kind == JOB_EMBED && request_flag(q, F_TRUNCATE, false);
     for (int p = 0; p < j->n_prompts; p++) {
         ids *v = &j->prompts[p];
-        if (!v->n) return request_fail(q, JOB_INVALID, "prompt", "an empty prompt: this model adds no token of its own, so there is nothing to continue");
+        if (!v->n)
+            return request_fail(q, JOB_INVALID, "prompt", "an empty prompt: this model adds no token of its own, so there is nothing to continue");
         if (v->n <= (size_t)i->ctx) continue;
         if (!cut) {
             request_fail(q, JOB_CONTEXT, NULL, "the prompt has %zu tokens, the context of model '%s' holds %d", v->n, q->m->name, i->ctx);
@@ -348,7 +357,8 @@ static int take_stops(request *q) {
     for (const json *k = v->type == JSON_STRING ? v : v->child; k; k = v->type == JSON_STRING ? NULL : k->next) {
         if (k->type != JSON_STRING) return request_fail(q, JOB_INVALID, "stop", "stop: expected strings, found %s", json_type_name(k));
         if (k->n > MOST_STOP_BYTES || strlen(k->s) != k->n)
-            return request_fail(q, JOB_INVALID, "stop", "stop: expected strings of 1 to %d bytes without NUL, found one of %u", MOST_STOP_BYTES, k->n);
+            return request_fail(q, JOB_INVALID, "stop", "stop: expected strings of 1 to %d bytes without NUL, found one of %u",
+                                MOST_STOP_BYTES, k->n);
         if (!k->n) request_warn(q, "stop: an empty string stops nothing, ignored");
         else j->stops[j->n_stops++] = arena_copy(&j->mem, k->s, k->n);
     }
@@ -359,7 +369,8 @@ static int take_stops(request *q) {
 static int take_bias_value(request *q, const json *v, float *out) {
     double x;
     if (v->type == JSON_FALSE) return *out = -INFINITY, 0;
-    if (json_num(v, &x) || !isfinite(x)) return request_fail(q, JOB_INVALID, "logit_bias", "logit_bias: expected a number from -100 to 100 or false, found %s", json_type_name(v));
+    if (json_num(v, &x) || !isfinite(x))
+        return request_fail(q, JOB_INVALID, "logit_bias", "logit_bias: expected a number from -100 to 100 or false, found %s", json_type_name(v));
     if (x < -100 || x > 100) return request_fail(q, JOB_INVALID, "logit_bias", "logit_bias: expected -100 to 100, found %g", x);
     *out = x == -100 ? -INFINITY : (float)x;
     return 0;
@@ -371,7 +382,8 @@ static int take_bias_ids(request *q, const char *text, size_t n, bool digits, id
     long long id = n && strspn(text, "0123456789") == n ? strtoll(text, &end, 10) : -1;
     if (digits || id >= 0) {
         if (id < 0 || id >= q->m->info->n_vocab)
-            return request_fail(q, JOB_INVALID, "logit_bias", "logit_bias: \"%.40s\" is no token id: expected 0 to %d", text, q->m->info->n_vocab - 1);
+            return request_fail(q, JOB_INVALID, "logit_bias", "logit_bias: \"%.40s\" is no token id: expected 0 to %d",
+                                text, q->m->info->n_vocab - 1);
         ids_add(out, (int32_t)id);
         return 0;
     }
@@ -383,7 +395,8 @@ static int take_bias_pair(request *q, const json *k, ids *v, float *bias) {
     if (k->type != JSON_ARRAY || k->n != 2 || (k->child->type != JSON_NUMBER && k->child->type != JSON_STRING))
         return request_fail(q, JOB_INVALID, "logit_bias", "logit_bias: expected [id, bias] or [\"text\", bias], found %s", json_type_name(k));
     const json *who = k->child;
-    return (who->type == JSON_NUMBER ? take_id(q, who, "logit_bias", v) : take_bias_ids(q, who->s, who->n, false, v)) || take_bias_value(q, who->next, bias);
+    return (who->type == JSON_NUMBER ? take_id(q, who, "logit_bias", v) : take_bias_ids(q, who->s, who->n, false, v)) ||
+           take_bias_value(q, who->next, bias);
 }
 
 static int take_bias(request *q, sample_opts *s) {
@@ -443,16 +456,20 @@ static int take_beams(request *q) {
     int own = draws || i->num_beams > i->max_sessions ? 1 : max_int(i->num_beams, 1);
     beam_opts *b = &j->beams;
     b->beams = (int)request_int(q, F_BEAMS, own);
-    if (own == 1 && i->num_beams > 1 && !q->v[F_BEAMS]) request_warn(q, "the checkpoint's own search with %d beams is off: the request or --slots does not allow for it", i->num_beams);
+    if (own == 1 && i->num_beams > 1 && !q->v[F_BEAMS])
+        request_warn(q, "the checkpoint's own search with %d beams is off: the request or --slots does not allow for it", i->num_beams);
     b->length_penalty = (float)request_num(q, F_LENGTH_PENALTY, (double)b->length_penalty);
     const json *e = q->v[F_EARLY_STOPPING];
     if (e && e->type == JSON_STRING && !json_is(e, "never"))
         return request_fail(q, JOB_INVALID, "early_stopping", "early_stopping: expected true, false or \"never\", found \"%.40s\"", e->s);
     if (e) b->stopping = e->type == JSON_STRING ? BEAM_NEVER : e->type == JSON_TRUE ? BEAM_AT_ONCE : BEAM_WHILE_LIKELY;
     if (b->beams > i->max_sessions)
-        return request_fail(q, JOB_INVALID, "num_beams", "num_beams: %d beams need as many slots, the server has %d (--slots)", b->beams, i->max_sessions);
-    if (b->beams > 1 && (j->n > 1 || j->echo || j->logprobs)) return request_fail(q, JOB_INVALID, "num_beams", "num_beams: not together with n, echo or logprobs");
-    if (b->beams == 1 && (q->v[F_LENGTH_PENALTY] || e)) request_warn(q, "length_penalty and early_stopping belong to a beam search (num_beams 2 or more)");
+        return request_fail(q, JOB_INVALID, "num_beams", "num_beams: %d beams need as many slots, the server has %d (--slots)",
+                            b->beams, i->max_sessions);
+    if (b->beams > 1 && (j->n > 1 || j->echo || j->logprobs))
+        return request_fail(q, JOB_INVALID, "num_beams", "num_beams: not together with n, echo or logprobs");
+    if (b->beams == 1 && (q->v[F_LENGTH_PENALTY] || e))
+        request_warn(q, "length_penalty and early_stopping belong to a beam search (num_beams 2 or more)");
     return 0;
 }
 
@@ -464,7 +481,8 @@ static int take_length(request *q, const sampling_defaults *d) {
     j->max_tokens = (int)n;
     int64_t ctx = request_int(q, F_NUM_CTX, 0);
     if (ctx > q->m->info->ctx)
-        return request_fail(q, JOB_INVALID, "options.num_ctx", "options.num_ctx: asked for %lld positions, the server gives model '%s' %d (serve --ctx)", (long long)ctx,
+        return request_fail(q, JOB_INVALID, "options.num_ctx",
+                            "options.num_ctx: asked for %lld positions, the server gives model '%s' %d (serve --ctx)", (long long)ctx,
                             q->m->name, q->m->info->ctx);
     return 0;
 }

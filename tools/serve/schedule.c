@@ -32,7 +32,8 @@ static int enqueue(schedule *s, job_state *js, job_failure *f) {
     pthread_mutex_lock(&s->lock);
     if (s->draining) rc = failed(f, JOB_SHUTTING_DOWN, "queue", NULL, "the server is shutting down");
     else if (s->n_queued >= s->o.max_queue) {
-        rc = failed(f, JOB_QUEUE_FULL, "queue", NULL, "the queue is full: %d requests wait already, the most is %d; try again in %.0f s", s->n_queued, s->o.max_queue, retry_after(s));
+        rc = failed(f, JOB_QUEUE_FULL, "queue", NULL, "the queue is full: %d requests wait already, the most is %d; try again in %.0f s",
+                    s->n_queued, s->o.max_queue, retry_after(s));
         f->retry_after = retry_after(s);
     } else {
         *s->inbox_end = js;

@@ -7,7 +7,8 @@
 
 #include "tools/serve/schedule_parts.h"
 
-enum { WORTH = 16, MOST_FETCHES = 2, LOAD_PIECE = 4 << 20 }; /* tokens that the disk must have more than memory; files in memory for jobs that wait; bytes */
+/* tokens that the disk must have more than memory; files in memory for jobs that wait; bytes */
+enum { WORTH = 16, MOST_FETCHES = 2, LOAD_PIECE = 4 << 20 };
 
 /* ---- what is kept, to the disk ---- */
 
@@ -127,7 +128,8 @@ static int slot_save(lane *l, slot_action *a, err *e) {
 
 static int slot_restore(lane *l, slot_action *a, err *e) {
     session *s;
-    if (l->n_sessions == l->max_sessions && !prefix_spare(&l->kept)) return fail_code(e, ERR_BUSY, "all %d slots are in use: nothing can be restored now", l->max_sessions);
+    if (l->n_sessions == l->max_sessions && !prefix_spare(&l->kept))
+        return fail_code(e, ERR_BUSY, "all %d slots are in use: nothing can be restored now", l->max_sessions);
     if (lane_new_session(l, &s, e)) return -1;
     FILE *f = a->bytes.n ? fmemopen(a->bytes.p, a->bytes.n, "rb") : NULL;
     int rc = f ? session_load(s, f, e) : fail_code(e, ERR_INPUT, "the saved file is empty");
@@ -154,7 +156,8 @@ void slot_run(lane *l, job_state *js) {
     err e = { 0 };
     double start = now_seconds();
     int rc;
-    if (a->slot < 0 || a->slot >= l->n_slots) rc = fail_code(&e, ERR_INPUT, "slot %d: model '%s' has slots 0 to %d", a->slot, l->m->name, l->n_slots - 1);
+    if (a->slot < 0 || a->slot >= l->n_slots)
+        rc = fail_code(&e, ERR_INPUT, "slot %d: model '%s' has slots 0 to %d", a->slot, l->m->name, l->n_slots - 1);
     else rc = a->what == SLOT_SAVE ? slot_save(l, a, &e) : a->what == SLOT_RESTORE ? slot_restore(l, a, &e) : slot_erase(l, a);
     a->seconds = now_seconds() - start;
     if (!rc) job_end_all(js, NULL, JOB_OK);

@@ -1,7 +1,8 @@
-/* schedule_event: events on their way from the inference thread to a job's receiver: a list of each job, and a task that the workers run
- * while it is not empty. Answers that come in pieces have workers of their own: at the others a prompt of megabytes is tokenised for half a
- * second. (What comes in one piece, and can be as large, is given out at those: embeddings, a slot's bytes.) So the thread never waits for a receiver, calls for one job come one at a time and in order, and what a slow
- * receiver has not taken is no more than its own answer. The last event's memory is there from the beginning. */
+/* schedule_event: events on their way from the inference thread to a job's receiver: a list of each job, and a task that the
+ * workers run while it is not empty. Answers that come in pieces have workers of their own: at the others a prompt of megabytes is
+ * tokenised for half a second. (What comes in one piece, and can be as large, is given out at those: embeddings, a slot's bytes.)
+ * So the thread never waits for a receiver, calls for one job come one at a time and in order, and what a slow receiver has not
+ * taken is no more than its own answer. The last event's memory is there from the beginning. */
 #include <stdlib.h>
 #include <string.h>
 

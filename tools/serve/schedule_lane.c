@@ -50,7 +50,8 @@ bool lane_sound(lane *l, err *e) {
         for (int i = 0, n = fault_recent(at); i < n; i++) l->hurt |= engine_maps(l->m->engine, at[i]);
         if (l->hurt) models_spoil(l->m);
     }
-    if (l->hurt) fail(e, "model '%s': its file became shorter while it was in use: put another in its place with mv, not by writing over it", l->m->name);
+    if (l->hurt)
+        fail(e, "model '%s': its file became shorter while it was in use: put another in its place with mv, not by writing over it", l->m->name);
     return !l->hurt;
 }
 
@@ -149,7 +150,9 @@ static job_state *choose(lane *l, bool no_texts, bool *wait) {
     for (job_state *js = l->first; js; js = js->next) {
         bool text = js->j->kind == JOB_EMBED;
         int keep = shared && l->n_slots >= 4 && js->u->n_active > 0;
-        if (!can_start(js) || room <= 0 || (js->width > 1 && l->kept.pinned) || (text && (no_texts || text_embeds(l, js->u))) || (!text && (n_free == 0 || (n_free <= keep && js->width == 1)))) continue;
+        if (!can_start(js) || room <= 0 || (js->width > 1 && l->kept.pinned) || (text && (no_texts || text_embeds(l, js->u))) ||
+            (!text && (n_free == 0 || (n_free <= keep && js->width == 1))))
+            continue;
         if (!lane_fetched(l, js)) continue;
         if (!best || comes_before(js->u, best->u)) best = js;
     }

@@ -77,7 +77,8 @@ int lane_slots(const schedule *s, const model *m);
 /* ---- schedule.c ---- */
 void count_histogram(histogram *h, double seconds);
 void job_started(job_state *js);
-/* Takes the job off its lane, counts it and sends its last event. f NULL: it went well, or was cut with a part of its answer, for the reason `why`. */
+/* Takes the job off its lane, counts it and sends its last event. f NULL: it went well, or was cut with a part of its answer,
+ * for the reason `why`. */
 void job_end_all(job_state *js, const job_failure *f, job_error why);
 
 /* ---- schedule_lane.c ---- */

@@ -169,7 +169,8 @@ int seq_echo(seq *q) {
         const float *logits = !j->logprobs || i == 0 ? NULL : q->rows + (size_t)(i - 1 >= row0 ? i - 1 - row0 : ECHO_ROWS) * ld;
         job_event v = { .of_prompt = true };
         if (logits && !isfinite(sample_logsumexp(logits, j->m->info->n_vocab)))
-            return job_fail(q->js, JOB_NOT_FINITE, "prompt", "the model's logits are not finite after %d tokens: the weights or the file are damaged (inspect --verify)", i), -1;
+            return job_fail(q->js, JOB_NOT_FINITE, "prompt",
+                            "the model's logits are not finite after %d tokens: the weights or the file are damaged (inspect --verify)", i), -1;
         say_probs(j, logits, q->tokens.p[i], top, &v);
         if (q->d.t) detok_token(&q->d, q->tokens.p[i], &q->out);
         post_piece(q, &v, q->tokens.p[i]);
@@ -243,7 +244,8 @@ void seq_close(seq *q) {
 static void finish(seq *q, job_end end, const char *stop) {
     seq_rest(q, end == END_STOP_STRING);
     uint64_t logits = q->js->j->traced ? hash_end(&q->logits) : 0;
-    post(q->js, &(job_event){ .kind = EVENT_CHOICE_END, .prompt = q->prompt, .choice = q->choice, .id = -1, .end = end, .stop_string = stop, .logits = logits });
+    post(q->js, &(job_event){ .kind = EVENT_CHOICE_END, .prompt = q->prompt, .choice = q->choice, .id = -1, .end = end,
+                              .stop_string = stop, .logits = logits });
     q->over = true;
 }
 
@@ -259,7 +261,8 @@ void seq_cut(seq *q, job_end end) {
 /* ---- picking ---- */
 
 static int fail_grammar(seq *q, const err *e) {
-    return job_fail(q->js, e->code == ERR_MEMORY ? JOB_MEMORY : JOB_FAILED, "decode", "after %d tokens of the answer its grammar ended: %s", q->n_new, e->msg), -1;
+    return job_fail(q->js, e->code == ERR_MEMORY ? JOB_MEMORY : JOB_FAILED, "decode",
+                    "after %d tokens of the answer its grammar ended: %s", q->n_new, e->msg), -1;
 }
 
 /* The logits with what the grammar forbids taken out, in a row of their own: proposals may come back to the model's. */
@@ -279,8 +282,10 @@ static int32_t pick(seq *q, const float *logits) {
     if (id >= 0) return id;
     int n = (int)q->tokens.n;
     if (isfinite(sample_logsumexp(logits, q->l->m->info->n_vocab)))
-        job_fail(q->js, JOB_INVALID, "decode", "after %d tokens no token is left that %s", n, constraint_on(q->constraint) ? "the grammar and the options allow together" : "the options allow");
-    else job_fail(q->js, JOB_NOT_FINITE, "decode", "the model's logits are not finite after %d tokens: the weights or the file are damaged (inspect --verify)", n);
+        job_fail(q->js, JOB_INVALID, "decode", "after %d tokens no token is left that %s", n,
+                 constraint_on(q->constraint) ? "the grammar and the options allow together" : "the options allow");
+    else job_fail(q->js, JOB_NOT_FINITE, "decode",
+                  "the model's logits are not finite after %d tokens: the weights or the file are damaged (inspect --verify)", n);
     return -1;
 }
 
@@ -350,7 +355,8 @@ static void begin_answer(seq *q, double now) {
 static void report(seq *q) {
     int done = min_int(session_len(q->s), q->n_prompt);
     if (!q->js->j->progress || q->begun || q->reported == done) return;
-    post(q->js, &(job_event){ .kind = EVENT_PROGRESS, .prompt = q->prompt, .choice = q->choice, .id = -1, .done = done, .total = q->n_prompt, .timings = q->js->t });
+    post(q->js, &(job_event){ .kind = EVENT_PROGRESS, .prompt = q->prompt, .choice = q->choice, .id = -1, .done = done,
+                              .total = q->n_prompt, .timings = q->js->t });
     if (!q->js->j->echo) q->reported = done;
 }
 

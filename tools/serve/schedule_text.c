@@ -42,7 +42,9 @@ void text_begin(lane *l, job_state *js, int unit) {
     l->texts = q;
     q->embedding = alloc_aligned(bytes);
     if (!q->embedding) fail_memory(&e, bytes, "an embedding");
-    else if (lane_session(l, q, NULL, 0, true, &e) == 0 && session_embed_begin(q->s, text_of(q)->p, (int)text_of(q)->n, js->j->pooling, q->embedding, &e) == 0) return;
+    else if (lane_session(l, q, NULL, 0, true, &e) == 0 &&
+             session_embed_begin(q->s, text_of(q)->p, (int)text_of(q)->n, js->j->pooling, q->embedding, &e) == 0)
+        return;
     job_fail_err(js, "prompt", &e); /* and its text is dropped */
 }
 
@@ -67,7 +69,8 @@ static void finish_embedding(seq *q) {
     int n = q->l->m->info->d_embed;
     for (int i = 0; i < n; i++)
         if (!isfinite(q->embedding[i])) {
-            job_fail(js, JOB_NOT_FINITE, "prompt", "the embedding of text %d is not finite: the weights or the file are damaged (inspect --verify)", q->prompt);
+            job_fail(js, JOB_NOT_FINITE, "prompt", "the embedding of text %d is not finite: the weights or the file are damaged (inspect --verify)",
+                     q->prompt);
             return;
         }
     if (!js->first_at) js->first_at = js->prompt_at = now_seconds();

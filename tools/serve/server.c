@@ -99,7 +99,8 @@ static dialect dialect_of(const char *path) {
 static void name_client(request *q) {
     char bad[64];
     if (proxies_client(&q->s->proxies, q->h, q->client, bad) == FORWARDED_BAD)
-        log_line(q->s, "%s: X-Forwarded-For from the trusted proxy %s: expected addresses, found \"%s\": it counts as the proxy's own request", q->id, q->h->peer, bad);
+        log_line(q->s, "%s: X-Forwarded-For from the trusted proxy %s: expected addresses, found \"%s\": it counts as the proxy's own request",
+                 q->id, q->h->peer, bad);
     q->user = q->client;
 }
 
@@ -117,7 +118,8 @@ static request *request_new(server *s, exchange *x) {
     q->created = t.tv_sec;
     q->keep_alive = NAN;
     q->dialect = dialect_of(q->h->path);
-    snprintf(q->id, sizeof q->id, "req-%012llx%06x", (unsigned long long)(s->id_salt & 0xffffffffffffULL), (unsigned)atomic_fetch_add(&s->next_id, 1) & 0xffffff);
+    snprintf(q->id, sizeof q->id, "req-%012llx%06x", (unsigned long long)(s->id_salt & 0xffffffffffffULL),
+             (unsigned)atomic_fetch_add(&s->next_id, 1) & 0xffffff);
     name_client(q);
     return q;
 }
@@ -167,7 +169,8 @@ static int check_rate(request *q) {
 static int check_host(request *q) {
     const char *host = exchange_header(q->x, "host");
     if ((q->where && q->where->handle == native_health) || hosts_allow(&q->s->hosts, host)) return 0;
-    return request_fail_status(q, 403, "host_not_allowed", "the name \"%.*s\" is none that this server answers to, so that no web page can use it in secret: serve --allow-host NAME allows one",
+    return request_fail_status(q, 403, "host_not_allowed", "the name \"%.*s\" is none that this server answers to, so that "
+                                                           "no web page can use it in secret: serve --allow-host NAME allows one",
                                (int)strcspn(host, ":") > 100 ? 100 : (int)strcspn(host, ":"), host);
 }
 
@@ -177,7 +180,8 @@ static int check_origin(request *q) {
     if (!origin || guard_needs_key(q->s->guard) || (q->where && q->where->handle == native_health)) return 0;
     if (cors && (strcmp(cors, "*") == 0 || strcasecmp(cors, origin) == 0)) return 0;
     if (hosts_allow_origin(&q->s->hosts, origin, exchange_header(q->x, "host"))) return 0;
-    return request_fail_status(q, 403, "origin_not_allowed", "a page of \"%.100s\" may not use this server, so that no web page can do so in secret: serve --cors ORIGIN allows one", origin);
+    return request_fail_status(q, 403, "origin_not_allowed", "a page of \"%.100s\" may not use this server, so that no web "
+                                                             "page can do so in secret: serve --cors ORIGIN allows one", origin);
 }
 
 /* ---- handling ---- */
@@ -195,7 +199,8 @@ static int handle(request *q) {
     q->where = route(q->h->method, q->h->path, &q->arg, allow);
     if (check_host(q) || check_origin(q)) return -1;
     if (!q->where) {
-        if (strcmp(q->h->path, "*") == 0) return reply_text(q, 204, NULL, "Allow: GET, HEAD, POST, DELETE, OPTIONS\r\n", "", 0); /* OPTIONS: of the server as a whole */
+        /* OPTIONS: of the server as a whole */
+        if (strcmp(q->h->path, "*") == 0) return reply_text(q, 204, NULL, "Allow: GET, HEAD, POST, DELETE, OPTIONS\r\n", "", 0);
         if (*allow && strcmp(q->h->method, "OPTIONS") == 0) {
             char extra[96];
             snprintf(extra, sizeof extra, "Allow: %s, OPTIONS\r\n", allow);
@@ -242,7 +247,8 @@ bool server_handle_now(void *arg, exchange *x) {
     server *s = arg;
     if (!method_fits("GET", h->method) || (strcmp(h->path, "/health") && strcmp(h->path, "/v1/health"))) return false;
     static const char ok[] = "{\"status\":\"ok\"}";
-    static const char not_ready[] = "{\"error\":{\"code\":503,\"message\":\"the server shuts down\",\"type\":\"unavailable_error\",\"name\":\"shutting_down\"}}";
+    static const char not_ready[] = "{\"error\":{\"code\":503,\"message\":\"the server shuts down\",\"type\":\"unavailable_error\","
+                                    "\"name\":\"shutting_down\"}}";
     if (atomic_load(&s->draining)) exchange_reply(x, 503, "application/json", "Retry-After: 5\r\n", not_ready, sizeof not_ready - 1);
     else exchange_reply(x, 200, "application/json; charset=utf-8", "", ok, sizeof ok - 1);
     return true;

@@ -1,5 +1,6 @@
 /* structured: what an answer must look like, and calls of tools: from the fields of all dialects to one grammar of the job, and to the
- * readers that find thoughts and calls in its answers. What cannot be kept is refused with the param and the place in it, never accepted and ignored. */
+ * readers that find thoughts and calls in its answers. What cannot be kept is refused with the param and the place in it, never
+ * accepted and ignored. */
 #include "tools/serve/messages.h"
 
 #include <string.h>
@@ -43,11 +44,14 @@ static int check_closed(request *q, const char *param, const json *s, buf *where
     bool object = json_is(type, "object") || (properties && properties->type == JSON_OBJECT && !type);
     if (s->type == JSON_OBJECT && object && (!more || more->type != JSON_FALSE)) {
         buf_byte(where, 0);
-        return request_fail(q, JOB_INVALID, param, "%s: JSON schema: %s: with strict:true 'additionalProperties' is required to be supplied and to be false", param, where->p);
+        return request_fail(q, JOB_INVALID, param, "%s: JSON schema: %s: with strict:true 'additionalProperties' "
+                                                   "is required to be supplied and to be false", param, where->p);
     }
     int i = 0;
     for (const json *k = s->child; k; k = k->next, i++) {
-        if (k->key && (strcmp(k->key, "enum") == 0 || strcmp(k->key, "const") == 0 || strcmp(k->key, "default") == 0 || strcmp(k->key, "examples") == 0)) continue;
+        if (k->key && (strcmp(k->key, "enum") == 0 || strcmp(k->key, "const") == 0 || strcmp(k->key, "default") == 0 ||
+                       strcmp(k->key, "examples") == 0))
+            continue;
         if (k->key) schema_pointer_add(where, k->key, k->key_n);
         else buf_fmt(where, "/%d", i);
         bool names = k == properties || (k->key && (strcmp(k->key, "$defs") == 0 || strcmp(k->key, "definitions") == 0));
@@ -74,7 +78,8 @@ static int check_strict(request *q, const char *param, const json *schema, const
     return rc;
 }
 
-/* {"type": "text" | "json_object" | "json_schema" | "grammar"}: of chat completions the schema lies within "json_schema", of responses beside type. */
+/* {"type": "text" | "json_object" | "json_schema" | "grammar"}: of chat completions the schema lies within "json_schema",
+ * of responses beside type. */
 static int take_format(request *q, const json *v, const char *param) {
     const json *type = json_get(v, "type"), *inner = json_get(v, "json_schema"), *holder = inner && inner->type == JSON_OBJECT ? inner : v;
     const json *schema = json_get(holder, "schema"), *text = json_get(v, "grammar");
@@ -100,7 +105,8 @@ int structured_take(request *q) {
     if (take_format(q, q->v[F_RESPONSE_FORMAT], "response_format")) return -1;
     if (text && take_format(q, json_get(text, "format"), "text.format")) return -1;
     if (format && format->type == JSON_STRING && format->n) {
-        if (!json_is(format, "json")) return request_fail(q, JOB_INVALID, "format", "format: expected \"json\" or a JSON schema, found \"%.40s\"", format->s);
+        if (!json_is(format, "json"))
+            return request_fail(q, JOB_INVALID, "format", "format: expected \"json\" or a JSON schema, found \"%.40s\"", format->s);
         if (wish_object(q, "format")) return -1;
     }
     if (format && format->type == JSON_OBJECT && wish_schema(q, "format", format)) return -1;
@@ -113,14 +119,16 @@ int structured_take(request *q) {
 /* A function's parameters as the schema of an object. */
 static int take_tool(request *q, const json *t, int i) {
     wish *w = &q->wish;
-    const json *f = json_get(t, "function"), *own = f && f->type == JSON_OBJECT ? f : t, *parameters = json_get(own, "parameters"), *strict = json_get(own, "strict");
+    const json *f = json_get(t, "function"), *own = f && f->type == JSON_OBJECT ? f : t, *parameters = json_get(own, "parameters"),
+               *strict = json_get(own, "strict");
     if (!strict) strict = json_get(t, "strict");
     call_tool *out = &w->tools[i];
     char param[64];
     buf b = { 0 };
     snprintf(param, sizeof param, "tools[%d].function.parameters", i);
     if (parameters && parameters->type == JSON_NULL) parameters = NULL;
-    if (parameters && parameters->type != JSON_OBJECT) return request_fail(q, JOB_INVALID, param, "%s: expected a JSON schema, found %s", param, json_type_name(parameters));
+    if (parameters && parameters->type != JSON_OBJECT)
+        return request_fail(q, JOB_INVALID, param, "%s: expected a JSON schema, found %s", param, json_type_name(parameters));
     if (check_strict(q, param, parameters, strict)) return -1;
     w->strict[i] = strict && strict->type == JSON_TRUE;
     json *object = tree_new(q, JSON_OBJECT); /* arguments are an object, whether it says so or not */
@@ -153,7 +161,8 @@ static int take_tools(request *q, const json *tools) {
     return 0;
 }
 
-/* "auto", "required", {"type": "function", "function": {"name"}}, {"type": "function", "name"}, and Anthropic's {"type": "auto" | "any" | "tool", "name"}. */
+/* "auto", "required", {"type": "function", "function": {"name"}}, {"type": "function", "name"},
+ * and Anthropic's {"type": "auto" | "any" | "tool", "name"}. */
 static int take_choice(request *q, const json *choice) {
     wish *w = &q->wish;
     const json *type = choice && choice->type == JSON_OBJECT ? json_get(choice, "type") : choice, *f = json_get(choice, "function");
@@ -163,8 +172,10 @@ static int take_choice(request *q, const json *choice) {
     w->required = true;
     if (json_is(type, "required") || json_is(type, "any")) return 0;
     if (!json_is(type, "function") && !json_is(type, "tool"))
-        return request_fail(q, JOB_INVALID, "tool_choice", "tool_choice: expected none, auto, required or a function, found \"%.40s\"", type && type->type == JSON_STRING ? type->s : json_type_name(type));
-    if (!name || name->type != JSON_STRING) return request_fail(q, JOB_INVALID, "tool_choice", "tool_choice: expected the name of a function, found %s", json_type_name(name));
+        return request_fail(q, JOB_INVALID, "tool_choice", "tool_choice: expected none, auto, required or a function, found \"%.40s\"",
+                            type && type->type == JSON_STRING ? type->s : json_type_name(type));
+    if (!name || name->type != JSON_STRING)
+        return request_fail(q, JOB_INVALID, "tool_choice", "tool_choice: expected the name of a function, found %s", json_type_name(name));
     for (int i = 0; i < w->n_tools; i++)
         if (json_is(name, w->tools[i].name)) return w->chosen = i, 0;
     return request_fail(q, JOB_INVALID, "tool_choice", "tool_choice: \"%.60s\" is not among the tools", name->s);
@@ -186,7 +197,9 @@ int structured_tools(request *q, const json **tools) {
     w->parallel = (!q->v[F_PARALLEL] || flag(q->v[F_PARALLEL])) && !flag(json_get(choice, "disable_parallel_tool_use"));
     w->format = q->m->calls;
     if (w->format) return 0;
-    if (w->required) return request_fail(q, JOB_UNSUPPORTED, "tool_choice", "tool_choice: the chat template of model '%s' does not know tools: a call cannot be asked for", q->m->name);
+    if (w->required)
+        return request_fail(q, JOB_UNSUPPORTED, "tool_choice",
+                            "tool_choice: the chat template of model '%s' does not know tools: a call cannot be asked for", q->m->name);
     request_warn(q, "tools: the chat template of model '%s' does not know tools: the model does not see them", q->m->name);
     return 0;
 }
@@ -259,8 +272,11 @@ static int format_keeps(request *q, const shape_ask *a, bool needed) {
     err e = { 0 };
     for (int i = 0; i < a->n_tools; i++) {
         if (!call_refuses(a->format, &a->tools[i], keyword)) continue;
-        if (strcmp(keyword, "name") == 0) fail_code(&e, ERR_INPUT, "the name \"%.60s\" cannot be written in calls of this model, only letters, digits, _, - and . can", a->tools[i].name);
-        else fail_code(&e, ERR_INPUT, "JSON schema, #/%s: `%s` cannot be enforced in calls of this model, which write arguments one by one", keyword, keyword);
+        if (strcmp(keyword, "name") == 0)
+            fail_code(&e, ERR_INPUT, "the name \"%.60s\" cannot be written in calls of this model, only letters, digits, _, - and . can",
+                      a->tools[i].name);
+        else fail_code(&e, ERR_INPUT, "JSON schema, #/%s: `%s` cannot be enforced in calls of this model, which write arguments one by one",
+                       keyword, keyword);
         return cannot_keep(q, i, needed, &e) ? -1 : 0;
     }
     return 1;
@@ -287,7 +303,9 @@ static int constrain(request *q, const char *const *markers) {
     if (!w->field && !calls) return 0;
     if (w->required && w->field) return request_fail(q, JOB_INVALID, w->field, "%s: an answer cannot be a call of a tool and keep to it", w->field);
     if (q->j->beams.beams > 1) {
-        if (w->field || w->required) return request_fail(q, JOB_INVALID, "num_beams", "num_beams: a beam search takes no structure: %s needs num_beams 1", w->field ? w->field : "tool_choice");
+        if (w->field || w->required)
+            return request_fail(q, JOB_INVALID, "num_beams", "num_beams: a beam search takes no structure: %s needs num_beams 1",
+                                w->field ? w->field : "tool_choice");
         return 0; /* calls are read, not constrained */
     }
     if (w->gbnf) return hold_grammar(q, &(grammar_ask){ .gbnf = w->gbnf, .n = w->n }, NULL, true);
@@ -311,7 +329,8 @@ int structured_apply(request *q) {
     job *j = q->j;
     if (j->kind != JOB_GENERATE) return 0;
     if (w->chat) w->think = q->m->think;
-    if (w->chat && !w->think.open && q->v[F_THINK] && q->v[F_THINK]->type != JSON_FALSE) request_warn(q, "think: the chat template of model '%s' knows no thinking", q->m->name);
+    if (w->chat && !w->think.open && q->v[F_THINK] && q->v[F_THINK]->type != JSON_FALSE)
+        request_warn(q, "think: the chat template of model '%s' knows no thinking", q->m->name);
     w->thinking = think_state_of(w->think, q->text.p, q->text.n);
     q->reads = w->format || w->think.open;
     if (q->reads) {

@@ -47,10 +47,12 @@ static void put_ids(const ids *v, buf *b) {
 }
 
 static void put_sampling(const sample_opts *s, buf *b) {
-    buf_fmt(b, ",\"seed\":\"%llu\",\"temperature\":%.9g,\"top_k\":%d,\"top_p\":%.9g,\"min_p\":%.9g,\"typical_p\":%.9g,\"repeat_penalty\":%.9g,\"frequency_penalty\":%.9g,\"presence_penalty\":%.9g",
-            (unsigned long long)s->seed, (double)s->temperature, s->top_k, (double)s->top_p, (double)s->min_p, (double)s->typical_p, (double)s->repeat_penalty, (double)s->frequency_penalty,
-            (double)s->presence_penalty);
-    buf_fmt(b, ",\"repeat_last_n\":%d,\"no_repeat_ngram_size\":%d,\"min_length\":%d,\"logit_bias\":[", s->repeat_last_n, s->no_repeat_ngram, s->min_length);
+    buf_fmt(b, ",\"seed\":\"%llu\",\"temperature\":%.9g,\"top_k\":%d,\"top_p\":%.9g,\"min_p\":%.9g,\"typical_p\":%.9g,"
+               "\"repeat_penalty\":%.9g,\"frequency_penalty\":%.9g,\"presence_penalty\":%.9g",
+            (unsigned long long)s->seed, (double)s->temperature, s->top_k, (double)s->top_p, (double)s->min_p, (double)s->typical_p,
+            (double)s->repeat_penalty, (double)s->frequency_penalty, (double)s->presence_penalty);
+    buf_fmt(b, ",\"repeat_last_n\":%d,\"no_repeat_ngram_size\":%d,\"min_length\":%d,\"logit_bias\":[", s->repeat_last_n,
+            s->no_repeat_ngram, s->min_length);
     for (int i = 0; i < s->n_bias; i++) {
         if (s->bias[i].bias > -1e30f) buf_fmt(b, "%s[%d,%.9g]", i ? "," : "", s->bias[i].id, (double)s->bias[i].bias);
         else buf_fmt(b, "%s[%d,false]", i ? "," : "", s->bias[i].id);
@@ -79,7 +81,9 @@ static void put_answers(const request *q, const job *j, buf *b) {
     for (int i = 0; i < q->n_answers; i++) {
         const answer *a = &q->answers[i];
         buf_fmt(b, "%s{\"prompt\":%d,\"choice\":%d", i ? "," : "", i / q->n_each, i % q->n_each);
-        if (j->kind == JOB_EMBED) buf_fmt(b, ",\"embedding\":\"%016llx\"", (unsigned long long)(a->n_embedding ? hash_bytes(a->embedding, (size_t)a->n_embedding * sizeof(float)) : 0));
+        if (j->kind == JOB_EMBED)
+            buf_fmt(b, ",\"embedding\":\"%016llx\"",
+                    (unsigned long long)(a->n_embedding ? hash_bytes(a->embedding, (size_t)a->n_embedding * sizeof(float)) : 0));
         else {
             buf_str(b, ",\"ids\":");
             put_ids(&a->tokens, b);
@@ -112,8 +116,9 @@ void trace_job(struct trace *t, const request *q, const job *j) {
     if (j->kind == JOB_EMBED) buf_fmt(&b, ",\"pooling\":%d", j->pooling);
     else {
         put_sampling(&j->sample, &b);
-        buf_fmt(&b, ",\"max_tokens\":%d,\"ignore_eos\":%s,\"turn_end\":%d,\"grammar\":%s,\"beams\":%d,\"length_penalty\":%.9g,\"early_stopping\":%d", j->max_tokens,
-                j->ignore_eos ? "true" : "false", j->turn_end, j->grammar ? "true" : "false", j->beams.beams, (double)j->beams.length_penalty, (int)j->beams.stopping);
+        buf_fmt(&b, ",\"max_tokens\":%d,\"ignore_eos\":%s,\"turn_end\":%d,\"grammar\":%s,\"beams\":%d,\"length_penalty\":%.9g,\"early_stopping\":%d",
+                j->max_tokens, j->ignore_eos ? "true" : "false", j->turn_end, j->grammar ? "true" : "false", j->beams.beams,
+                (double)j->beams.length_penalty, (int)j->beams.stopping);
     }
     buf_str(&b, ",\"prompts\":[");
     for (int p = 0; p < j->n_prompts; p++) {
