@@ -54,19 +54,22 @@ static int load_old(struct build *b, struct slice all, bool wordpiece, err *e) {
     return vocab && vocab->type == JSON_OBJECT ? load_vocab_json(b, vocab, merges, &by, e) : -1;
 }
 
-/* How many changes, each a place (4 bytes) and what is added to the byte there; then the blob. */
+/* How many changes, each a section (0: the header), a place in it (2 bytes) and what is added to the byte there; then the blob. */
 static void compare(struct slice s) {
-    size_t n_changes = s.n ? (uint8_t)s.p[0] % 8 : 0, head = 1 + 5 * n_changes;
-    if (s.n <= head) return;
+    enum { CHANGE = 4 };
+    struct tok_header h;
+    size_t n_changes = s.n ? (uint8_t)s.p[0] % 8 : 0, head = 1 + CHANGE * n_changes;
+    if (s.n < head + sizeof h) return;
     size_t n = s.n - head;
     char *a = malloc(n), *b = malloc(n);
     if (!a || !b) abort();
     memcpy(a, s.p + head, n);
     memcpy(b, s.p + head, n);
+    memcpy(&h, a, sizeof h);
     for (size_t i = 0; i < n_changes; i++) {
-        uint32_t at;
-        memcpy(&at, s.p + 1 + 5 * i, sizeof at);
-        b[at % n] = (char)(b[at % n] + s.p[5 + 5 * i]);
+        const uint8_t *c = (const uint8_t *)s.p + 1 + CHANGE * i;
+        size_t which = c[0] % (SEC_COUNT + 1), at = which ? h.section[which - 1].at : 0, bytes = which ? h.section[which - 1].bytes : sizeof h;
+        if (bytes && at < n && (at += (size_t)(c[1] | c[2] << 8) % bytes) < n) b[at] = (char)(b[at] + c[3]);
     }
     err one = { 0 }, other = { 0 };
     if (tokenizer_same_ids(a, n, a, n, &one) || one.code) abort();
