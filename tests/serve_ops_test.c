@@ -456,7 +456,8 @@ static void test_few_files(void **state) {
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
     site_start("");
     setrlimit(RLIMIT_NOFILE, &before);
-    static const char asks[] = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 29\r\n\r\n{\"prompt\":\"a\",\"max_tokens\":2}";
+    static const char asks[] = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 29\r\n\r\n"
+                               "{\"prompt\":\"a\",\"max_tokens\":2}";
     for (int i = 0; i < 60; i++) {
         fd[i] = http_dial(site.port);
         if (i == 0) assert_int_equal(send(fd[0], asks, 9, MSG_NOSIGNAL), 9); /* who has asked for nothing may have to go */
