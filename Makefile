@@ -172,7 +172,7 @@ asan:
 ubsan:
 	$(MAKE) BUILD=build/ubsan BIN=build/ubsan SAN="-fsanitize=undefined -fno-sanitize-recover=all" test
 tsan:
-	$(MAKE) BUILD=build/tsan BIN=build/tsan SAN="-fsanitize=thread" test
+	TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tools/tsan.supp" $(MAKE) BUILD=build/tsan BIN=build/tsan SAN="-fsanitize=thread" test
 
 FUZZ_SECONDS ?= 60
 FUZZ_CC ?= $(or $(firstword $(foreach c,clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14,$(shell command -v $(c) 2>/dev/null))),clang)

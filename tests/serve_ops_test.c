@@ -195,12 +195,13 @@ static void test_evicted_from_memory(void **state) {
     }
     ask_story(2, 8); /* of four sessions in memory it is gone */
     assert_int_equal(site_metric("quern_kv_disk_loaded_total"), 1);
-    for (int i = 10; i < 30; i++) {
+    double until = now_seconds() + 60;
+    for (int i = 10; i < 30 || !site_metric("quern_kv_disk_evicted_total"); i++) { /* a slow disk does not keep all of them */
+        if (now_seconds() > until) fail_msg("nothing had to go from the disk");
         ask_story(i, 8);
         usleep(20000);
         if (site_metric("quern_kv_disk_bytes") > 2 << 20) fail_msg("%ld bytes on disk", site_metric("quern_kv_disk_bytes"));
     }
-    assert_true(site_metric("quern_kv_disk_evicted_total") > 0);
     assert_int_equal(site_end(SIGTERM), 0);
     start_with_disk("--kv-disk 1M"); /* a smaller bound */
     if (site_metric("quern_kv_disk_bytes") > 1 << 20) fail_msg("%ld bytes on disk", site_metric("quern_kv_disk_bytes"));
@@ -420,6 +421,9 @@ static long bytes_of_folder(void) {
 static void test_saves_at_once(void **state) {
     (void)state;
     pthread_t thread[4];
+    char command[600];
+    snprintf(command, sizeof command, "rm -rf '%s'", folder); /* the story may lie there */
+    assert_int_equal(system(command), 0);
     start_with_disk("--slots 1");
     ask_story(3, 8);
     site_wait_metric("quern_kv_disk_saved_total", 1);
@@ -452,10 +456,15 @@ static void test_few_files(void **state) {
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
     site_start("");
     setrlimit(RLIMIT_NOFILE, &before);
-    for (int i = 0; i < 60; i++) fd[i] = http_dial(site.port);
+    static const char asks[] = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 29\r\n\r\n"
+                               "{\"prompt\":\"a\",\"max_tokens\":2}";
+    for (int i = 0; i < 60; i++) {
+        fd[i] = http_dial(site.port);
+        if (i == 0) assert_int_equal(send(fd[0], asks, 9, MSG_NOSIGNAL), 9); /* who has asked for nothing may have to go */
+    }
     usleep(200000);
     http_answer a;
-    http_send(fd[0], "POST", "/v1/completions", "{\"prompt\":\"a\",\"max_tokens\":2}");
+    assert_int_equal(send(fd[0], asks + 9, sizeof asks - 10, MSG_NOSIGNAL), sizeof asks - 10);
     assert_int_equal(http_hear(fd[0], &a), 0);
     if (a.status != 200) fail_msg("%d %s", a.status, a.body.p);
     http_answer_free(&a);

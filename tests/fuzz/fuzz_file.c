@@ -1,5 +1,5 @@
 /* fuzz: a model file from anyone. The input is the file; its head is given the right hash and its size, so that the checks
- * behind these are reached. What opens must be safe to read in full. */
+ * behind these are reached. What opens must be safe to read in full, and be of the kind that its header alone told. */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "runtime/arch.h"
+#include "runtime/kind.h"
 #include "weights/certificate.h"
 #include "weights/layout.h"
 
@@ -28,6 +29,13 @@ static uint8_t *whole_file(const uint8_t *data, size_t n, size_t *size) {
     }
     memcpy(p, &h, sizeof h);
     return p;
+}
+
+/* The kind of a file that opened, by all of its records. */
+static file_kind kind_of(const file *f) {
+    const int64_t *version;
+    if (record_i64(f, FORMAT_ADAPTER_KEY, &version) >= 0) return KIND_ADAPTER;
+    return f->n_tensors ? KIND_MODEL : KIND_TOKENIZER;
 }
 
 static void use(const file *f) {
@@ -52,7 +60,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     file f;
     err e = { 0 };
+    file_kind kind = file_kind_of(path); /* of what does not open, too: any answer, but an answer */
     if (file_open(&f, path, &e) == 0) {
+        if (kind != kind_of(&f)) abort();
         use(&f);
         file_close(&f);
     } else if (!e.code || strchr(e.msg, '\n')) abort();

@@ -1,8 +1,10 @@
 /* Fuzzer: tokenizer blobs and vocabularies of every kind. The first byte chooses which; what opens must also encode, decode and
- * write without a fault. Where a vocabulary comes with other files, a byte 0xff parts them. Seeds lie in seeds/fuzz_tokenizer. */
+ * write without a fault. Where a vocabulary comes with other files, a byte 0xff parts them. Two blobs that are compared are one and a copy of
+ * it with some bytes changed. Seeds lie in seeds/fuzz_tokenizer. */
 #include "tokenizer/build.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -52,6 +54,31 @@ static int load_old(struct build *b, struct slice all, bool wordpiece, err *e) {
     return vocab && vocab->type == JSON_OBJECT ? load_vocab_json(b, vocab, merges, &by, e) : -1;
 }
 
+/* How many changes, each a section (0: the header), a place in it (2 bytes) and what is added to the byte there; then the blob. */
+static void compare(struct slice s) {
+    enum { CHANGE = 4 };
+    struct tok_header h;
+    size_t n_changes = s.n ? (uint8_t)s.p[0] % 8 : 0, head = 1 + CHANGE * n_changes;
+    if (s.n < head + sizeof h) return;
+    size_t n = s.n - head;
+    char *a = malloc(n), *b = malloc(n);
+    if (!a || !b) abort();
+    memcpy(a, s.p + head, n);
+    memcpy(b, s.p + head, n);
+    memcpy(&h, a, sizeof h);
+    for (size_t i = 0; i < n_changes; i++) {
+        const uint8_t *c = (const uint8_t *)s.p + 1 + CHANGE * i;
+        size_t which = c[0] % (SEC_COUNT + 1), at = which ? h.section[which - 1].at : 0, bytes = which ? h.section[which - 1].bytes : sizeof h;
+        if (bytes && at < n && (at += (size_t)(c[1] | c[2] << 8) % bytes) < n) b[at] = (char)(b[at] + c[3]);
+    }
+    err one = { 0 }, other = { 0 };
+    if (tokenizer_same_ids(a, n, a, n, &one) || one.code) abort();
+    if (tokenizer_same_ids(a, n, b, n, &one) != (one.code ? -1 : 0) || strchr(one.msg, '\n')) abort();
+    if (tokenizer_same_ids(b, n, a, n, &other) != (other.code ? -1 : 0) || strchr(other.msg, '\n')) abort();
+    free(a);
+    free(b);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const char text[] = " Hello\xe2\x96\x81<s> don't 12345 \xff\xf0\x9f\x98\x80 e\xcc\x81 ab ab\n\n";
     struct build b = { .unk = -1, .bos = -1, .eos = -1 };
@@ -61,7 +88,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct slice s = { (const char *)data + 1, size - 1 };
     const json *root;
     int rc = -1;
-    switch (data[0] % 7) {
+    switch (data[0] % 8) {
     case 0:
         tokenizer_open(&t, s.p, s.n, &e);
         break;
@@ -79,8 +106,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     case 4:
         rc = looks_like_ranks(s) ? load_ranks(&b, s, size % 2, &e) : -1;
         break;
+    case 7:
+        compare(s);
+        break;
     default:
-        rc = load_old(&b, s, data[0] % 7 == 6, &e);
+        rc = load_old(&b, s, data[0] % 8 == 6, &e);
     }
     if (!rc) build_finish(&b, &t, &e);
     build_free(&b);

@@ -603,9 +603,12 @@ void http_wake(http *h) {
     errno = saved;
 }
 
+/* http_run may return, and http_free be called, as soon as `stop` is seen: that waits for the wake. */
 void http_stop(http *h) {
+    atomic_fetch_add(&h->posting, 1);
     atomic_store(&h->stop, true);
     http_wake(h);
+    atomic_fetch_sub(&h->posting, 1);
 }
 
 /* ---- making and freeing ---- */
@@ -664,7 +667,7 @@ bool http_is_loopback(const http *h) { return h->loopback; }
 
 void http_free(http *h) {
     if (!h) return;
-    while (atomic_load(&h->posting)) sched_yield(); /* a writer's last few instructions */
+    while (atomic_load(&h->posting)) sched_yield(); /* the last few instructions of a writer, or of who stops it */
     while (h->first) {
         conn *c = h->first;
         if (c->fd >= 0) close(c->fd);

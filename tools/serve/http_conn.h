@@ -74,7 +74,7 @@ struct http {
     bool stopping, loopback;
     char *scratch;
     _Atomic(conn *) marked;
-    atomic_int posting;        /* writers between putting a connection on the list and the end of waking */
+    atomic_int posting;        /* who is between something that may end http_run (a connection put on the list, a stop) and the end of waking */
     atomic_bool stop;
     atomic_int open, active;
     _Atomic int64_t accepted, requests, turned_away, bytes_in, bytes_out;

@@ -53,6 +53,10 @@ session *prefix_take_oldest(prefix_cache *c, const session *but) {
 
 int prefix_keep(prefix_cache *c, session *s) {
     int n = session_len(s);
+    if (n < SHORTEST) { /* not as the beginning of another either: what is asked of that one is not about this */
+        session_free(s);
+        return -1;
+    }
     for (int i = 0; i < c->n; i++) {
         int have = session_len(c->kept[i].s), same = prefix_common(c->kept[i].s, session_tokens(s), n);
         if (same == n) { /* the beginning of that one */
@@ -62,8 +66,8 @@ int prefix_keep(prefix_cache *c, session *s) {
         }
         if (same == have && c->kept[i].s != c->pinned) session_free(prefix_take(c, i--));
     }
-    if (n >= SHORTEST && c->n == c->cap) session_free(prefix_take_oldest(c, NULL));
-    if (n < SHORTEST || c->n == c->cap) {
+    if (c->n == c->cap) session_free(prefix_take_oldest(c, NULL));
+    if (c->n == c->cap) {
         session_free(s);
         return -1;
     }
