@@ -384,9 +384,18 @@ int read_file(const char *path, size_t limit, buf *out, err *e) {
     return rc ? fail_code(e, inner.code, "%s: %s", path, inner.msg) : 0;
 }
 
+FILE *open_regular(const char *path) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct stat st;
+    if (fd < 0) return NULL;
+    FILE *f = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? fdopen(fd, "rb") : NULL;
+    if (!f) close(fd);
+    return f;
+}
+
 int map_file(const char *path, mapping *m, err *e) {
     *m = (mapping){ 0 };
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe would be waited for */
     if (fd < 0) return fail(e, "%s: %s", path, strerror(errno));
     struct stat st;
     int rc = 0;

@@ -4,6 +4,7 @@
 
 #include "runtime/base.h"
 
+FILE *open_regular(const char *path); /* to read; NULL if it cannot be opened, or is a pipe, device or folder: nothing is waited for */
 int read_file(const char *path, size_t limit, buf *out, err *e); /* whole, NUL-terminated beyond n; limit 0: none */
 int read_stream(FILE *f, size_t limit, buf *out, err *e);
 typedef struct mapping {

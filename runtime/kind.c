@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "runtime/files.h"
 #include "weights/format.h"
 
 enum { MOST_RECORDS = 4096 };
@@ -41,7 +42,7 @@ static file_kind kind_of(FILE *f) {
 }
 
 file_kind file_kind_of(const char *path) {
-    FILE *f = fopen(path, "rb");
+    FILE *f = open_regular(path);
     file_kind kind = f ? kind_of(f) : KIND_OTHER;
     if (f) fclose(f);
     return kind;

@@ -1,6 +1,7 @@
 /* base: JSON, UTF-8, hash and buffers against known answers and hostile input. */
 #define _GNU_SOURCE
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "runtime/files.h"
 #include "tests/test.h"
@@ -154,9 +155,30 @@ static void test_map_without_room(void **state) {
     assert_int_equal(e.code, ERR_MEMORY);
 }
 
+/* A pipe that nobody writes to is refused, not waited for; nor is a folder a file. */
+static void test_not_regular(void **state) {
+    (void)state;
+    char folder[] = "/tmp/quern-pipe-XXXXXX", path[sizeof folder + 8];
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/pipe", folder);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    alarm(20); /* ends a test that waits */
+    err e = { 0 };
+    mapping m;
+    int rc = map_file(path, &m, &e);
+    FILE *pipe = open_regular(path), *of_folder = open_regular(folder);
+    alarm(0);
+    unlink(path);
+    rmdir(folder);
+    assert_int_equal(rc, -1);
+    assert_non_null(strstr(e.msg, "not a regular file"));
+    assert_null(pipe);
+    assert_null(of_folder);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_json), cmocka_unit_test(test_json_put), cmocka_unit_test(test_ending),
                                         cmocka_unit_test(test_utf8), cmocka_unit_test(test_hash), cmocka_unit_test(test_buffers),
-                                        cmocka_unit_test(test_map_without_room) };
+                                        cmocka_unit_test(test_map_without_room), cmocka_unit_test(test_not_regular) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -301,7 +301,7 @@ int gguf_open(gguf *g, safetensors *s, const char *path, err *e) {
 
 bool gguf_magic(const char *path) {
     char start[4];
-    FILE *f = fopen(path, "rb");
+    FILE *f = open_regular(path);
     bool yes = f && fread(start, 1, sizeof start, f) == sizeof start && memcmp(start, "GGUF", sizeof start) == 0;
     if (f) fclose(f);
     return yes;
