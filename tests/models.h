@@ -84,4 +84,15 @@ static inline void json_ids(const json *list, ids *out) {
     }
 }
 
+/* A command of the shell, which has to succeed. */
+static inline void run_command(const char *fmt, ...) PRINTF_LIKE(1, 2);
+static inline void run_command(const char *fmt, ...) {
+    char command[2400];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(command, sizeof command, fmt, args);
+    va_end(args);
+    if (system(command)) fail_msg("%s", command);
+}
+
 #endif

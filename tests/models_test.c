@@ -75,16 +75,6 @@ static void begin_asking(asker *a, models *v, const char *name) {
     assert_int_equal(pthread_create(&a->thread, NULL, ask, a), 0);
 }
 
-static void run_command(const char *fmt, ...) PRINTF_LIKE(1, 2);
-static void run_command(const char *fmt, ...) {
-    char command[2000];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(command, sizeof command, fmt, args);
-    va_end(args);
-    if (system(command)) fail_msg("%s", command);
-}
-
 static char shelf[300];
 
 static models *open_shelf(uint64_t memory) {

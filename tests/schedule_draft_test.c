@@ -6,16 +6,6 @@
 #include "tests/schedule.h"
 #include "tests/unrelated_model.h"
 
-static void run_command(const char *fmt, ...) PRINTF_LIKE(1, 2);
-static void run_command(const char *fmt, ...) {
-    char command[2400];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(command, sizeof command, fmt, args);
-    va_end(args);
-    if (system(command)) fail_msg("%s", command);
-}
-
 /* converted has one text; these stay. */
 static const char *kept_path(const char *path) {
     static char paths[16][800];

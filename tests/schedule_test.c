@@ -4,16 +4,6 @@
 #include "tests/schedule.h"
 #include "weights/file.h"
 
-static void run_command(const char *fmt, ...) PRINTF_LIKE(1, 2);
-static void run_command(const char *fmt, ...) {
-    char command[2000];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(command, sizeof command, fmt, args);
-    va_end(args);
-    if (system(command)) fail_msg("%s", command);
-}
-
 /* ---- the same bits ---- */
 
 /* A job of 21 that differ in length, sampling and what they ask for. */
